@@ -1,0 +1,56 @@
+import type { UserId } from "#shared/base/ids.ts";
+import type { Result } from "#shared/base/result.ts";
+import type { PreKeyBundle, RequestInput, Sealed } from "#shared/rendezvous/protocol.ts";
+
+/**
+ * Signal sessions, one per peer device. libsignal does not lock, so every operation of one address (seal, open, start)
+ * waits in one queue for that address. What libsignal writes during one call is collected and committed in one SQLite
+ * transaction together with whatever the caller's `commit` writes: ratchet, inbox or outbox row, and seen id move together.
+ */
+export type SessionError =
+  | { type: "no_session"; message: string }
+  /** The peer's identity key is another one than the accepted one; nothing was sealed or opened. */
+  | { type: "identity_changed"; message: string }
+  | { type: "duplicate_message"; message: string }
+  | { type: "undecryptable"; message: string }
+  | { type: "bad_bundle"; message: string }
+  | { type: "queue_full"; message: string };
+
+export interface Sessions {
+  readonly localIdentityKey: Uint8Array<ArrayBuffer>;
+
+  hasSession(peer: UserId): boolean;
+
+  /**
+   * Starts a session from a verified bundle (PQXDH). With `expectedIdentityKey` (from an invite link) any other identity
+   * key is `bad_bundle`. A session that is already there is kept when the identity is the same.
+   */
+  start(peer: UserId, bundle: PreKeyBundle, expectedIdentityKey?: Uint8Array): Promise<Result<void, SessionError>>;
+
+  /** `commit` runs inside the transaction that stores the advanced ratchet; it must be synchronous. */
+  seal<T>(peer: UserId, plaintext: Uint8Array, commit: (sealed: Sealed) => T): Promise<Result<T, SessionError>>;
+
+  /**
+   * `commit` runs inside the transaction that stores the advanced ratchet, used prekeys and new identity. When it throws,
+   * nothing is stored and the ciphertext can be opened again. For an unknown peer's prekey message the session is made.
+   */
+  open<T>(
+    peer: UserId,
+    sealed: Sealed,
+    commit: (plaintext: Uint8Array<ArrayBuffer>) => T,
+  ): Promise<Result<T, SessionError>>;
+
+  /** The identity key that is trusted for the peer, and one that was seen instead and waits for acceptance. */
+  identity(peer: UserId): { trusted: Uint8Array<ArrayBuffer> | null; changedTo: Uint8Array<ArrayBuffer> | null };
+  acceptChangedIdentity(peer: UserId): Promise<Result<void, SessionError>>;
+  /** 60 digits, the same on both sides (libsignal Fingerprint); null before an identity is known. */
+  safetyNumber(peer: UserId): string | null;
+  /** Forgets session and identity, when a contact is removed. */
+  forget(peer: UserId): Promise<void>;
+
+  /**
+   * Keys to publish: always the long-lived part (rotated when due, old ones kept), and as many one-time keys as bring
+   * the server back to a full batch. `published` must be called once the server confirmed them.
+   */
+  keysToPublish(atServer: { oneTimeEc: number; oneTimeKyber: number }): Promise<RequestInput<"keys.publish">>;
+}

@@ -1,0 +1,49 @@
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Event } from "#shared/base/emitter.ts";
+import type { Generation, UserId } from "#shared/base/ids.ts";
+import type { LinkView } from "#shared/ipc/views.ts";
+import type { ControlMessage } from "#shared/wire/control.ts";
+import type { BulkFrame } from "#shared/wire/frame.ts";
+
+/** Control messages that links do not handle themselves (hello, proof, ping, credit and fin never leave them). */
+export type AppMessage = Exclude<
+  ControlMessage,
+  { type: "hello" | "proof" | "ping" | "pong" | "credit" | "fin" | "finAck" }
+>;
+
+/**
+ * Proven connections to peers. The one owner of node-datachannel; a connection manager with generation tokens and one
+ * link machine per peer are behind it. Everything it emits carries the generation of the link it came from.
+ */
+export interface Links extends Disposable {
+  list(): LinkView[];
+  view(peer: UserId): LinkView;
+  readonly onChanged: Event<LinkView>;
+  readonly onMessage: Event<{ peer: UserId; generation: Generation; message: AppMessage }>;
+  /**
+   * A bulk frame. The receiver calls `release(peer, generation, bytes)` with the frame's whole size when it is done with
+   * it (stored, or dropped): that is what renews the peer's receive credit.
+   */
+  readonly onBulk: Event<{ peer: UserId; generation: Generation; frame: BulkFrame; bytes: number }>;
+  /** `sendBulk` said "full" before; now there is room again. */
+  readonly onDrained: Event<{ peer: UserId; generation: Generation }>;
+
+  /** Lets links be made at all (the user's switch and the app's start). Disabling closes every link with FIN. */
+  enable(): void;
+  disable(): Promise<void>;
+  /** Wants a link to this peer and keeps it up (backoff, new generations) until `disconnect`. Idempotent. */
+  connect(peer: UserId): void;
+  disconnect(peer: UserId): Promise<void>;
+  /** Drops the current connection and makes a new generation at once. */
+  reconnect(peer: UserId): void;
+  /** The peer came online or went offline according to the rendezvous server: a hint to try now, never a verdict. */
+  presenceHint(peer: UserId, online: boolean): void;
+
+  /** False when there is no connected link of that generation. Control messages are small and never refused for being full. */
+  send(peer: UserId, generation: Generation, message: AppMessage): boolean;
+  /**
+   * `frame` is a whole bulk frame with header. "full": nothing was taken, wait for `onDrained`. "closed": that link is gone.
+   */
+  sendBulk(peer: UserId, generation: Generation, frame: Uint8Array): "sent" | "full" | "closed";
+  release(peer: UserId, generation: Generation, bytes: number): void;
+}

@@ -1,0 +1,44 @@
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Event } from "#shared/base/emitter.ts";
+import type { EnvelopeId, Generation, UserId } from "#shared/base/ids.ts";
+import type { Result } from "#shared/base/result.ts";
+import type { ServerView } from "#shared/ipc/views.ts";
+import type { Push, RequestInput, RequestName, RequestOutput, Sealed } from "#shared/rendezvous/protocol.ts";
+
+export type EnvelopePush = Extract<Push, { name: "envelope" }>["value"];
+
+/**
+ * The connection to the rendezvous server. Every enable makes a new generation; results and pushes of an older one are
+ * dropped and counted. Requests wait for the connection up to SERVER_REQUEST_TIMEOUT_MS, are retried with the same
+ * idempotency key over a reconnect, and end with a typed error.
+ */
+export interface Signaling extends Disposable {
+  readonly state: ServerView;
+  readonly generation: Generation;
+  readonly onStateChanged: Event<ServerView>;
+  /** Logged in on a fresh connection: publish keys, watch presence, flush outboxes. */
+  readonly onConnected: Event<{ generation: Generation }>;
+  readonly onSignal: Event<{ from: UserId; sealed: Sealed; generation: Generation }>;
+  readonly onPresence: Event<{ userId: UserId; online: boolean }>;
+  readonly onKeysLow: Event<{ oneTimeEc: number; oneTimeKyber: number }>;
+
+  /** Connects, and reconnects with jittered backoff until `disable`. Enabling with another URL replaces the connection. */
+  enable(url: string): void;
+  disable(): void;
+
+  request<Name extends RequestName>(name: Name, input: RequestInput<Name>): Promise<Result<RequestOutput<Name>>>;
+
+  /**
+   * The one consumer of mailbox envelopes, called one at a time in order. Resolving with "ack" (only once it is durable)
+   * deletes the envelope at the server; "retry" keeps it for the next connection.
+   */
+  setEnvelopeHandler(handler: (envelope: EnvelopePush) => Promise<"ack" | "retry">): void;
+}
+
+export interface SignalingIdentity {
+  readonly userId: UserId;
+  readonly deviceId: number;
+  readonly accountKey: Uint8Array<ArrayBuffer>;
+  sign(bytes: Uint8Array): Uint8Array<ArrayBuffer>;
+  newRequestKey(): EnvelopeId;
+}

@@ -1,0 +1,42 @@
+import { assert } from "#shared/base/assert.ts";
+import type { SqliteConnection } from "./database.ts";
+
+export interface Migration {
+  /** Never renamed once released: it is what the database remembers. */
+  readonly name: string;
+  readonly sql: string;
+}
+
+/** A database from a newer Weir is left untouched. */
+export class NewerDatabaseError extends Error {
+  override readonly name = "NewerDatabaseError";
+}
+
+/**
+ * Applies what is missing, in order, each in its own transaction together with its entry in `migrations`.
+ * @throws NewerDatabaseError when the database knows a migration that this program does not.
+ */
+export const migrate = (sql: SqliteConnection, migrations: readonly Migration[]): void => {
+  assert(new Set(migrations.map((m) => m.name)).size === migrations.length, "two migrations share a name");
+  sql.exec("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT");
+  const applied = new Set(
+    sql
+      .prepare<[], { name: string }>("SELECT name FROM migrations")
+      .all()
+      .map((row) => row.name),
+  );
+  const unknown = [...applied].filter((name) => !migrations.some((m) => m.name === name));
+  if (unknown.length > 0) {
+    throw new NewerDatabaseError(
+      `The data was written by a newer version of Weir (${unknown.join(", ")}). Update Weir.`,
+    );
+  }
+  const record = sql.prepare("INSERT INTO migrations (name, applied_at) VALUES (?, unixepoch())");
+  for (const migration of migrations) {
+    if (applied.has(migration.name)) continue;
+    sql.transaction(() => {
+      sql.exec(migration.sql);
+      record.run(migration.name);
+    })();
+  }
+};

@@ -1,0 +1,15 @@
+import type { Migration } from "../migrate.ts";
+import { settingsSchema } from "./0001-settings.ts";
+import { signalSchema } from "./0002-signal.ts";
+import { contactsSchema } from "./0003-contacts.ts";
+import { messagesSchema } from "./0004-messages.ts";
+import { filesSchema } from "./0005-files.ts";
+
+/** Everything in app.db, in order of application. */
+export const appMigrations: readonly Migration[] = [
+  settingsSchema,
+  signalSchema,
+  contactsSchema,
+  messagesSchema,
+  filesSchema,
+];

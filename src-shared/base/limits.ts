@@ -1,0 +1,195 @@
+import { assert } from "./assert.ts";
+
+/**
+ * Every bound of the system: sizes in bytes, durations in milliseconds, counts. Each says why it is what it is;
+ * the relations between them are asserted at the end of the file, when it is loaded.
+ */
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+// ---- Files and chunks -------------------------------------------------------------------------------------------
+
+/** Plaintext bytes of a chunk: small enough to be proven and repeated cheaply, large enough that the 20-byte header is noise. */
+export const CHUNK_BYTES = 64 * KiB;
+/** Chunk size for files above {@link LARGE_FILE_BYTES}: keeps the number of leaves, and so the hash tree, small. */
+export const CHUNK_BYTES_LARGE = 256 * KiB;
+export const LARGE_FILE_BYTES = 1 * GiB;
+/** AES-GCM tag that each encrypted chunk carries (NIST SP 800-38D). */
+export const CHUNK_TAG_BYTES = 16;
+/** 2^24 chunks of 256 KiB = 4 TiB: bounds the leaf list of a hostile manifest at 512 MiB on disk, never in memory at once. */
+export const CHUNKS_PER_FILE_MAX = 2 ** 24;
+export const FILE_BYTES_MAX = CHUNKS_PER_FILE_MAX * CHUNK_BYTES_LARGE;
+/** Leaves that travel, are proven and are stored together: 1,024 x 32 B = 32 KiB a page. */
+export const LEAVES_PER_PAGE = 1024;
+/** ext4, NTFS and APFS end at 255 bytes or UTF-16 units; room is kept for " (12)" and the part suffix. */
+export const FILE_NAME_BYTES_MAX = 230;
+
+// ---- Transfer ---------------------------------------------------------------------------------------------------
+
+/** Requests of one transfer that may be unanswered at one seeder; with 64 KiB chunks 2 MiB, several times the loopback bandwidth x delay. */
+export const REQUEST_WINDOW_CHUNKS = 32;
+/** The same bound in bytes: with 256 KiB chunks the window is smaller in number. Must fit the receive credit. */
+export const REQUEST_WINDOW_BYTES = 2 * MiB;
+/** Indices in one request message: keeps the message far below {@link CONTROL_MESSAGE_BYTES_MAX}. */
+export const REQUEST_INDICES_MAX = 64;
+/** Requests that a seeder queues for one peer over all its transfers; more is answered with `refuse`. */
+export const SEEDER_QUEUE_CHUNKS_MAX = 256;
+/** A chunk that was requested and has not arrived is asked for again after this long (then doubling, up to the maximum). */
+export const REQUEST_TIMEOUT_MS = 20 * SECOND;
+export const REQUEST_TIMEOUT_MAX_MS = 2 * MINUTE;
+/** Default of the user's drain timeout: a backstop only, because `stopped` ends the drain exactly. */
+export const DRAIN_TIMEOUT_MS = 5 * SECOND;
+export const DRAIN_TIMEOUT_MIN_MS = 100;
+export const DRAIN_TIMEOUT_MAX_MS = 5 * MINUTE;
+/** Chunks in one SQLite transaction of the chunk worker (measured optimum at 64 KiB pages). */
+export const STORE_BATCH_CHUNKS = 16;
+/** Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. */
+export const STORE_BACKLOG_BYTES_MAX = 8 * MiB;
+/** Downloads that run at once; the others wait in the order in which they were started. */
+export const TRANSFERS_ACTIVE_MAX = 8;
+/** Snapshots of one transfer to the renderer: ten a second look smooth and cost nothing. */
+export const PROGRESS_INTERVAL_MS = 100;
+/** Free space that must remain after a download, so that the databases can still write. */
+export const DISK_RESERVE_BYTES = 64 * MiB;
+/** File kept in the data folder and released when the disk is full, because even DELETE needs space. */
+export const BALLAST_BYTES = 16 * MiB;
+
+// ---- Links ------------------------------------------------------------------------------------------------------
+
+/** Bytes queued in the addon for one peer before `send` says "full" (js-libp2p uses the same). */
+export const SEND_QUEUED_BYTES_MAX = 2 * MiB;
+/** When the queue falls to this, `drained` fires. */
+export const SEND_QUEUED_BYTES_LOW = 512 * KiB;
+/** Bulk bytes that a peer may send before we give it more credit. */
+export const RECEIVE_CREDIT_BYTES = 4 * MiB;
+/** Credit is renewed when this much was consumed: few messages, and the sender never waits a round trip. */
+export const RECEIVE_CREDIT_STEP_BYTES = 1 * MiB;
+/** One WebRTC message: a 256 KiB chunk with tag and header must fit; larger ones arrive cut, so we announce and check it. */
+export const LINK_MESSAGE_BYTES_MAX = 512 * KiB;
+/** A control message: a page of envelopes or indices, never bulk data. */
+export const CONTROL_MESSAGE_BYTES_MAX = 192 * KiB;
+/** Default bound of a receive queue between driver and reader (seed 002). */
+export const RECEIVE_QUEUE_MESSAGES = 16;
+/** Control messages that wait for their handler at one link; beyond it the link is closed as hostile. */
+export const CONTROL_QUEUE_MESSAGES_MAX = 1024;
+/** SCTP buffers: 1 MiB caps 100 ms paths at 38 Mbit/s, 4 MiB gave 118 (measured). */
+export const SCTP_BUFFER_BYTES = 4 * MiB;
+/** Peers linked at once; a link costs about 1 MiB of native memory. */
+export const LINKS_MAX = 64;
+/** Candidates kept while the description is missing: a host has at most a few dozen. */
+export const EARLY_CANDIDATES_MAX = 64;
+/** From the first signal to a proven channel; a relayed path over two slow networks needs seconds, not a minute. */
+export const LINK_CONNECT_TIMEOUT_MS = 20 * SECOND;
+export const HANDSHAKE_TIMEOUT_MS = 10 * SECOND;
+/** The library notices a dead peer after 13-29 s; two lost pings of 2 s do it in under 6 s. */
+export const PING_INTERVAL_MS = 2 * SECOND;
+export const PING_TIMEOUT_MS = 5 * SECOND;
+/** Wait for `finAck` before channels are closed anyway. */
+export const FIN_TIMEOUT_MS = 2 * SECOND;
+export const RECONNECT_BASE_MS = 500;
+export const RECONNECT_MAX_MS = 30 * SECOND;
+/** Signals of one peer that wait for their turn; more are dropped and counted. */
+export const SIGNAL_QUEUE_MAX = 128;
+
+// ---- Messages ---------------------------------------------------------------------------------------------------
+
+/** Text of a message; longer texts are better sent as a file. */
+export const MESSAGE_TEXT_BYTES_MAX = 32 * KiB;
+export const PROFILE_NAME_LENGTH_MAX = 64;
+export const MESSAGES_PAGE_MAX = 200;
+/** Plaintext is padded to a multiple of this before it is sealed, so that sizes say little. */
+export const CONTENT_PADDING_BYTES = 160;
+/** One sealed envelope at the mailbox: a padded message of maximum size in base64 with headroom. */
+export const ENVELOPE_BYTES_MAX = 64 * KiB;
+/** Unsent messages to one contact; a person who hits it is told. */
+export const OUTBOX_PER_PEER_MAX = 10_000;
+/** Messages that arrived before an earlier one of the same sender; they are shown in order or when the gap is given up. */
+export const EARLY_MESSAGES_MAX = 256;
+export const EARLY_MESSAGE_WAIT_MS = 60 * SECOND;
+/** "… is typing" disappears after this, and is repeated while the person types. */
+export const TYPING_TTL_MS = 6 * SECOND;
+export const TYPING_REPEAT_MS = 3 * SECOND;
+
+// ---- Signal protocol (values of Signal Desktop where it has them) -------------------------------------------------
+
+export const PREKEY_BATCH = 100;
+export const PREKEY_REFILL_BELOW = 10;
+export const SIGNED_PREKEY_ROTATE_MS = 36 * HOUR;
+export const SIGNED_PREKEYS_KEPT = 5;
+/** Session operations that wait for one address. */
+export const SESSION_QUEUE_MAX = 4096;
+
+// ---- Pairing ----------------------------------------------------------------------------------------------------
+
+export const INVITE_CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+export const INVITE_CODE_LENGTH = 6;
+export const INVITE_TTL_MS = 10 * MINUTE;
+/** Invitations that one person may have open at once. */
+export const INVITES_OPEN_MAX = 16;
+/** Link in a QR code that a cheap camera can read. */
+export const INVITE_LINK_LENGTH_MAX = 400;
+export const CONTACTS_MAX = 5000;
+export const CONTACT_REQUESTS_PENDING_MAX = 100;
+
+// ---- Rendezvous server --------------------------------------------------------------------------------------------
+
+/** One socket.io message; the largest is a full key upload. */
+export const SERVER_MESSAGE_BYTES_MAX = 512 * KiB;
+export const MAILBOX_TTL_MS = 30 * DAY;
+export const MAILBOX_ENVELOPES_MAX = 10_000;
+export const MAILBOX_BYTES_MAX = 64 * MiB;
+/** Envelopes pushed before the first is acknowledged. */
+export const MAILBOX_PUSH_WINDOW = 64;
+export const LOGIN_TIMEOUT_MS = 10 * SECOND;
+export const SERVER_REQUEST_TIMEOUT_MS = 10 * SECOND;
+export const SERVER_RECONNECT_MAX_MS = 15 * SECOND;
+/** Sockets that have not logged in yet, per server: a flood of half-open ones must not use up memory. */
+export const SERVER_PENDING_LOGINS_MAX = 512;
+/** One request's idempotency key is remembered this long; retries happen within seconds. */
+export const IDEMPOTENCY_TTL_MS = 10 * MINUTE;
+/** Per account: requests in a burst and the rate at which they come back (Signal: 60, then 1/s, for messages alone). */
+export const RATE_REQUESTS_BURST = 600;
+export const RATE_REQUESTS_PER_SECOND = 60;
+/** Wrong or unknown invite codes per account: 30 bits of code at 5 tries in 10 min cannot be guessed. */
+export const RATE_CODE_TRIES = 5;
+export const RATE_CODE_WINDOW_MS = 10 * MINUTE;
+/** Bundles of one person that one account may fetch: 6, then one per 10 min (Signal-Server), against prekey depletion. */
+export const RATE_BUNDLE_FETCHES = 6;
+export const RATE_BUNDLE_WINDOW_MS = 10 * MINUTE;
+export const PRESENCE_WATCH_MAX = CONTACTS_MAX;
+export const FILES_PER_OWNER_MAX = 100_000;
+export const SHARE_MEMBERS_MAX = 1000;
+
+// ---- IPC ----------------------------------------------------------------------------------------------------------
+
+/** One JSON message from a renderer to the main process. */
+export const IPC_MESSAGE_BYTES_MAX = 256 * KiB;
+export const IPC_CALLS_PENDING_MAX = 256;
+export const PATH_LENGTH_MAX = 4096;
+
+// ---- Relations ----------------------------------------------------------------------------------------------------
+
+assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a large chunk must fit one message");
+assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
+assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
+assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
+assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS, "a window fits one request");
+assert(LEAVES_PER_PAGE * 32 + 2048 <= LINK_MESSAGE_BYTES_MAX, "a page of leaves with its proof must fit one message");
+assert(RECEIVE_CREDIT_STEP_BYTES * 2 <= RECEIVE_CREDIT_BYTES, "credit must be renewed before it runs out");
+assert(SEND_QUEUED_BYTES_LOW < SEND_QUEUED_BYTES_MAX, "low mark below high mark");
+assert(MESSAGE_TEXT_BYTES_MAX + 4 * KiB <= ENVELOPE_BYTES_MAX, "a message must fit an envelope");
+assert(
+  (ENVELOPE_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,
+  "an envelope must fit a control message in base64",
+);
+assert(PING_TIMEOUT_MS < 6 * SECOND && PING_INTERVAL_MS * 2 < PING_TIMEOUT_MS, "a dead peer is found in under 6 s");
+assert(
+  DRAIN_TIMEOUT_MIN_MS <= DRAIN_TIMEOUT_MS && DRAIN_TIMEOUT_MS <= DRAIN_TIMEOUT_MAX_MS,
+  "drain default within its range",
+);

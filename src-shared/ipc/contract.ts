@@ -1,0 +1,164 @@
+import * as v from "valibot";
+import { ChatIdSchema, FileIdSchema, MessageIdSchema, UserIdSchema } from "../base/ids.ts";
+import {
+  DRAIN_TIMEOUT_MAX_MS,
+  DRAIN_TIMEOUT_MIN_MS,
+  MESSAGE_TEXT_BYTES_MAX,
+  MESSAGES_PAGE_MAX,
+  PATH_LENGTH_MAX,
+  PROFILE_NAME_LENGTH_MAX,
+} from "../base/limits.ts";
+import type {
+  ChatView,
+  ContactView,
+  FileView,
+  HostView,
+  InviteView,
+  LinkView,
+  MessageView,
+  NoticeView,
+  PickedFileView,
+  ProfileView,
+  ServerView,
+  SettingsView,
+  TransferView,
+} from "./views.ts";
+
+/**
+ * The one vocabulary between renderer and main, in Electron and headless mode alike. A command takes one input
+ * object, which the main process validates, and answers with a `Result`; events are pushed snapshots.
+ */
+interface Command<Input extends v.GenericSchema, Output> {
+  readonly input: Input;
+  /** Exists only in the type: outputs come from our own process and are not validated. */
+  readonly output?: Output;
+}
+
+const command =
+  <Output>() =>
+  <Input extends v.GenericSchema>(input: Input): Command<Input, Output> => ({ input });
+
+const none = v.strictObject({});
+const ofUser = v.strictObject({ userId: UserIdSchema });
+const ofFile = v.strictObject({ fileId: FileIdSchema });
+const ofChat = v.strictObject({ chatId: ChatIdSchema });
+const path = v.pipe(v.string(), v.minLength(1), v.maxLength(PATH_LENGTH_MAX));
+const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
+/** Bytes, not characters, are what travels; valibot counts them as UTF-8. */
+const text = v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX));
+const serverSetting = v.pipe(
+  v.string(),
+  v.maxLength(512),
+  v.regex(/^(embedded|wss?:\/\/[^\s]+)$/, 'must be "embedded" or start with ws:// or wss://'),
+);
+
+export const commands = {
+  "profile.get": command<ProfileView>()(none),
+  "profile.update": command<ProfileView>()(v.strictObject({ name })),
+
+  "invites.create": command<InviteView>()(none),
+  "invites.accept": command<{ contact: ContactView }>()(
+    v.strictObject({ invite: v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(2048)) }),
+  ),
+
+  "contacts.list": command<ContactView[]>()(none),
+  /** Accepts an incoming request; on a contact whose key changed, accepts the new key. */
+  "contacts.accept": command<ContactView>()(ofUser),
+  "contacts.verify": command<ContactView>()(
+    v.strictObject({ userId: UserIdSchema, verified: v.optional(v.boolean(), true) }),
+  ),
+  "contacts.block": command<ContactView>()(ofUser),
+  "contacts.unblock": command<ContactView>()(ofUser),
+  "contacts.remove": command<{ removed: boolean }>()(ofUser),
+
+  "chats.list": command<ChatView[]>()(none),
+  "chats.markRead": command<ChatView>()(ofChat),
+  "chats.typing": command<{ sent: boolean }>()(v.strictObject({ chatId: ChatIdSchema, typing: v.boolean() })),
+
+  "messages.send": command<MessageView>()(v.strictObject({ chatId: ChatIdSchema, text })),
+  "messages.list": command<MessageView[]>()(
+    v.strictObject({
+      chatId: ChatIdSchema,
+      limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MESSAGES_PAGE_MAX)), 50),
+      beforeId: v.optional(MessageIdSchema),
+    }),
+  ),
+
+  "files.share": command<FileView>()(v.strictObject({ chatId: ChatIdSchema, path })),
+  "files.get": command<FileView>()(ofFile),
+  "files.list": command<FileView[]>()(none),
+
+  "transfers.start": command<TransferView>()(v.strictObject({ fileId: FileIdSchema, directory: v.optional(path) })),
+  "transfers.pause": command<TransferView>()(ofFile),
+  "transfers.resume": command<TransferView>()(ofFile),
+  "transfers.cancel": command<TransferView>()(ofFile),
+  "transfers.retry": command<TransferView>()(ofFile),
+  "transfers.list": command<TransferView[]>()(none),
+
+  "links.list": command<LinkView[]>()(none),
+  "links.enable": command<LinkView[]>()(none),
+  "links.disable": command<LinkView[]>()(none),
+  "links.reconnect": command<LinkView>()(v.strictObject({ peerId: UserIdSchema })),
+
+  "settings.get": command<SettingsView>()(none),
+  "settings.set": command<SettingsView>()(
+    v.partial(
+      v.strictObject({
+        downloadDirectory: path,
+        drainTimeoutMs: v.pipe(
+          v.number(),
+          v.integer(),
+          v.minValue(DRAIN_TIMEOUT_MIN_MS),
+          v.maxValue(DRAIN_TIMEOUT_MAX_MS),
+        ),
+        theme: v.picklist(["system", "light", "dark"]),
+        server: serverSetting,
+        readReceipts: v.boolean(),
+        typingIndicators: v.boolean(),
+      }),
+    ),
+  ),
+
+  /** Counters, states and the recent log, without names, texts, keys or addresses. */
+  "diagnostics.export": command<Record<string, unknown>>()(none),
+
+  // What only the window's surroundings can do. Headless mode answers `not_available_here` where it cannot.
+  "host.info": command<HostView>()(none),
+  "host.pickFiles": command<PickedFileView[]>()(none),
+  "host.pickDirectory": command<{ path: string | null }>()(none),
+  "host.open": command<{ opened: boolean }>()(ofFile),
+  "host.showInFolder": command<{ shown: boolean }>()(ofFile),
+} as const;
+
+export type CommandName = keyof typeof commands;
+/** What a caller passes (defaults may be left out). */
+export type CommandInput<Name extends CommandName> = v.InferInput<(typeof commands)[Name]["input"]>;
+/** What a handler receives (validated, defaults filled in, ids branded). */
+export type CommandValue<Name extends CommandName> = v.InferOutput<(typeof commands)[Name]["input"]>;
+export type CommandOutput<Name extends CommandName> = NonNullable<(typeof commands)[Name]["output"]>;
+
+export interface ContractEvents {
+  "contact.changed": ContactView | { userId: string; removed: true };
+  "chat.changed": ChatView;
+  "message.changed": MessageView;
+  "file.changed": FileView;
+  "transfer.changed": TransferView;
+  "link.changed": LinkView;
+  "server.changed": ServerView;
+  notice: NoticeView;
+}
+export type EventName = keyof ContractEvents;
+
+export const eventNames = [
+  "contact.changed",
+  "chat.changed",
+  "message.changed",
+  "file.changed",
+  "transfer.changed",
+  "link.changed",
+  "server.changed",
+  "notice",
+] as const satisfies readonly EventName[];
+
+export const isCommandName = (text: string): text is CommandName => Object.hasOwn(commands, text);
+export const isEventName = (text: string): text is EventName => (eventNames as readonly string[]).includes(text);

@@ -1,0 +1,163 @@
+/**
+ * Read models: plain data that the renderer shows. They are snapshots, never deltas, so one that is lost or
+ * comes late cannot matter. Names are part of the contract; fields may be added, never changed.
+ */
+
+export type TransferPhase = "downloading" | "draining" | "assembling" | "verifying" | "complete" | "failed";
+export type PathKind = "lan" | "direct" | "relay" | "server";
+
+export interface ErrorView {
+  type: string;
+  message: string;
+}
+
+export interface TransferView {
+  fileId: string;
+  name: string;
+  phase: TransferPhase;
+  paused: boolean;
+  waitingForSeeders: boolean;
+  chunksStored: number;
+  chunkCount: number;
+  /** Plaintext bytes of the chunks stored. */
+  bytesStored: number;
+  sizeBytes: number;
+  assembledChunks: number;
+  bytesPerSecond: number;
+  etaMs: number | null;
+  /** Chunks requested and neither stored nor given up. */
+  inFlight: number;
+  seeders: { userId: string; path: PathKind; bytesPerSecond: number; chunks: number }[];
+  drain: {
+    startedAtMs: number;
+    remaining: number;
+    endedBy: "idle" | "answered" | "stopped" | "timeout" | null;
+  } | null;
+  /** Counters since the transfer began, kept over restarts. */
+  requestedChunks: number;
+  duplicateChunks: number;
+  lateChunks: number;
+  rejectedChunks: number;
+  error: ErrorView | null;
+  savedPath: string | null;
+}
+
+export interface FileView {
+  fileId: string;
+  name: string;
+  sizeBytes: number;
+  /** SHA-256 of the plaintext, hex. */
+  sha256: string;
+  chunkCount: number;
+  ownerId: string;
+  sharedWith: string[];
+  version: number;
+  seeders: string[];
+  access: "granted" | "revoked";
+}
+
+export interface ContactView {
+  userId: string;
+  name: string;
+  state: "outgoing" | "incoming" | "accepted" | "blocked";
+  verified: boolean;
+  online: boolean;
+  /** The contact's identity key is another one than before; sending is blocked until it is accepted. */
+  keyChanged: boolean;
+  /** Words that both people see and compare after pairing by code; null until known. */
+  safetyWords: string[] | null;
+  /** 60 digits (libsignal fingerprint) to compare on both sides; null before there is a session. */
+  safetyNumber: string | null;
+  addedAtMs: number;
+}
+
+export type MessageState = "queued" | "sent" | "delivered" | "read" | "failed";
+
+export interface MessageView {
+  messageId: string;
+  chatId: string;
+  senderId: string;
+  sentAtMs: number;
+  text: string;
+  state: MessageState;
+  file: FileView | null;
+}
+
+export interface ChatView {
+  chatId: string;
+  name: string;
+  lastMessage: MessageView | null;
+  unreadCount: number;
+  typing: boolean;
+  /** Why nothing can be sent at the moment, in words; null when it can. */
+  sendBlocked: ErrorView | null;
+}
+
+export type LinkState = "disconnected" | "discovering" | "connecting" | "handshaking" | "connected" | "failed";
+
+export interface LinkView {
+  peerId: string;
+  state: LinkState;
+  generation: number;
+  path: "lan" | "direct" | "relay" | null;
+  rttMs: number | null;
+  reason: string | null;
+  staleEvents: number;
+}
+
+export interface ServerView {
+  state: "disconnected" | "connecting" | "connected";
+  url: string;
+  error: ErrorView | null;
+}
+
+export interface ProfileView {
+  userId: string;
+  name: string;
+  /** Full SHA3-512 of the account public key, hex. */
+  fingerprint: string;
+  server: ServerView;
+  /** What protects the data key on this machine: the OS keystore, a passphrase, a key file, or (told to the user) a weak fallback. */
+  keyProtection: "keystore" | "passphrase" | "file" | "weak";
+}
+
+export type ThemeSetting = "system" | "light" | "dark";
+
+export interface SettingsView {
+  downloadDirectory: string;
+  drainTimeoutMs: number;
+  theme: ThemeSetting;
+  /** "embedded" or a ws:// or wss:// URL. */
+  server: string;
+  readReceipts: boolean;
+  typingIndicators: boolean;
+}
+
+export interface InviteView {
+  link: string;
+  code: string;
+  expiresAtMs: number;
+}
+
+export interface HostView {
+  kind: "electron" | "headless";
+  platform: string;
+  version: string;
+  /** Whether files can be chosen by the system's own dialog, opened, and shown in their folder. */
+  canPick: boolean;
+  canOpen: boolean;
+}
+
+export interface PickedFileView {
+  /** What `files.share` takes as `path`: an opaque handle in Electron, a path in headless mode. */
+  path: string;
+  name: string;
+  sizeBytes: number;
+}
+
+export interface NoticeView {
+  level: "info" | "warning" | "error";
+  type: string;
+  message: string;
+  atMs: number;
+}

@@ -1,0 +1,97 @@
+import * as v from "valibot";
+import type { Bytes } from "../base/bytes.ts";
+import { MessageIdSchema } from "../base/ids.ts";
+import {
+  CONTENT_PADDING_BYTES,
+  MESSAGE_TEXT_BYTES_MAX,
+  PROFILE_NAME_LENGTH_MAX,
+  SHARE_MEMBERS_MAX,
+} from "../base/limits.ts";
+import { fail, type Result } from "../base/result.ts";
+import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
+import { FileOfferSchema } from "./manifest.ts";
+
+/**
+ * What a Signal ciphertext holds once opened, as padded JSON. `seq` counts the durable contents of one sender to one
+ * recipient from 1 without gaps; the recipient shows them in that order. `link` contents are not durable and have none.
+ *
+ *   contactRequest   first message after an invitation: name and proof of the invitation
+ *   contactReveal    answer to a request by code: opens the inviter's commitment, so that both can show the safety words
+ *   contactAccept    both sides are contacts from now on
+ *   profile          a new display name
+ *   text, file       chat messages
+ *   receipt          messages that arrived at, or were read by, the recipient
+ *   link             a signal of the link machine (offer, answer, candidates); travels over the signal relay
+ */
+const name = v.pipe(v.string(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
+const seq = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(Number.MAX_SAFE_INTEGER));
+const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
+const generation = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
+
+const LinkSignalSchema = v.variant("type", [
+  /** Asks the dialer (the lower user id) for a fresh offer. */
+  v.object({ type: v.literal("dial"), generation }),
+  v.object({ type: v.literal("offer"), generation, sdp: v.pipe(v.string(), v.maxLength(32_768)) }),
+  /** `generation` is that of the offer it answers, so that an answer to an older offer is known as stale. */
+  v.object({ type: v.literal("answer"), generation, sdp: v.pipe(v.string(), v.maxLength(32_768)) }),
+  v.object({
+    type: v.literal("candidate"),
+    generation,
+    candidate: v.pipe(v.string(), v.maxLength(1024)),
+    mid: v.pipe(v.string(), v.maxLength(64)),
+  }),
+  v.object({ type: v.literal("close"), generation, reason: v.pipe(v.string(), v.maxLength(64)) }),
+]);
+export type LinkSignal = v.InferOutput<typeof LinkSignalSchema>;
+
+const ContentSchema = v.variant("kind", [
+  v.object({
+    kind: v.literal("contactRequest"),
+    seq,
+    name,
+    accountKey: bytesField(32),
+    proof: v.variant("via", [
+      /** HMAC-SHA256(secret of the link, "weir invite v1" | inviter | requester). */
+      v.object({ via: v.literal("link"), mac: bytesField(32), inviteId: bytesField(16) }),
+      v.object({ via: v.literal("code"), inviteId: bytesField(16), nonce: bytesField(32) }),
+    ]),
+  }),
+  v.object({ kind: v.literal("contactReveal"), seq, name, inviteId: bytesField(16), nonce: bytesField(32) }),
+  v.object({ kind: v.literal("contactAccept"), seq, name }),
+  v.object({ kind: v.literal("profile"), seq, name }),
+  v.object({
+    kind: v.literal("text"),
+    seq,
+    messageId: MessageIdSchema,
+    sentAtMs: timeMs,
+    text: v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX)),
+  }),
+  v.object({ kind: v.literal("file"), seq, messageId: MessageIdSchema, sentAtMs: timeMs, offer: FileOfferSchema }),
+  v.object({
+    kind: v.literal("receipt"),
+    seq,
+    state: v.picklist(["delivered", "read"]),
+    messageIds: v.pipe(v.array(MessageIdSchema), v.minLength(1), v.maxLength(SHARE_MEMBERS_MAX)),
+  }),
+  v.object({ kind: v.literal("link"), signal: LinkSignalSchema }),
+]);
+export type Content = v.InferOutput<typeof ContentSchema>;
+export type ContentOf<Kind extends Content["kind"]> = Extract<Content, { kind: Kind }>;
+/** Contents with a place in the sender's order. */
+export type DurableContent = Exclude<Content, { kind: "link" }>;
+
+/** JSON, then 0x80, then zeros up to a multiple of {@link CONTENT_PADDING_BYTES} (ISO/IEC 7816-4). */
+export const encodeContent = (content: Content): Bytes => {
+  const json = encodeJson(content);
+  const padded = new Uint8Array(Math.ceil((json.length + 1) / CONTENT_PADDING_BYTES) * CONTENT_PADDING_BYTES);
+  padded.set(json);
+  padded[json.length] = 0x80;
+  return padded;
+};
+
+export const decodeContent = (padded: Uint8Array): Result<Content, DecodeError> => {
+  const end = padded.lastIndexOf(0x80);
+  if (end < 0 || padded.subarray(end + 1).some((byte) => byte !== 0))
+    return fail("bad_message", "The padding is broken.");
+  return decodeJson(ContentSchema, padded.subarray(0, end));
+};

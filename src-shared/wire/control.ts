@@ -1,0 +1,126 @@
+import * as v from "valibot";
+import type { Bytes } from "../base/bytes.ts";
+import { EnvelopeIdSchema, FileIdSchema, UserIdSchema } from "../base/ids.ts";
+import { CHUNKS_PER_FILE_MAX, ENVELOPE_BYTES_MAX, LEAVES_PER_PAGE, REQUEST_INDICES_MAX } from "../base/limits.ts";
+import { fail, ok, type Result } from "../base/result.ts";
+import { decodeControlFrame, encodeControlFrame, type FrameError } from "./frame.ts";
+import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
+
+/**
+ * Messages of the `control` channel of a link. Protocol version {@link PROTOCOL_VERSION}.
+ *
+ *   hello, proof          handshake: both sides prove their account key over both DTLS fingerprints (docs/protocol.md)
+ *   ping, pong            liveness and round-trip time
+ *   credit                bulk bytes granted since the link opened (cumulative, so a repeat is harmless)
+ *   fin, finAck           orderly end: nothing is lost between the last frame and the close
+ *   envelope, envelopeAck sealed chat content and its durable receipt
+ *   typing                somebody writes; worth nothing a second later
+ *   open, accept, refuse  a downloader names a file and a tag; the seeder says what it holds, or why it will not serve
+ *   have                  chunks a seeder holds: all of them, or a bitmap (bit i of byte i >> 3, least significant first)
+ *   leaves                asks for a page of leaf hashes, which comes as a bulk frame
+ *   request, cancel       chunks wanted, chunks no longer wanted
+ *   unavailable           requested chunks that the seeder does not have or could not rebuild
+ *   stop, stopped         the downloader needs nothing more; the seeder says how many frames it sent for this tag
+ *
+ * Unknown types are ignored and counted; malformed messages close the link with a reason.
+ */
+export const PROTOCOL_VERSION = 1;
+
+const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffffffff));
+const counter = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
+const index = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(CHUNKS_PER_FILE_MAX - 1));
+const indices = v.pipe(v.array(index), v.minLength(1), v.maxLength(REQUEST_INDICES_MAX));
+const page = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(CHUNKS_PER_FILE_MAX / LEAVES_PER_PAGE));
+const word = v.pipe(v.string(), v.maxLength(64));
+const version = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000));
+
+/** Reasons a seeder gives; a downloader shows an unknown one as it is. */
+export type RefuseReason =
+  | "no_access"
+  | "unknown_file"
+  | "file_changed"
+  | "busy"
+  | "too_many_requests"
+  | "shutting_down";
+
+const schemas = {
+  hello: v.object({
+    type: v.literal("hello"),
+    protocol: v.object({ min: version, max: version }),
+    capabilities: v.pipe(v.array(word), v.maxLength(32)),
+    userId: UserIdSchema,
+    generation: counter,
+    nonce: bytesField(32),
+  }),
+  proof: v.object({ type: v.literal("proof"), signature: bytesField(64) }),
+  ping: v.object({ type: v.literal("ping"), id: u32 }),
+  pong: v.object({ type: v.literal("pong"), id: u32 }),
+  credit: v.object({ type: v.literal("credit"), grantedBytes: counter }),
+  fin: v.object({ type: v.literal("fin"), reason: word }),
+  finAck: v.object({ type: v.literal("finAck") }),
+  envelope: v.object({
+    type: v.literal("envelope"),
+    id: EnvelopeIdSchema,
+    kind: v.picklist(["prekey", "message"]),
+    body: bytesField(1, ENVELOPE_BYTES_MAX),
+  }),
+  envelopeAck: v.object({ type: v.literal("envelopeAck"), id: EnvelopeIdSchema }),
+  typing: v.object({ type: v.literal("typing"), typing: v.boolean() }),
+  open: v.object({ type: v.literal("open"), fileId: FileIdSchema, tag: u32 }),
+  accept: v.object({ type: v.literal("accept"), tag: u32 }),
+  refuse: v.object({ type: v.literal("refuse"), tag: u32, reason: word }),
+  have: v.object({
+    type: v.literal("have"),
+    tag: u32,
+    chunks: v.union([v.literal("all"), bytesField(1, CHUNKS_PER_FILE_MAX / 8)]),
+  }),
+  leaves: v.object({ type: v.literal("leaves"), tag: u32, page }),
+  request: v.object({ type: v.literal("request"), tag: u32, indices }),
+  cancel: v.object({ type: v.literal("cancel"), tag: u32, indices }),
+  unavailable: v.object({ type: v.literal("unavailable"), tag: u32, indices }),
+  stop: v.object({ type: v.literal("stop"), tag: u32 }),
+  stopped: v.object({ type: v.literal("stopped"), tag: u32, framesSent: counter }),
+} as const;
+
+const ControlSchema = v.variant("type", [
+  schemas.hello,
+  schemas.proof,
+  schemas.ping,
+  schemas.pong,
+  schemas.credit,
+  schemas.fin,
+  schemas.finAck,
+  schemas.envelope,
+  schemas.envelopeAck,
+  schemas.typing,
+  schemas.open,
+  schemas.accept,
+  schemas.refuse,
+  schemas.have,
+  schemas.leaves,
+  schemas.request,
+  schemas.cancel,
+  schemas.unavailable,
+  schemas.stop,
+  schemas.stopped,
+]);
+
+export type ControlMessage = v.InferOutput<typeof ControlSchema>;
+export type ControlOf<Type extends ControlMessage["type"]> = Extract<ControlMessage, { type: Type }>;
+
+const TypeOnly = v.object({ type: v.string() });
+
+export const encodeControl = (message: ControlMessage): Bytes => encodeControlFrame(encodeJson(message));
+
+/** `unknown_type` is not a fault of the peer (it may be newer); the other errors close the link. */
+export const decodeControl = (
+  bytes: Bytes,
+): Result<ControlMessage, FrameError | DecodeError | { type: "unknown_type"; message: string }> => {
+  const json = decodeControlFrame(bytes);
+  if (!json.ok) return json;
+  const head = decodeJson(TypeOnly, json.value);
+  if (!head.ok) return head;
+  if (!Object.hasOwn(schemas, head.value.type)) return fail("unknown_type", "The message type is not known here.");
+  const message = decodeJson(ControlSchema, json.value);
+  return message.ok ? ok(message.value) : message;
+};
