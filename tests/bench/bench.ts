@@ -1,0 +1,137 @@
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { availableParallelism, tmpdir, totalmem } from "node:os";
+import { join } from "node:path";
+import { parseArgs, promisify } from "node:util";
+import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
+import { type HeadlessProfile, pair, startHeadless, startServer } from "../../scripts/headless-process.ts";
+
+/**
+ * `npm run bench [-- transfer] [--size MiB] [--runs N]`: JSON lines. Everything that is compared is measured in the same
+ * run, because timings on a shared machine mean little by themselves.
+ */
+const MiB = 1024 * 1024;
+const run = promisify(execFile);
+
+/** Bytes from /proc; null where there is none (macOS, Windows). */
+const procStatus = (pid: number | undefined, field: "VmRSS" | "VmHWM"): number | null => {
+  try {
+    const match = new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"));
+    return match === null ? null : Number(match[1]) * 1024;
+  } catch {
+    return null;
+  }
+};
+
+const mib = (bytes: number | null): number | null => (bytes === null ? null : Math.round((bytes / MiB) * 10) / 10);
+
+interface Side {
+  profile: HeadlessProfile;
+  idleRss: number | null;
+}
+
+/** What one process says about itself since the last question. */
+const loopDelayP99Ms = async (profile: HeadlessProfile): Promise<number> => {
+  const report = await profile.call("diagnostics.export", {});
+  const value = (report["eventLoop"] as { p99Ms?: unknown } | undefined)?.p99Ms;
+  if (typeof value !== "number") throw new Error("diagnostics.export has no eventLoop.p99Ms");
+  return value;
+};
+
+const rawMegabytesPerSecond = async (sizeMiB: number): Promise<number> => {
+  const { stdout } = await run(process.execPath, [join(import.meta.dirname, "raw-datachannel.ts"), String(sizeMiB)], {
+    timeout: 300_000,
+  });
+  const value: unknown = JSON.parse(stdout.trim().split("\n").at(-1) ?? "{}").megabytesPerSecond;
+  if (typeof value !== "number") throw new Error(`raw-datachannel printed ${stdout}`);
+  return value;
+};
+
+const fullPath = async (sizeMiB: number) => {
+  const dir = await mkdtemp(join(tmpdir(), "weir-bench-"));
+  const server = await startServer(join(dir, "server"));
+  const sides: Side[] = [];
+  try {
+    for (const name of ["Alice", "Bob"]) {
+      const downloads = join(dir, name, "downloads");
+      await mkdir(downloads, { recursive: true });
+      const profile = await startHeadless({
+        dataDir: join(dir, name, "data"),
+        server: server.ready.url,
+        name,
+        downloads,
+      });
+      sides.push({ profile, idleRss: null });
+    }
+    const [alice, bob] = sides.map((side) => side.profile);
+    if (alice === undefined || bob === undefined) throw new Error("two profiles");
+    await pair(alice, bob);
+    await bob.until(
+      "a link",
+      async () => (await bob.call("links.list", {})).find((link) => link.state === "connected") ?? null,
+    );
+    const path = join(dir, "bench.bin");
+    const sha256 = await writeRandomFile(path, sizeMiB * MiB);
+    for (const side of sides) side.idleRss = procStatus(side.profile.process.pid, "VmRSS");
+    const shareStart = performance.now();
+    const file = await alice.call("files.share", { chatId: bob.userId, path });
+    const shareMs = Math.round(performance.now() - shareStart);
+    await bob.until(
+      "the offer",
+      async () => (await bob.call("files.list", {})).find((f) => f.fileId === file.fileId) ?? null,
+    );
+    for (const side of sides) await loopDelayP99Ms(side.profile);
+    const { view, phases, totalMs } = await follow(bob, file.fileId, 600_000);
+    const delays = [];
+    for (const side of sides) delays.push(await loopDelayP99Ms(side.profile));
+    if (view.phase !== "complete") throw new Error(`the transfer failed: ${JSON.stringify(view.error)}`);
+    if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
+    const downloadMs = phases.find((p) => p.phase === "downloading")?.ms ?? 0;
+    const finishMs = phases
+      .filter((p) => p.phase === "assembling" || p.phase === "verifying")
+      .reduce((sum, p) => sum + p.ms, 0);
+    const rate = (ms: number): number => Math.round(((sizeMiB * MiB) / 1e6 / (ms / 1000)) * 10) / 10;
+    return {
+      phases,
+      shareMs,
+      downloadMBps: rate(downloadMs),
+      totalMBps: rate(totalMs),
+      assembleVerifyMBps: rate(finishMs),
+      eventLoopP99Ms: { seeder: delays[0], downloader: delays[1] },
+      peakRssAboveIdleMiB: sides.map((side) => {
+        const peak = procStatus(side.profile.process.pid, "VmHWM");
+        return peak === null || side.idleRss === null ? null : mib(peak - side.idleRss);
+      }),
+      requestedChunks: view.requestedChunks,
+      chunkCount: view.chunkCount,
+    };
+  } finally {
+    for (const side of sides) await side.profile.stop();
+    await server.stop();
+    await rm(dir, { recursive: true, force: true });
+  }
+};
+
+const { values } = parseArgs({
+  options: { size: { type: "string", default: "256" }, runs: { type: "string", default: "3" } },
+  allowPositionals: true,
+});
+const sizeMiB = Number(values.size);
+const machine = { cores: availableParallelism(), memoryGiB: Math.round(totalmem() / 1024 ** 3), node: process.version };
+for (let i = 0; i < Number(values.runs); i++) {
+  const rawBefore = await rawMegabytesPerSecond(sizeMiB);
+  const full = await fullPath(sizeMiB);
+  const rawAfter = await rawMegabytesPerSecond(sizeMiB);
+  const raw = (rawBefore + rawAfter) / 2;
+  const line = {
+    bench: "transfer",
+    sizeMiB,
+    rawMBps: Math.round(raw * 10) / 10,
+    downloadRatio: Math.round((full.downloadMBps / raw) * 100) / 100,
+    totalRatio: Math.round((full.totalMBps / raw) * 100) / 100,
+    ...full,
+    machine,
+  };
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+}
