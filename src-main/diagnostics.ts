@@ -1,4 +1,4 @@
-import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Disposable } from "#shared/base/disposable.ts";
 
 /** Resolution of the delay histogram; the bar is a p99 below 20 ms, so 5 ms is fine enough. */
@@ -6,7 +6,7 @@ const RESOLUTION_MS = 5;
 
 /** How long the main process kept its event loop waiting since the last report. */
 export class EventLoopMonitor implements Disposable {
-  readonly #histogram: IntervalHistogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
+  readonly #histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
 
   constructor() {
     this.#histogram.enable();
