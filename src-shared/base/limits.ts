@@ -59,6 +59,8 @@ export const PROGRESS_INTERVAL_MS = 100;
 export const DISK_RESERVE_BYTES = 64 * MiB;
 /** File kept in the data folder and released when the disk is full, because even DELETE needs space. */
 export const BALLAST_BYTES = 16 * MiB;
+/** How often a missing ballast file is tried again: a full disk rarely empties within seconds. */
+export const BALLAST_RETRY_MS = 1 * MINUTE;
 
 // ---- Links ------------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,14 @@ export const PING_TIMEOUT_MS = 5 * SECOND;
 export const FIN_TIMEOUT_MS = 2 * SECOND;
 export const RECONNECT_BASE_MS = 500;
 export const RECONNECT_MAX_MS = 30 * SECOND;
+/** A peer that the server calls offline: its presence will be told, so asking again is only a backstop. */
+export const LINK_OFFLINE_RETRY_MAX_MS = 10 * MINUTE;
+/** A request to dial that is older than our offer was sent before it arrived; after this long it means a restarted peer. */
+export const DIAL_GRACE_MS = 3 * SECOND;
+/** Both channels of a link are negotiated; a peer that opens more than a few others is hostile. */
+export const UNEXPECTED_CHANNELS_MAX = 8;
+/** Closed connections are released natively within milliseconds; the library is shut down anyway after this. */
+export const RTC_CLEANUP_TIMEOUT_MS = 3 * SECOND;
 /** Signals of one peer that wait for their turn; more are dropped and counted. */
 export const SIGNAL_QUEUE_MAX = 128;
 
@@ -112,6 +122,23 @@ export const OUTBOX_PER_PEER_MAX = 10_000;
 /** Messages that arrived before an earlier one of the same sender; they are shown in order or when the gap is given up. */
 export const EARLY_MESSAGES_MAX = 256;
 export const EARLY_MESSAGE_WAIT_MS = 60 * SECOND;
+/** Sealed envelopes on a link that the peer has not acknowledged: hides the round trip, and far below CONTROL_QUEUE_MESSAGES_MAX. */
+export const LINK_ENVELOPES_IN_FLIGHT_MAX = 32;
+/** What libsignal adds to a padded content at most: headers, keys and the Kyber ciphertext of a prekey message (1.8 KB measured). */
+export const SEAL_OVERHEAD_BYTES_MAX = 4 * KiB;
+export const OUTBOX_RETRY_BASE_MS = 1 * SECOND;
+/** A contact whose mailbox is full is tried again once a minute, not forgotten. */
+export const OUTBOX_RETRY_MAX_MS = 60 * SECOND;
+/** Receipts wait this long for company: one envelope then answers a burst of messages. */
+export const RECEIPT_DELAY_MS = 100;
+/** Message ids in one receipt: 500 x 25 bytes of JSON stay far below an envelope. */
+export const RECEIPT_MESSAGES_MAX = 500;
+/** Envelopes of a contact whose key changed, kept sealed until the user decides; more stay at the server. */
+export const HELD_ENVELOPES_MAX = 256;
+/** Envelopes of one peer that wait to be opened; more are not acknowledged, so the peer sends them again. */
+export const INBOX_PENDING_MAX = 512;
+/** Ids of opened envelopes outlive every copy that the mailbox could still hold. */
+export const SEEN_ENVELOPE_TTL_MS = 37 * DAY;
 /** "… is typing" disappears after this, and is repeated while the person types. */
 export const TYPING_TTL_MS = 6 * SECOND;
 export const TYPING_REPEAT_MS = 3 * SECOND;
@@ -122,6 +149,11 @@ export const PREKEY_BATCH = 100;
 export const PREKEY_REFILL_BELOW = 10;
 export const SIGNED_PREKEY_ROTATE_MS = 36 * HOUR;
 export const SIGNED_PREKEYS_KEPT = 5;
+/** Unused one-time private keys younger than this, or among the newest {@link PREKEYS_KEPT}, are never deleted (Signal Desktop: 90 days, 200). */
+export const PREKEY_ARCHIVE_MS = 90 * DAY;
+export const PREKEYS_KEPT = 2 * PREKEY_BATCH;
+/** Unused one-time private keys of one kind in all: a server that never confirms a batch must not fill the disk (4.8 KB each). */
+export const PREKEYS_STORED_MAX = 20 * PREKEY_BATCH;
 /** Session operations that wait for one address. */
 export const SESSION_QUEUE_MAX = 4096;
 
@@ -165,13 +197,56 @@ export const RATE_BUNDLE_WINDOW_MS = 10 * MINUTE;
 export const PRESENCE_WATCH_MAX = CONTACTS_MAX;
 export const FILES_PER_OWNER_MAX = 100_000;
 export const SHARE_MEMBERS_MAX = 1000;
+/** Binary fields of one message; a full key upload has 6 + PREKEY_BATCH + 2 x PREKEY_BATCH. socket.io's default is 10. */
+export const SERVER_MESSAGE_ATTACHMENTS_MAX = 320;
+/** Sockets in all; each costs about 50 KiB of memory. */
+export const SERVER_CONNECTIONS_MAX = 20_000;
+/** Logins from one address in LOGINS_WINDOW_MS: an office behind one address comes back at once after an outage. */
+export const RATE_LOGINS_PER_ADDRESS = 600;
+export const RATE_LOGINS_WINDOW_MS = MINUTE;
+/** Wrong codes per remote address: several people share one, and accounts cost nothing, so the account alone is no bound. */
+export const RATE_CODE_TRIES_PER_ADDRESS = 20;
+/** Requests of one connection that are being worked on; a client keeps SERVER_REQUESTS_IN_FLIGHT at most. */
+export const SERVER_REQUESTS_IN_PROGRESS_MAX = 256;
+/** Packets that wait for a client that does not read; beyond it the client is disconnected. Nothing durable is lost by that. */
+export const SERVER_SEND_QUEUE_MAX = 1024;
+/** A client acknowledges a signal as soon as it has it, before it looks inside. */
+export const SIGNAL_ACK_TIMEOUT_MS = 5 * SECOND;
+/** Signals without an acknowledgement per connection: 64 x 64 KiB = 4 MiB. */
+export const SIGNALS_UNACKNOWLEDGED_MAX = 64;
+/** Answers that are kept in memory for repeats of requests that store nothing (signals): a few bytes each. */
+export const ANSWERS_REMEMBERED_MAX = 16_384;
+/** One-time keys of one kind that a device may have at the server: ten uploads whose answers were lost. */
+export const PREKEYS_STORED_MAX = 10 * PREKEY_BATCH;
+/** Expired rows are removed this often, in transactions of at most this many rows, so that requests never wait long. */
+export const SERVER_SWEEP_INTERVAL_MS = MINUTE;
+export const SERVER_SWEEP_ROWS = 500;
+/** A database that has not answered a health check by then counts as broken. */
+export const HEALTH_TIMEOUT_MS = 2 * SECOND;
+/** Requests of a client that are on their way; the others wait in order. */
+export const SERVER_REQUESTS_IN_FLIGHT = 32;
+/** Requests of a client that wait; enough for a whole outbox of one contact. */
+export const SERVER_REQUESTS_WAITING_MAX = 10_000;
 
 // ---- IPC ----------------------------------------------------------------------------------------------------------
 
 /** One JSON message from a renderer to the main process. */
 export const IPC_MESSAGE_BYTES_MAX = 256 * KiB;
 export const IPC_CALLS_PENDING_MAX = 256;
+/** Snapshots that wait for the next tick of the publisher; beyond it they are delivered at once instead. */
+export const PUBLISHER_PENDING_MAX = 1024;
+/** Bytes queued for a window that does not read; its socket is closed then, and it asks for the lists when it is back. */
+export const IPC_SEND_QUEUED_BYTES_MAX = 16 * MiB;
+/** Windows (browser tabs) on one headless profile. */
+export const IPC_SOCKETS_MAX = 16;
+/** Uploads through the headless bridge that run at once; each costs a file descriptor and a buffer. */
+export const UPLOADS_ACTIVE_MAX = 8;
+/** Paths that the person picked or dropped and that the window may still name; the oldest is forgotten. */
+export const PATH_GRANTS_MAX = 4096;
 export const PATH_LENGTH_MAX = 4096;
+
+/** How long an orderly end may take before the process ends anyway; everything is safe to kill. */
+export const SHUTDOWN_TIMEOUT_MS = 10 * SECOND;
 
 // ---- Relations ----------------------------------------------------------------------------------------------------
 
@@ -184,12 +259,26 @@ assert(LEAVES_PER_PAGE * 32 + 2048 <= LINK_MESSAGE_BYTES_MAX, "a page of leaves 
 assert(RECEIVE_CREDIT_STEP_BYTES * 2 <= RECEIVE_CREDIT_BYTES, "credit must be renewed before it runs out");
 assert(SEND_QUEUED_BYTES_LOW < SEND_QUEUED_BYTES_MAX, "low mark below high mark");
 assert(MESSAGE_TEXT_BYTES_MAX + 4 * KiB <= ENVELOPE_BYTES_MAX, "a message must fit an envelope");
+assert(SEEN_ENVELOPE_TTL_MS > MAILBOX_TTL_MS, "an id must be known for as long as its envelope can come again");
+assert(LINK_ENVELOPES_IN_FLIGHT_MAX * 2 <= INBOX_PENDING_MAX, "an honest window always fits the inbox");
+assert(RECEIPT_MESSAGES_MAX <= SHARE_MEMBERS_MAX, "a receipt must pass its own schema");
 assert(
   (ENVELOPE_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,
   "an envelope must fit a control message in base64",
 );
+assert(PREKEYS_KEPT + PREKEY_BATCH <= PREKEYS_STORED_MAX, "a new batch must fit beside the one-time keys that are kept");
 assert(PING_TIMEOUT_MS < 6 * SECOND && PING_INTERVAL_MS * 2 < PING_TIMEOUT_MS, "a dead peer is found in under 6 s");
 assert(
   DRAIN_TIMEOUT_MIN_MS <= DRAIN_TIMEOUT_MS && DRAIN_TIMEOUT_MS <= DRAIN_TIMEOUT_MAX_MS,
   "drain default within its range",
 );
+assert(
+  MESSAGES_PAGE_MAX * MESSAGE_TEXT_BYTES_MAX < IPC_SEND_QUEUED_BYTES_MAX,
+  "the largest answer fits the queue of a window",
+);
+assert(MESSAGE_TEXT_BYTES_MAX * 6 + KiB <= IPC_MESSAGE_BYTES_MAX, "the longest text fits one call, escaped as JSON");
+assert(6 + 3 * PREKEY_BATCH <= SERVER_MESSAGE_ATTACHMENTS_MAX, "a full key upload must fit one message");
+assert(SERVER_REQUESTS_IN_FLIGHT <= SERVER_REQUESTS_IN_PROGRESS_MAX, "the server must take what a client sends at once");
+assert(SERVER_REQUESTS_IN_FLIGHT <= RATE_REQUESTS_BURST, "a burst must cover what a client sends at once");
+assert(SIGNAL_ACK_TIMEOUT_MS < SERVER_REQUEST_TIMEOUT_MS, "the sender of a signal must hear that nobody took it");
+assert(ENVELOPE_BYTES_MAX + 4 * KiB <= SERVER_MESSAGE_BYTES_MAX, "an envelope must fit one message to the server");

@@ -13,7 +13,9 @@ import { FileOfferSchema } from "./manifest.ts";
 
 /**
  * What a Signal ciphertext holds once opened, as padded JSON. `seq` counts the durable contents of one sender to one
- * recipient from 1 without gaps; the recipient shows them in that order. `link` contents are not durable and have none.
+ * recipient from 1 without gaps; the recipient shows them in that order. `received` is the other direction: everything
+ * of the recipient up to this `seq` has arrived for good, so it need not be kept for another try. `link` contents are
+ * not durable and have neither.
  *
  *   contactRequest   first message after an invitation: name and proof of the invitation
  *   contactReveal    answer to a request by code: opens the inviter's commitment, so that both can show the safety words
@@ -24,7 +26,11 @@ import { FileOfferSchema } from "./manifest.ts";
  *   link             a signal of the link machine (offer, answer, candidates); travels over the signal relay
  */
 const name = v.pipe(v.string(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
-const seq = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(Number.MAX_SAFE_INTEGER));
+/** Far more than anybody sends, and far enough below 2^53 that `seq + 1` stays exact whatever a peer claims. */
+const SEQ_MAX = 2 ** 48;
+const seq = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(SEQ_MAX));
+const received = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(SEQ_MAX)), 0);
+const place = { seq, received };
 const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
 const generation = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
 
@@ -47,7 +53,7 @@ export type LinkSignal = v.InferOutput<typeof LinkSignalSchema>;
 const ContentSchema = v.variant("kind", [
   v.object({
     kind: v.literal("contactRequest"),
-    seq,
+    ...place,
     name,
     accountKey: bytesField(32),
     proof: v.variant("via", [
@@ -56,20 +62,20 @@ const ContentSchema = v.variant("kind", [
       v.object({ via: v.literal("code"), inviteId: bytesField(16), nonce: bytesField(32) }),
     ]),
   }),
-  v.object({ kind: v.literal("contactReveal"), seq, name, inviteId: bytesField(16), nonce: bytesField(32) }),
-  v.object({ kind: v.literal("contactAccept"), seq, name }),
-  v.object({ kind: v.literal("profile"), seq, name }),
+  v.object({ kind: v.literal("contactReveal"), ...place, name, inviteId: bytesField(16), nonce: bytesField(32) }),
+  v.object({ kind: v.literal("contactAccept"), ...place, name }),
+  v.object({ kind: v.literal("profile"), ...place, name }),
   v.object({
     kind: v.literal("text"),
-    seq,
+    ...place,
     messageId: MessageIdSchema,
     sentAtMs: timeMs,
     text: v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX)),
   }),
-  v.object({ kind: v.literal("file"), seq, messageId: MessageIdSchema, sentAtMs: timeMs, offer: FileOfferSchema }),
+  v.object({ kind: v.literal("file"), ...place, messageId: MessageIdSchema, sentAtMs: timeMs, offer: FileOfferSchema }),
   v.object({
     kind: v.literal("receipt"),
-    seq,
+    ...place,
     state: v.picklist(["delivered", "read"]),
     messageIds: v.pipe(v.array(MessageIdSchema), v.minLength(1), v.maxLength(SHARE_MEMBERS_MAX)),
   }),
@@ -79,6 +85,9 @@ export type Content = v.InferOutput<typeof ContentSchema>;
 export type ContentOf<Kind extends Content["kind"]> = Extract<Content, { kind: Kind }>;
 /** Contents with a place in the sender's order. */
 export type DurableContent = Exclude<Content, { kind: "link" }>;
+type WithoutPlace<C> = C extends unknown ? Omit<C, "seq" | "received"> : never;
+/** A durable content before the outbox gives it its place. */
+export type ContentDraft = WithoutPlace<DurableContent>;
 
 /** JSON, then 0x80, then zeros up to a multiple of {@link CONTENT_PADDING_BYTES} (ISO/IEC 7816-4). */
 export const encodeContent = (content: Content): Bytes => {
