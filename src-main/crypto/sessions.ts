@@ -9,8 +9,9 @@ import type { PreKeyBundle, RequestInput, Sealed } from "#shared/rendezvous/prot
  */
 export type SessionError =
   | { type: "no_session"; message: string }
-  /** The peer's identity key is another one than the accepted one; nothing was sealed or opened. */
+  /** The peer's identity key is another one than the accepted one; nothing was sealed or opened, the change is recorded. */
   | { type: "identity_changed"; message: string }
+  /** Opened before, or so far behind (2,000 messages) that its key is gone: the caller's seen ids tell which. */
   | { type: "duplicate_message"; message: string }
   | { type: "undecryptable"; message: string }
   | { type: "bad_bundle"; message: string }
@@ -19,6 +20,7 @@ export type SessionError =
 export interface Sessions {
   readonly localIdentityKey: Uint8Array<ArrayBuffer>;
 
+  /** A session that can seal; one that the peer never answered expires after 30 days. */
   hasSession(peer: UserId): boolean;
 
   /**
@@ -33,6 +35,8 @@ export interface Sessions {
   /**
    * `commit` runs inside the transaction that stores the advanced ratchet, used prekeys and new identity. When it throws,
    * nothing is stored and the ciphertext can be opened again. For an unknown peer's prekey message the session is made.
+   * While a changed identity waits, messages of the trusted one still open; those of the changed one are
+   * `identity_changed` and open after acceptance.
    */
   open<T>(
     peer: UserId,
@@ -42,6 +46,7 @@ export interface Sessions {
 
   /** The identity key that is trusted for the peer, and one that was seen instead and waits for acceptance. */
   identity(peer: UserId): { trusted: Uint8Array<ArrayBuffer> | null; changedTo: Uint8Array<ArrayBuffer> | null };
+  /** Trusts the changed key and ends the session that was agreed with the old one; ok when nothing had changed. */
   acceptChangedIdentity(peer: UserId): Promise<Result<void, SessionError>>;
   /** 60 digits, the same on both sides (libsignal Fingerprint); null before an identity is known. */
   safetyNumber(peer: UserId): string | null;
@@ -50,7 +55,9 @@ export interface Sessions {
 
   /**
    * Keys to publish: always the long-lived part (rotated when due, old ones kept), and as many one-time keys as bring
-   * the server back to a full batch. `published` must be called once the server confirmed them.
+   * the server back to a full batch. The private halves are stored before this resolves.
    */
   keysToPublish(atServer: { oneTimeEc: number; oneTimeKyber: number }): Promise<RequestInput<"keys.publish">>;
+  /** The server confirmed them: should unused keys ever exceed their limit, those it never confirmed go first. */
+  published(keys: RequestInput<"keys.publish">): void;
 }

@@ -55,6 +55,24 @@ export const STORE_BACKLOG_BYTES_MAX = 8 * MiB;
 export const TRANSFERS_ACTIVE_MAX = 8;
 /** Snapshots of one transfer to the renderer: ten a second look smooth and cost nothing. */
 export const PROGRESS_INTERVAL_MS = 100;
+/** Bytes that the chunk worker reads, hashes or writes in one go: large enough for the disk, small enough that others get their turn. */
+export const WORK_BATCH_BYTES = 1 * MiB;
+/** Files that hash, are assembled or are verified at once in the chunk worker; each holds a few WORK_BATCH_BYTES. */
+export const WORK_JOBS_MAX = 4;
+/** WAL pages of chunks.db (64 KiB each) before a checkpoint: 8 MiB keeps one checkpoint far below the receive credit's worth of time. */
+export const CHUNKS_CHECKPOINT_PAGES = 128;
+/** Batches per peer that a seeder has read or is reading ahead of the link. */
+export const SEEDER_READ_AHEAD = 2;
+/** Files that one peer may have open at a seeder at once; more is answered with `busy`. */
+export const SEEDER_SESSIONS_PER_PEER_MAX = 32;
+/** Pages of leaves that a downloader asks one seeder for before the first has come. */
+export const LEAF_REQUESTS_MAX = 2;
+/** A seeder that was busy, or cut the session, is asked again after this long. */
+export const SEEDER_RETRY_MS = 5 * SECOND;
+/** " (2)", " (3)" ...: beyond it somebody is filling the folder on purpose. */
+export const FILE_NAME_SUFFIX_MAX = 10_000;
+/** Time over which the shown speed is averaged. */
+export const SPEED_WINDOW_MS = 3 * SECOND;
 /** Free space that must remain after a download, so that the databases can still write. */
 export const DISK_RESERVE_BYTES = 64 * MiB;
 /** File kept in the data folder and released when the disk is full, because even DELETE needs space. */
@@ -153,7 +171,7 @@ export const SIGNED_PREKEYS_KEPT = 5;
 export const PREKEY_ARCHIVE_MS = 90 * DAY;
 export const PREKEYS_KEPT = 2 * PREKEY_BATCH;
 /** Unused one-time private keys of one kind in all: a server that never confirms a batch must not fill the disk (4.8 KB each). */
-export const PREKEYS_STORED_MAX = 20 * PREKEY_BATCH;
+export const PREKEYS_UNUSED_MAX = 20 * PREKEY_BATCH;
 /** Session operations that wait for one address. */
 export const SESSION_QUEUE_MAX = 4096;
 
@@ -254,6 +272,8 @@ assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a la
 assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
 assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
 assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
+assert(WORK_BATCH_BYTES >= CHUNK_BYTES_LARGE, "a batch holds a chunk");
+assert(SEEDER_READ_AHEAD * WORK_BATCH_BYTES <= RECEIVE_CREDIT_BYTES, "reading ahead of the credit is useless");
 assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS, "a window fits one request");
 assert(LEAVES_PER_PAGE * 32 + 2048 <= LINK_MESSAGE_BYTES_MAX, "a page of leaves with its proof must fit one message");
 assert(RECEIVE_CREDIT_STEP_BYTES * 2 <= RECEIVE_CREDIT_BYTES, "credit must be renewed before it runs out");
@@ -266,7 +286,10 @@ assert(
   (ENVELOPE_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,
   "an envelope must fit a control message in base64",
 );
-assert(PREKEYS_KEPT + PREKEY_BATCH <= PREKEYS_STORED_MAX, "a new batch must fit beside the one-time keys that are kept");
+assert(
+  PREKEYS_KEPT + PREKEY_BATCH <= PREKEYS_STORED_MAX,
+  "a new batch must fit beside the one-time keys that are kept",
+);
 assert(PING_TIMEOUT_MS < 6 * SECOND && PING_INTERVAL_MS * 2 < PING_TIMEOUT_MS, "a dead peer is found in under 6 s");
 assert(
   DRAIN_TIMEOUT_MIN_MS <= DRAIN_TIMEOUT_MS && DRAIN_TIMEOUT_MS <= DRAIN_TIMEOUT_MAX_MS,
@@ -278,7 +301,10 @@ assert(
 );
 assert(MESSAGE_TEXT_BYTES_MAX * 6 + KiB <= IPC_MESSAGE_BYTES_MAX, "the longest text fits one call, escaped as JSON");
 assert(6 + 3 * PREKEY_BATCH <= SERVER_MESSAGE_ATTACHMENTS_MAX, "a full key upload must fit one message");
-assert(SERVER_REQUESTS_IN_FLIGHT <= SERVER_REQUESTS_IN_PROGRESS_MAX, "the server must take what a client sends at once");
+assert(
+  SERVER_REQUESTS_IN_FLIGHT <= SERVER_REQUESTS_IN_PROGRESS_MAX,
+  "the server must take what a client sends at once",
+);
 assert(SERVER_REQUESTS_IN_FLIGHT <= RATE_REQUESTS_BURST, "a burst must cover what a client sends at once");
 assert(SIGNAL_ACK_TIMEOUT_MS < SERVER_REQUEST_TIMEOUT_MS, "the sender of a signal must hear that nobody took it");
 assert(ENVELOPE_BYTES_MAX + 4 * KiB <= SERVER_MESSAGE_BYTES_MAX, "an envelope must fit one message to the server");

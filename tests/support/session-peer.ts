@@ -1,0 +1,138 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { toDisposable } from "#shared/base/disposable.ts";
+import type { Env, TimeMs } from "#shared/base/env.ts";
+import type { UserId } from "#shared/base/ids.ts";
+import type { Result } from "#shared/base/result.ts";
+import type { PreKeyBundle, RequestInput, Sealed } from "#shared/rendezvous/protocol.ts";
+import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
+import type { Sessions } from "../../src-main/crypto/sessions.ts";
+import { createSessions, type SessionsDeps } from "../../src-main/crypto/signal-sessions.ts";
+import { systemRandom } from "../../src-main/env.ts";
+import { Database } from "../../src-main/store/database.ts";
+import { appMigrations } from "../../src-main/store/schema/app.ts";
+
+const silent = (): void => undefined;
+
+/** Real randomness, a clock that the test moves, no log. */
+export const testEnv = (startMs: TimeMs = Date.UTC(2026, 0, 1)): { env: Env; advance(ms: number): void } => {
+  let nowMs = startMs;
+  const log = { debug: silent, info: silent, warn: silent, error: silent, child: () => log };
+  return {
+    env: {
+      clock: { now: () => nowMs, monotonicMs: () => nowMs, setTimer: () => toDisposable(silent) },
+      random: systemRandom,
+      log,
+    },
+    advance: (ms) => {
+      nowMs += ms;
+    },
+  };
+};
+
+/** A profile with real sessions in a real database, that can be closed and opened again. */
+export interface SessionPeer {
+  readonly userId: UserId;
+  readonly account: Account;
+  db: Database;
+  sessions: Sessions;
+  advance(ms: number): void;
+  /** As after a restart: nothing that was only in memory is left. */
+  reopen(): Promise<void>;
+  /** What the server would give: the newest one-time keys that it has not given yet. */
+  bundle(): Promise<PreKeyBundle>;
+  /** A bundle of a server that has run out of one-time keys. */
+  bundleWithoutOneTimeKeys(): Promise<PreKeyBundle>;
+  dispose(): void;
+}
+
+export const createSessionPeer = async (
+  seams: Pick<SessionsDeps, "queue" | "wrapReads"> = {},
+): Promise<SessionPeer> => {
+  const directory = mkdtempSync(join(tmpdir(), "weir-sessions-"));
+  const path = join(directory, "app.db");
+  const key = systemRandom.bytes(32);
+  const { env, advance } = testEnv();
+  const openDatabase = (): Database => Database.openApp(path, key, appMigrations);
+  const db = openDatabase();
+  const account = loadOrCreateAccount(db, env);
+  const openSessions = (database: Database): Promise<Sessions> =>
+    createSessions({ db: database, env, account: loadOrCreateAccount(database, env), deviceId: 1, ...seams });
+  const oneTime: {
+    ec: RequestInput<"keys.publish">["oneTimeEc"];
+    kyber: RequestInput<"keys.publish">["oneTimeKyber"];
+  } = { ec: [], kyber: [] };
+
+  const publish = async (full: boolean): Promise<RequestInput<"keys.publish">> => {
+    const keys = await peer.sessions.keysToPublish(
+      full
+        ? { oneTimeEc: oneTime.ec.length, oneTimeKyber: oneTime.kyber.length }
+        : { oneTimeEc: 1000, oneTimeKyber: 1000 },
+    );
+    oneTime.ec.push(...keys.oneTimeEc);
+    oneTime.kyber.push(...keys.oneTimeKyber);
+    peer.sessions.published(keys);
+    return keys;
+  };
+  const bundleOf = (keys: RequestInput<"keys.publish">): PreKeyBundle => ({
+    userId: account.userId,
+    deviceId: 1,
+    accountKey: account.accountKey,
+    keys: clone(keys.keys),
+    oneTimeEc: null,
+    oneTimeKyber: null,
+  });
+
+  const peer: SessionPeer = {
+    userId: account.userId,
+    account,
+    db,
+    sessions: await openSessions(db),
+    advance,
+    async reopen() {
+      peer.db.dispose();
+      peer.db = openDatabase();
+      peer.sessions = await openSessions(peer.db);
+    },
+    async bundle() {
+      const keys = await publish(oneTime.ec.length === 0);
+      return {
+        ...bundleOf(keys),
+        oneTimeEc: clone(oneTime.ec.pop() ?? null),
+        oneTimeKyber: clone(oneTime.kyber.pop() ?? null),
+      };
+    },
+    bundleWithoutOneTimeKeys: async () => bundleOf(await publish(false)),
+    dispose() {
+      peer.db.dispose();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+  return peer;
+};
+
+const clone = <T>(value: T): T => structuredClone(value);
+
+export const unwrap = <T>(result: Result<T>): T => {
+  if (!result.ok) throw new Error(`${result.error.type}: ${result.error.message}`);
+  return result.value;
+};
+
+/** `"ok"` or the type of the error. */
+export const typeOf = (result: Result<unknown>): string => (result.ok ? "ok" : result.error.type);
+
+export const text = (value: string): Uint8Array<ArrayBuffer> => new TextEncoder().encode(value);
+
+export const sealText = async (from: SessionPeer, to: SessionPeer, value: string): Promise<Sealed> =>
+  unwrap(await from.sessions.seal(to.userId, text(value), (sealed) => sealed));
+
+export const openText = async (to: SessionPeer, from: SessionPeer, sealed: Sealed): Promise<Result<string>> =>
+  to.sessions.open(from.userId, sealed, (plaintext) => new TextDecoder().decode(plaintext));
+
+/** Alice has a session with Bob, and Bob has answered once, so that prekey messages are over. */
+export const connect = async (alice: SessionPeer, bob: SessionPeer): Promise<void> => {
+  unwrap(await alice.sessions.start(bob.userId, await bob.bundle()));
+  unwrap(await openText(bob, alice, await sealText(alice, bob, "hello")));
+  unwrap(await openText(alice, bob, await sealText(bob, alice, "hello yourself")));
+};
