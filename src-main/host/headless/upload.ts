@@ -1,0 +1,103 @@
+import { mkdir, open, rmdir, statfs, unlink } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { toBase64Url, utf8 } from "#shared/base/bytes.ts";
+import type { Log, Random } from "#shared/base/env.ts";
+import { DISK_RESERVE_BYTES, FILE_NAME_BYTES_MAX } from "#shared/base/limits.ts";
+import { fail, ok, type Result } from "#shared/base/result.ts";
+import { describeThrown } from "../../ipc/server.ts";
+
+/**
+ * Takes a file from the browser onto this machine's disk, so that it can be shared by its path. Of any size, never held
+ * in memory. It stays there, because the shared file is what others download from.
+ */
+export type UploadError = { type: "disk_full" | "not_writable" | "upload_failed"; message: string };
+
+export const receiveUpload = async (
+  body: Readable,
+  options: { readonly directory: string; readonly name: string; readonly sizeBytes: number | null },
+  deps: { readonly random: Random; readonly log: Log },
+): Promise<Result<{ path: string }, UploadError>> => {
+  const folder = join(options.directory, toBase64Url(deps.random.bytes(16)));
+  const path = join(folder, uploadName(options.name));
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    if (options.sizeBytes !== null && !(await fits(folder, options.sizeBytes))) {
+      await removeQuietly(path, folder);
+      return uploadError("ENOSPC");
+    }
+    const written = await write(body, path);
+    if (options.sizeBytes !== null && written !== options.sizeBytes) throw new CutShort();
+    return ok({ path });
+  } catch (thrown) {
+    deps.log.warn("an upload failed", describeThrown(thrown));
+    await removeQuietly(path, folder);
+    return uploadError(thrown instanceof Error && "code" in thrown ? thrown.code : null);
+  }
+};
+
+class CutShort extends Error {
+  override readonly name = "CutShort";
+}
+
+/** Writes and syncs the body; returns the bytes written. Backpressure comes from the loop itself. */
+const write = async (body: Readable, path: string): Promise<number> => {
+  await using file = await open(path, "wx", 0o600);
+  let written = 0;
+  for await (const piece of body) {
+    const { bytesWritten } = await file.write(piece);
+    written += bytesWritten;
+    if (bytesWritten !== piece.length) throw Object.assign(new Error("short write"), { code: "ENOSPC" });
+  }
+  await file.sync();
+  return written;
+};
+
+/** Asked before the first byte, so that "disk full" is known at the start and not after hours. */
+const fits = async (folder: string, sizeBytes: number): Promise<boolean> => {
+  const { bavail, bsize } = await statfs(folder);
+  return sizeBytes + DISK_RESERVE_BYTES <= bavail * bsize;
+};
+
+const removeQuietly = async (path: string, folder: string): Promise<void> => {
+  await unlink(path).catch(() => undefined);
+  await rmdir(folder).catch(() => undefined);
+};
+
+const uploadError = (code: unknown) => {
+  switch (code) {
+    case "ENOSPC":
+    case "EDQUOT":
+      return fail("disk_full", "There is not enough space on the disk for this file. Free some and try again.");
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return fail("not_writable", "Weir's data folder cannot be written to. Check its permissions and try again.");
+    default:
+      return fail("upload_failed", "The file did not arrive whole. Try again.");
+  }
+};
+
+/** Windows reads these as devices, with or without an extension. */
+const RESERVED = /^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)/i;
+
+/** The last part of a name that a browser gave, made safe as a file name on every system. Idempotent. */
+export const uploadName = (raw: string): string => {
+  const last = raw.normalize("NFC").split(/[/\\]/).at(-1) ?? "";
+  const plain = last.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}<>:"|?*]/gu, "_");
+  const trimmed = plain.replace(/^\s+|[.\s]+$/gu, "");
+  const safe = cut(RESERVED.test(trimmed) ? `_${trimmed}` : trimmed).replace(/[.\s]+$/u, "");
+  return safe === "" ? "file" : safe;
+};
+
+/** Whole characters up to the limit in bytes; the extension goes last, so a name that long may lose it. */
+const cut = (name: string): string => {
+  let bytes = 0;
+  let end = 0;
+  for (const character of name) {
+    bytes += utf8(character).length;
+    if (bytes > FILE_NAME_BYTES_MAX) break;
+    end += character.length;
+  }
+  return name.slice(0, end);
+};
