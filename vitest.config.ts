@@ -1,13 +1,49 @@
+import { svelte } from "@sveltejs/vite-plugin-svelte";
+import { svelteTesting } from "@testing-library/svelte/vite";
 import { defineConfig } from "vitest/config";
 
+/**
+ * Four projects; scripts/test.ts runs them in order. `node` and `ui` are quick and run files in parallel; `integration` and
+ * `e2e` start processes of the product and run one file at a time, so that they do not starve each other.
+ */
 export default defineConfig({
   test: {
     // A crash in a native addon then ends one file, not the run.
     pool: "forks",
     maxWorkers: 2,
-    include: ["tests/{unit,compliance,sim,fuzz,integration}/**/*.test.ts"],
     testTimeout: 30_000,
     hookTimeout: 30_000,
-    coverage: { provider: "v8", include: ["src-*/**/*.ts"], reporter: ["text-summary", "json-summary"] },
+    coverage: {
+      provider: "v8",
+      include: ["src-*/**/*.{ts,svelte}", "native/*.ts"],
+      reporter: ["text-summary", "json-summary"],
+    },
+    projects: [
+      { extends: true, test: { name: "node", include: ["tests/{unit,compliance,sim,fuzz}/**/*.test.ts"] } },
+      {
+        extends: true,
+        plugins: [svelte({ configFile: false }), svelteTesting()],
+        test: { name: "ui", include: ["tests/ui/**/*.test.ts"], environment: "happy-dom" },
+      },
+      {
+        extends: true,
+        test: {
+          name: "integration",
+          include: ["tests/integration/**/*.test.ts"],
+          testTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "e2e",
+          include: ["tests/e2e/**/*.test.ts"],
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
+          fileParallelism: false,
+        },
+      },
+    ],
   },
 });

@@ -1,0 +1,77 @@
+import { ensureAppBuilt } from "./app-build.ts";
+import { ensureNativeBuilt } from "./native-build.ts";
+import { note, runTool, seconds } from "./run.ts";
+
+/**
+ * `npm test`: builds what is stale and runs every test. Names of groups run only those; everything after them goes to vitest.
+ *
+ *   npm test -- [unit] [integration] [e2e] [-t "a name"] [--coverage] [files]
+ */
+interface Group {
+  readonly name: string;
+  readonly projects: readonly string[];
+  readonly timeoutMs: number;
+}
+
+/** One after the other: the machines of the last two would disturb each other and the timing of the first. */
+const GROUPS: readonly Group[] = [
+  // unit, compliance, sim, fuzz, ui
+  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000 },
+  { name: "integration", projects: ["integration"], timeoutMs: 5 * 60_000 },
+  { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000 },
+];
+
+interface Outcome {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly ms: number;
+  readonly words: string;
+}
+
+const prepare = async (): Promise<Outcome[]> => {
+  const begun = performance.now();
+  const [native, app] = await Promise.all([ensureNativeBuilt(), ensureAppBuilt()]);
+  const ms = performance.now() - begun;
+  // On CI the native tests run and fail without the addon; elsewhere the fallback alone is tested.
+  if (native.type === "failed") note(`the native addon is not built (${native.reason}): only its fallback is tested`);
+  if (app.type === "fresh") return [];
+  if (app.type === "built") return [{ name: "build", ok: true, ms, words: "built" }];
+  return [{ name: "build", ok: false, ms, words: app.message }];
+};
+
+const runGroup = async (group: Group, flags: readonly string[]): Promise<Outcome> => {
+  const projects = group.projects.flatMap((project) => ["--project", project]);
+  // Each group reports its own coverage; one folder would keep only the last.
+  const reports = `--coverage.reportsDirectory=coverage/${group.name}`;
+  const args = ["run", "--passWithNoTests", reports, ...projects, ...flags];
+  const ran = await runTool("vitest", args, { timeoutMs: group.timeoutMs, streams: "inherit" });
+  const words = ran.timedOut ? `stopped after ${seconds(group.timeoutMs)}` : ran.code === 0 ? "passed" : "failed";
+  return { name: group.name, ok: ran.code === 0, ms: ran.ms, words };
+};
+
+const main = async (args: readonly string[]): Promise<number> => {
+  const isGroup = (argument: string): boolean => GROUPS.some((group) => group.name === argument);
+  const firstFlag = args.findIndex((argument) => !isGroup(argument));
+  const names = firstFlag === -1 ? args : args.slice(0, firstFlag);
+  const flags = firstFlag === -1 ? [] : args.slice(firstFlag);
+  const begun = performance.now();
+
+  const outcomes = await prepare();
+  for (const group of GROUPS) {
+    if (names.length > 0 && !names.includes(group.name)) continue;
+    outcomes.push(await runGroup(group, flags));
+  }
+
+  note("");
+  for (const { name, ok, ms, words } of outcomes) {
+    note(`${ok ? "ok    " : "FAILED"}  ${name.padEnd(12)} ${seconds(ms).padStart(8)}  ${words}`);
+  }
+  const failed = outcomes.filter((outcome) => !outcome.ok);
+  const took = seconds(performance.now() - begun);
+  note(
+    failed.length === 0 ? `everything passed in ${took}` : `${failed.map((f) => f.name).join(", ")} failed (${took})`,
+  );
+  return failed.length === 0 ? 0 : 1;
+};
+
+process.exitCode = await main(process.argv.slice(2));
