@@ -216,6 +216,7 @@ export type ServerErrorType =
   | "unknown_code"
   | "too_many_invites"
   | "unknown_file"
+  | "too_many_files"
   | "not_owner"
   | "bad_signature"
   | "conflict"

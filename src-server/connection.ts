@@ -1,0 +1,227 @@
+import type { Socket } from "socket.io";
+import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
+import type { EnvelopeId } from "#shared/base/ids.ts";
+import { LOGIN_TIMEOUT_MS, SERVER_REQUESTS_IN_PROGRESS_MAX } from "#shared/base/limits.ts";
+import { messageOf, ok } from "#shared/base/result.ts";
+import { RequestEnvelopeSchema, requests } from "#shared/rendezvous/protocol.ts";
+import { answerWrite, type RecentAnswers } from "./answers.ts";
+import { type Answer, parseInput, refuse, type ServerError, type Services } from "./handler.ts";
+import { type Challenge, checkLogin, enterAccount } from "./login.ts";
+import { handlerOf } from "./requests.ts";
+import { SendQueue, Session } from "./session.ts";
+
+/**
+ * One socket, from the challenge to its end.
+ *
+ *   challenged --login--> loggingIn --ok--> loggedIn --socket gone--> closed
+ *        |                    '--refused--> closed
+ *        '--------------+--LOGIN_TIMEOUT_MS--> closed
+ *
+ * The nonce is used up by leaving `challenged`: there is one login per nonce, right or wrong.
+ */
+type State =
+  | { readonly kind: "challenged"; readonly challenge: Challenge }
+  | { readonly kind: "loggingIn" }
+  | { readonly kind: "loggedIn"; readonly session: Session }
+  | { readonly kind: "closed" };
+
+export interface ConnectionHost extends Services {
+  readonly serverId: string;
+  readonly recent: RecentAnswers;
+  readonly counters: Counters;
+}
+
+/** Since the start of the process, for the health page. */
+export interface Counters {
+  requests: number;
+  refusals: number;
+  failures: number;
+  malformed: number;
+}
+
+/** Challenges right away. */
+export class Connection implements Disposable {
+  readonly #host: ConnectionHost;
+  readonly #socket: Socket;
+  readonly #queue: SendQueue;
+  readonly #address: string;
+  readonly #owned = new DisposableStore();
+  readonly #inProgress = new Set<Promise<void>>();
+  #state: State;
+
+  constructor(host: ConnectionHost, socket: Socket, address: string) {
+    this.#host = host;
+    this.#socket = socket;
+    this.#queue = new SendQueue(socket);
+    this.#address = address;
+    const nonce = host.env.random.bytes(32);
+    const challenge = { nonce, serverId: host.serverId, host: socket.handshake.headers.host ?? "" };
+    this.#state = { kind: "challenged", challenge };
+    this.#owned.add(host.env.clock.setTimer(LOGIN_TIMEOUT_MS, () => this.#loginTimedOut()));
+    socket.on("request", (...args: unknown[]) => this.#receive(args));
+    socket.onAny((event: unknown) => {
+      if (event !== "request") this.#malformed();
+    });
+    socket.on("disconnect", () => this.dispose());
+    // A packet that breaks the protocol; socket.io closes the connection by itself.
+    socket.on("error", () => host.counters.malformed++);
+    socket.emit("challenge", { nonce, serverId: host.serverId });
+  }
+
+  get loggedIn(): boolean {
+    return this.#state.kind === "loggedIn";
+  }
+
+  /** Resolves when everything that is under way has been answered. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#inProgress);
+  }
+
+  dispose(): void {
+    const state = this.#state;
+    this.#state = { kind: "closed" };
+    this.#owned.dispose();
+    if (state.kind === "loggedIn") this.#leave(state.session);
+    if (this.#socket.connected) this.#socket.disconnect(true);
+  }
+
+  #leave(session: Session): void {
+    const { online, mailboxes, presence } = this.#host;
+    mailboxes.close(session);
+    online.remove(session);
+    presence.close(session);
+  }
+
+  #loginTimedOut(): void {
+    if (this.#state.kind === "challenged" || this.#state.kind === "loggingIn") this.dispose();
+  }
+
+  #receive(args: readonly unknown[]): void {
+    const reply = args.at(-1);
+    // Without a function to answer with, or with more than one body, this is no client of ours.
+    if (typeof reply !== "function" || args.length > 2) {
+      this.#malformed();
+      return;
+    }
+    if (!this.#queue.accepts) return;
+    const work = this.#reply(args.length === 2 ? args[0] : undefined)
+      .catch((error: unknown) => this.#failed(error))
+      .then(({ answer, afterwards }) => {
+        if (!answer.ok) this.#host.counters.refusals++;
+        if (this.#socket.connected) reply(answer);
+        afterwards?.();
+      })
+      .finally(() => this.#inProgress.delete(work));
+    this.#inProgress.add(work);
+  }
+
+  #malformed(): void {
+    this.#host.counters.malformed++;
+    this.dispose();
+  }
+
+  /** A bug or a broken disk. The client learns only that; the log says more, without any input. */
+  #failed(error: unknown): Reply {
+    this.#host.counters.failures++;
+    this.#host.env.log.error("request failed", { error: messageOf(error) });
+    return {
+      answer: refuse(
+        "internal",
+        "The server has a problem of its own. Try again later; if it stays, tell its operator.",
+      ),
+      afterwards: () => this.#loginEnded(),
+    };
+  }
+
+  /** A login that was not accepted ends the connection: its nonce is used up. */
+  #loginEnded(): void {
+    if (this.#state.kind === "loggingIn") this.dispose();
+  }
+
+  async #reply(raw: unknown): Promise<Reply> {
+    this.#host.counters.requests++;
+    const envelope = parseInput(RequestEnvelopeSchema, raw);
+    if (!envelope.ok) return { answer: envelope };
+    const { key, name, input } = envelope.value;
+    if (name === "login") {
+      const answer = await this.#logIn(input);
+      return { answer, afterwards: () => (answer.ok ? this.#openMailbox() : this.#loginEnded()) };
+    }
+    return { answer: await this.#answer(key, name, input) };
+  }
+
+  async #answer(key: EnvelopeId, name: string, input: unknown): Promise<Answer<unknown>> {
+    const state = this.#state;
+    if (state.kind !== "loggedIn") {
+      return refuse("not_logged_in", "Log in first; this happens by itself when the connection is made again.");
+    }
+    const handler = handlerOf(name);
+    if (handler === undefined) {
+      return refuse("unknown_request", "This server does not know the request. Update the server, or Weir.");
+    }
+    if (this.#inProgress.size > SERVER_REQUESTS_IN_PROGRESS_MAX) return tooFast(1000);
+    const waitMs = await this.#host.rates.request(state.session.userId, handler.cost);
+    if (waitMs !== null) return tooFast(waitMs);
+
+    const context = { ...this.#host, session: state.session };
+    if (handler.kind === "write") {
+      const prepared = handler.prepare(input);
+      return prepared.ok ? answerWrite(context, { key, name, prepared: prepared.value }) : prepared;
+    }
+    const prepared = handler.prepare(input);
+    if (!prepared.ok) return prepared;
+    if (handler.kind === "once") return this.#host.recent.answer(context, { key, name, prepared: prepared.value });
+    return prepared.value.run(context);
+  }
+
+  async #logIn(raw: unknown): Promise<Answer<unknown>> {
+    const state = this.#state;
+    if (state.kind !== "challenged") {
+      return refuse("login_refused", "This connection has had its login. Connect again to log in anew.");
+    }
+    const login = parseInput(requests.login.input, raw);
+    if (!login.ok) return login;
+    this.#state = { kind: "loggingIn" };
+    const { rates, db, env } = this.#host;
+    const waitMs = await rates.login(this.#address);
+    if (waitMs !== null) return tooFast(waitMs);
+    const checked = checkLogin(login.value, state.challenge);
+    if (!checked.ok) return checked;
+    const entered = await enterAccount(db, login.value, env.clock.now());
+    if (!entered.ok) return entered;
+    // The socket may have gone during the awaits; then there is nobody to log in.
+    if (!this.#stillLoggingIn()) return refuse("login_refused", "The connection ended. Connect again.");
+    this.#enter(new Session(this.#socket, this.#queue, login.value, this.#address));
+    return ok(entered.value);
+  }
+
+  #stillLoggingIn(): boolean {
+    return this.#state.kind === "loggingIn" && this.#socket.connected;
+  }
+
+  #enter(session: Session): void {
+    const { online, presence, mailboxes } = this.#host;
+    this.#state = { kind: "loggedIn", session };
+    const replaced = online.add(session);
+    if (replaced !== undefined) {
+      mailboxes.close(replaced);
+      presence.close(replaced);
+      replaced.close();
+    }
+  }
+
+  #openMailbox(): void {
+    if (this.#state.kind === "loggedIn" && this.#state.session.open) this.#host.mailboxes.open(this.#state.session);
+  }
+}
+
+/** `afterwards` runs once the answer is on its way: pushes must not overtake it. */
+interface Reply {
+  readonly answer: Answer<unknown>;
+  readonly afterwards?: () => void;
+}
+
+const tooFast = (retryAfterMs: number): { ok: false; error: ServerError } => ({
+  ok: false,
+  error: { type: "rate_limited", message: "Too many requests at once. Wait a moment, then try again.", retryAfterMs },
+});

@@ -1,0 +1,154 @@
+import type { Selectable } from "kysely";
+import { bytesEqual } from "#shared/base/bytes.ts";
+import { FILES_PER_OWNER_MAX } from "#shared/base/limits.ts";
+import { ok } from "#shared/base/result.ts";
+import type { FileRecord, RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
+import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
+import { verifySignature } from "./account-key.ts";
+import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
+import type { Db, Schema, Trx } from "./schema.ts";
+
+/**
+ * Who owns a file, who may have it and who holds it. The record is signed by the owner's account key and never changes;
+ * members are set by the owner alone: an announcement says "I hold it" and nothing else.
+ */
+const FIRST_VERSION = 1;
+type FileRow = Selectable<Schema["files"]>;
+
+const unknownFile = () =>
+  refuse("unknown_file", "The server does not know this file for you. Ask the person who shared it to share it again.");
+
+export const registerFile = async (
+  { trx, env, session }: WriteContext,
+  { record, members }: RequestValue<"files.register">,
+): Promise<Answer<RequestOutput<"files.register">>> => {
+  if (record.ownerId !== session.userId) {
+    return refuse("not_owner", "Only the owner of a file can register it. Share the file from your own account.");
+  }
+  const chunkBytes = chunkBytesFor(record.sizeBytes);
+  if (record.chunkBytes !== chunkBytes || record.chunkCount !== Math.ceil(record.sizeBytes / chunkBytes)) {
+    return refuse("bad_request", "The file's chunks do not fit its size. Update Weir and share the file again.");
+  }
+  if (!verifySignature(session.accountKey, manifestSigningBytes({ ...record, chunkBytes }), record.signature)) {
+    return refuse("bad_signature", "The file's record is not signed by its owner. Share the file again.");
+  }
+  const wanted = [...new Set(members)].filter((userId) => userId !== record.ownerId).sort();
+  const existing = await fileRow(trx, record.fileId);
+  if (existing !== undefined) {
+    const same = sameRecord(existing, record) && sameList(await membersOf(trx, record.fileId), wanted);
+    if (same) return ok({ version: existing.version });
+    return refuse("conflict", "A file with this id is registered with other contents. Share the file again.");
+  }
+  const owned = await trx
+    .selectFrom("files")
+    .select((e) => e.fn.countAll<number>().as("files"))
+    .where("owner_id", "=", session.userId)
+    .executeTakeFirstOrThrow();
+  if (owned.files >= FILES_PER_OWNER_MAX) {
+    return refuse("too_many_files", "This server keeps no more files of yours. Use another server for new ones.");
+  }
+  await insertFile(trx, record, env.clock.now());
+  for (const userId of wanted) {
+    await trx.insertInto("file_members").values({ file_id: record.fileId, user_id: userId }).execute();
+  }
+  return ok({ version: FIRST_VERSION });
+};
+
+const insertFile = async (trx: Trx, record: FileRecord, now: number): Promise<void> => {
+  await trx
+    .insertInto("files")
+    .values({
+      file_id: record.fileId,
+      owner_id: record.ownerId,
+      size_bytes: record.sizeBytes,
+      chunk_bytes: record.chunkBytes,
+      chunk_count: record.chunkCount,
+      root: record.root,
+      created_at: record.createdAtMs,
+      signature: record.signature,
+      version: FIRST_VERSION,
+      registered_at: now,
+    })
+    .execute();
+};
+
+/** Ed25519 signatures are deterministic here, but another valid one over the same record would say the same. */
+const sameRecord = (row: FileRow, record: FileRecord): boolean =>
+  row.owner_id === record.ownerId &&
+  row.size_bytes === record.sizeBytes &&
+  row.chunk_bytes === record.chunkBytes &&
+  row.chunk_count === record.chunkCount &&
+  row.created_at === record.createdAtMs &&
+  bytesEqual(row.root, record.root);
+
+const sameList = (a: readonly string[], b: readonly string[]): boolean =>
+  a.length === b.length && a.every((item, index) => item === b[index]);
+
+const fileRow = (db: Db | Trx, fileId: string): Promise<FileRow | undefined> =>
+  db.selectFrom("files").selectAll().where("file_id", "=", fileId).executeTakeFirst();
+
+/** Sorted; the owner is not among them. */
+const membersOf = async (db: Db | Trx, fileId: string): Promise<string[]> => {
+  const rows = await db.selectFrom("file_members").select("user_id").where("file_id", "=", fileId).execute();
+  return rows.map((row) => row.user_id).sort();
+};
+
+const mayHave = (file: FileRow, members: readonly string[], userId: string): boolean =>
+  file.owner_id === userId || members.includes(userId);
+
+export const getFile = async (
+  { db, session }: Context,
+  { fileId }: RequestValue<"files.get">,
+): Promise<Answer<RequestOutput<"files.get">>> => {
+  const file = await fileRow(db, fileId);
+  if (file === undefined) return unknownFile();
+  const members = await membersOf(db, fileId);
+  if (!mayHave(file, members, session.userId)) return unknownFile();
+  const seeders = await db
+    .selectFrom("seeders")
+    .select(["user_id", "complete"])
+    .where("file_id", "=", fileId)
+    .orderBy("user_id")
+    .execute();
+  return ok({
+    record: {
+      fileId,
+      // Checked when it was registered.
+      ownerId: file.owner_id as FileRecord["ownerId"],
+      sizeBytes: file.size_bytes,
+      chunkBytes: file.chunk_bytes,
+      chunkCount: file.chunk_count,
+      root: file.root,
+      createdAtMs: file.created_at,
+      signature: file.signature,
+    },
+    members,
+    version: file.version,
+    seeders: seeders
+      .filter((seeder) => mayHave(file, members, seeder.user_id))
+      .map((seeder) => ({ userId: seeder.user_id, complete: seeder.complete === 1 })),
+  });
+};
+
+export const announceFile = async (
+  { trx, env, session }: WriteContext,
+  { fileId, complete, chunksHeld }: RequestValue<"files.announce">,
+): Promise<Answer<RequestOutput<"files.announce">>> => {
+  const file = await fileRow(trx, fileId);
+  if (file === undefined || !mayHave(file, await membersOf(trx, fileId), session.userId)) return unknownFile();
+  if (chunksHeld > file.chunk_count) {
+    return refuse("bad_request", "More chunks were announced than the file has. Update Weir.");
+  }
+  const row = { complete: complete ? 1 : 0, chunks_held: chunksHeld, announced_at: env.clock.now() };
+  const holdsNothing = !complete && chunksHeld === 0;
+  if (holdsNothing) {
+    await trx.deleteFrom("seeders").where("file_id", "=", fileId).where("user_id", "=", session.userId).execute();
+  } else {
+    await trx
+      .insertInto("seeders")
+      .values({ file_id: fileId, user_id: session.userId, ...row })
+      .onConflict((conflict) => conflict.columns(["file_id", "user_id"]).doUpdateSet(row))
+      .execute();
+  }
+  return ok({ version: file.version });
+};

@@ -1,0 +1,277 @@
+import { assert } from "#shared/base/assert.ts";
+import type { Env } from "#shared/base/env.ts";
+import type { EnvelopeId, UserId } from "#shared/base/ids.ts";
+import { MAILBOX_BYTES_MAX, MAILBOX_ENVELOPES_MAX, MAILBOX_PUSH_WINDOW, MAILBOX_TTL_MS } from "#shared/base/limits.ts";
+import { messageOf, ok } from "#shared/base/result.ts";
+import type { RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
+import { type Answer, refuse, type WriteContext } from "./handler.ts";
+import type { Db, Trx } from "./schema.ts";
+import type { Online, Session } from "./session.ts";
+
+/**
+ * Sealed envelopes for people who are elsewhere. A put is answered after its commit has reached the disk; envelopes are
+ * pushed in the order of their commits, at most MAILBOX_PUSH_WINDOW ahead of the acknowledgements, and an
+ * acknowledgement deletes. A new connection gets everything that is left again, from the oldest on.
+ */
+export const putEnvelope = async (
+  context: WriteContext,
+  { to, id, sealed }: RequestValue<"mailbox.put">,
+): Promise<Answer<RequestOutput<"mailbox.put">>> => {
+  const { trx, env, session, mailboxes, afterCommit } = context;
+  const account = await trx
+    .selectFrom("accounts")
+    .select(["mailbox_envelopes", "mailbox_bytes"])
+    .where("user_id", "=", to)
+    .executeTakeFirst();
+  if (account === undefined) {
+    return refuse(
+      "unknown_user",
+      "This person has not been at this server yet. The message can be sent once they have started Weir with it.",
+    );
+  }
+  const sender = await senderOf(trx, to, id);
+  if (sender !== undefined) {
+    if (sender === session.userId) return ok({ stored: false });
+    return refuse("conflict", "This envelope id is taken. Send the message again under another id.");
+  }
+  const size = sealed.body.length;
+  if (account.mailbox_envelopes >= MAILBOX_ENVELOPES_MAX || account.mailbox_bytes + size > MAILBOX_BYTES_MAX) {
+    return refuse(
+      "mailbox_full",
+      "The mailbox of this person is full. The message can be sent once they have been online.",
+    );
+  }
+  await trx
+    .insertInto("mailbox")
+    .values({
+      recipient: to,
+      id,
+      sender: session.userId,
+      kind: sealed.kind,
+      body: sealed.body,
+      size,
+      received_at: env.clock.now(),
+    })
+    .execute();
+  await changeUsage(trx, to, 1, size);
+  afterCommit(() => mailboxes.wake(to));
+  return ok({ stored: true });
+};
+
+/** Who put this envelope before, whether it is still here or was acknowledged lately. */
+const senderOf = async (trx: Trx, recipient: string, id: string): Promise<string | undefined> => {
+  const here = await trx
+    .selectFrom("mailbox")
+    .select("sender")
+    .where("recipient", "=", recipient)
+    .where("id", "=", id)
+    .executeTakeFirst();
+  if (here !== undefined) return here.sender;
+  const done = await trx
+    .selectFrom("mailbox_done")
+    .select("sender")
+    .where("recipient", "=", recipient)
+    .where("id", "=", id)
+    .executeTakeFirst();
+  return done?.sender;
+};
+
+const changeUsage = async (trx: Trx, userId: string, envelopes: number, bytes: number): Promise<void> => {
+  await trx
+    .updateTable("accounts")
+    .set((e) => ({
+      mailbox_envelopes: e("mailbox_envelopes", "+", envelopes),
+      mailbox_bytes: e("mailbox_bytes", "+", bytes),
+    }))
+    .where("user_id", "=", userId)
+    .execute();
+};
+
+export const acknowledgeEnvelopes = async (
+  { trx, env, session, mailboxes, afterCommit }: WriteContext,
+  { ids }: RequestValue<"mailbox.ack">,
+): Promise<Answer<RequestOutput<"mailbox.ack">>> => {
+  const deleted = await trx
+    .deleteFrom("mailbox")
+    .where("recipient", "=", session.userId)
+    .where("id", "in", ids)
+    .returning(["id", "sender", "size"])
+    .execute();
+  const now = env.clock.now();
+  for (const { id, sender } of deleted) {
+    await trx.insertInto("mailbox_done").values({ recipient: session.userId, id, sender, done_at: now }).execute();
+  }
+  if (deleted.length > 0) {
+    const bytes = deleted.reduce((sum, row) => sum + row.size, 0);
+    await changeUsage(trx, session.userId, -deleted.length, -bytes);
+  }
+  afterCommit(() => mailboxes.acknowledged(session, ids));
+  return ok({ deleted: deleted.length });
+};
+
+export const pendingEnvelopes = async (trx: Trx, userId: string, sinceMs: number): Promise<number> => {
+  const row = await trx
+    .selectFrom("mailbox")
+    .select((e) => e.fn.countAll<number>().as("pending"))
+    .where("recipient", "=", userId)
+    .where("received_at", ">", sinceMs)
+    .executeTakeFirstOrThrow();
+  return row.pending;
+};
+
+/** Deletes what nobody fetched in MAILBOX_TTL_MS. Returns how many envelopes went. */
+export const sweepEnvelopes = async (trx: Trx, nowMs: number, rows: number): Promise<number> => {
+  const deleted = await trx
+    .deleteFrom("mailbox")
+    .where("seq", "in", (e) =>
+      e
+        .selectFrom("mailbox")
+        .select("seq")
+        .where("received_at", "<=", nowMs - MAILBOX_TTL_MS)
+        .orderBy("received_at")
+        .limit(rows),
+    )
+    .returning(["recipient", "size"])
+    .execute();
+  for (const { recipient, size } of deleted) await changeUsage(trx, recipient, -1, -size);
+  return deleted.length;
+};
+
+export const sweepAcknowledged = async (trx: Trx, beforeMs: number, rows: number): Promise<number> => {
+  const result = await trx
+    .deleteFrom("mailbox_done")
+    .where((e) =>
+      e(
+        e.refTuple("recipient", "id"),
+        "in",
+        e
+          .selectFrom("mailbox_done")
+          .select(["recipient", "id"])
+          .where("done_at", "<=", beforeMs)
+          .limit(rows)
+          .$asTuple("recipient", "id"),
+      ),
+    )
+    .executeTakeFirst();
+  return Number(result.numDeletedRows);
+};
+
+/** Pushes envelopes to the sessions of their recipients. */
+export class Mailboxes {
+  readonly #db: Db;
+  readonly #env: Env;
+  readonly #online: Online;
+  readonly #pumps = new Map<Session, Pump>();
+
+  constructor(db: Db, env: Env, online: Online) {
+    this.#db = db;
+    this.#env = env;
+    this.#online = online;
+  }
+
+  /** Call once the login is answered: the client then knows what the pushes belong to. */
+  open(session: Session): void {
+    assert(!this.#pumps.has(session), "a session has one pump");
+    const pump = new Pump(this.#db, this.#env, session);
+    this.#pumps.set(session, pump);
+    pump.wake();
+  }
+
+  close(session: Session): void {
+    this.#pumps.delete(session);
+  }
+
+  wake(userId: UserId): void {
+    for (const session of this.#online.of(userId)) this.#pumps.get(session)?.wake();
+  }
+
+  acknowledged(by: Session, ids: readonly EnvelopeId[]): void {
+    for (const session of this.#online.of(by.userId)) this.#pumps.get(session)?.acknowledged(ids);
+  }
+
+  /** Resolves when no pump reads the database any more. */
+  async idle(): Promise<void> {
+    await Promise.all([...this.#pumps.values()].map((pump) => pump.idle));
+  }
+}
+
+/** Reads from the database one window at a time, so that a full mailbox never lies in memory. */
+class Pump {
+  readonly #db: Db;
+  readonly #env: Env;
+  readonly #session: Session;
+  readonly #unacknowledged = new Set<string>();
+  #lastSeq = 0;
+  /** `again`: something changed while a read was under way, so that another must follow. */
+  #state: "idle" | "reading" | "again" = "idle";
+  idle: Promise<void> = Promise.resolve();
+
+  constructor(db: Db, env: Env, session: Session) {
+    this.#db = db;
+    this.#env = env;
+    this.#session = session;
+  }
+
+  wake(): void {
+    if (this.#state !== "idle") {
+      this.#state = "again";
+      return;
+    }
+    this.#state = "reading";
+    this.idle = this.#run().catch((error: unknown) => {
+      // The envelopes stay where they are; the client fetches them with its next connection.
+      this.#env.log.error("envelopes could not be read", { error: messageOf(error) });
+      this.#session.close();
+    });
+  }
+
+  acknowledged(ids: readonly string[]): void {
+    let freed = false;
+    for (const id of ids) freed = this.#unacknowledged.delete(id) || freed;
+    if (freed) this.wake();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      do {
+        this.#state = "reading";
+        await this.#pushWindow();
+        // `wake` may have changed the state during the await, which the compiler cannot know.
+      } while (this.#wokenMeanwhile() && this.#session.open);
+    } finally {
+      this.#state = "idle";
+    }
+  }
+
+  #wokenMeanwhile(): boolean {
+    return this.#state === "again";
+  }
+
+  async #pushWindow(): Promise<void> {
+    const room = MAILBOX_PUSH_WINDOW - this.#unacknowledged.size;
+    if (room <= 0 || !this.#session.open) return;
+    const rows = await this.#db
+      .selectFrom("mailbox")
+      .select(["seq", "id", "sender", "kind", "body", "received_at"])
+      .where("recipient", "=", this.#session.userId)
+      .where("seq", ">", this.#lastSeq)
+      .where("received_at", ">", this.#env.clock.now() - MAILBOX_TTL_MS)
+      .orderBy("seq")
+      .limit(room)
+      .execute();
+    for (const row of rows) {
+      this.#lastSeq = row.seq;
+      this.#unacknowledged.add(row.id);
+      this.#session.push({
+        name: "envelope",
+        value: {
+          // Both were checked when the envelope was put.
+          id: row.id as EnvelopeId,
+          from: row.sender as UserId,
+          sealed: { kind: row.kind, body: row.body },
+          receivedAtMs: row.received_at,
+        },
+      });
+    }
+  }
+}

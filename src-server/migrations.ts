@@ -1,0 +1,152 @@
+import { type Kysely, sql } from "kysely";
+import type { Migration, MigrationProvider } from "kysely/migration";
+
+/** Names are what a database remembers: never renamed, only added to. A migration sees no current types on purpose. */
+const start: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    const { schema } = db;
+    await schema
+      .createTable("server")
+      .addColumn("id", "text", (c) => c.primaryKey())
+      .addColumn("created_at", "integer", (c) => c.notNull())
+      .execute();
+    await schema
+      .createTable("accounts")
+      .addColumn("user_id", "text", (c) => c.primaryKey())
+      .addColumn("account_key", "blob", (c) => c.notNull())
+      .addColumn("created_at", "integer", (c) => c.notNull())
+      .addColumn("mailbox_envelopes", "integer", (c) => c.notNull().defaultTo(0))
+      .addColumn("mailbox_bytes", "integer", (c) => c.notNull().defaultTo(0))
+      .execute();
+    await createKeys(db);
+    await createMailbox(db);
+    await schema
+      .createTable("answers")
+      .addColumn("user_id", "text", (c) => c.notNull())
+      .addColumn("device_id", "integer", (c) => c.notNull())
+      .addColumn("key", "text", (c) => c.notNull())
+      .addColumn("name", "text", (c) => c.notNull())
+      .addColumn("input_hash", "blob", (c) => c.notNull())
+      .addColumn("answer", "blob", (c) => c.notNull())
+      .addColumn("answered_at", "integer", (c) => c.notNull())
+      .addPrimaryKeyConstraint("answers_key", ["user_id", "device_id", "key"])
+      .execute();
+    await schema.createIndex("answers_by_time").on("answers").column("answered_at").execute();
+    await schema
+      .createTable("invites")
+      .addColumn("code", "text", (c) => c.primaryKey())
+      .addColumn("user_id", "text", (c) => c.notNull())
+      .addColumn("invite_id", "blob", (c) => c.notNull())
+      .addColumn("commitment", "blob", (c) => c.notNull())
+      .addColumn("expires_at", "integer", (c) => c.notNull())
+      .addUniqueConstraint("invites_once", ["user_id", "invite_id"])
+      .execute();
+    await schema.createIndex("invites_by_time").on("invites").column("expires_at").execute();
+    await createFiles(db);
+  },
+};
+
+const createKeys = async ({ schema }: Kysely<unknown>): Promise<void> => {
+  await schema
+    .createTable("device_keys")
+    .addColumn("user_id", "text", (c) => c.notNull())
+    .addColumn("device_id", "integer", (c) => c.notNull())
+    .addColumn("registration_id", "integer", (c) => c.notNull())
+    .addColumn("identity_key", "blob", (c) => c.notNull())
+    .addColumn("signed_id", "integer", (c) => c.notNull())
+    .addColumn("signed_key", "blob", (c) => c.notNull())
+    .addColumn("signed_signature", "blob", (c) => c.notNull())
+    .addColumn("kyber_id", "integer", (c) => c.notNull())
+    .addColumn("kyber_key", "blob", (c) => c.notNull())
+    .addColumn("kyber_signature", "blob", (c) => c.notNull())
+    .addColumn("signature", "blob", (c) => c.notNull())
+    .addColumn("published_at", "integer", (c) => c.notNull())
+    .addPrimaryKeyConstraint("device_keys_key", ["user_id", "device_id"])
+    .execute();
+  await schema
+    .createTable("one_time_keys")
+    .addColumn("user_id", "text", (c) => c.notNull())
+    .addColumn("device_id", "integer", (c) => c.notNull())
+    .addColumn("kind", "text", (c) => c.notNull())
+    .addColumn("key_id", "integer", (c) => c.notNull())
+    .addColumn("key", "blob")
+    .addColumn("signature", "blob")
+    .addColumn("taken_at", "integer")
+    .addPrimaryKeyConstraint("one_time_keys_key", ["user_id", "device_id", "kind", "key_id"])
+    .execute();
+  await schema
+    .createIndex("one_time_keys_left")
+    .on("one_time_keys")
+    .columns(["user_id", "device_id", "kind", "key_id"])
+    .where(sql.ref("taken_at"), "is", null)
+    .execute();
+  await schema
+    .createIndex("one_time_keys_by_time")
+    .on("one_time_keys")
+    .column("taken_at")
+    .where("taken_at", "is not", null)
+    .execute();
+};
+
+const createMailbox = async ({ schema }: Kysely<unknown>): Promise<void> => {
+  await schema
+    .createTable("mailbox")
+    // AUTOINCREMENT: a number that was used is never used again, even after the newest row is deleted.
+    .addColumn("seq", "integer", (c) => c.primaryKey().autoIncrement())
+    .addColumn("recipient", "text", (c) => c.notNull())
+    .addColumn("id", "text", (c) => c.notNull())
+    .addColumn("sender", "text", (c) => c.notNull())
+    .addColumn("kind", "text", (c) => c.notNull())
+    .addColumn("size", "integer", (c) => c.notNull())
+    .addColumn("received_at", "integer", (c) => c.notNull())
+    .addColumn("body", "blob", (c) => c.notNull())
+    .addUniqueConstraint("mailbox_once", ["recipient", "id"])
+    .execute();
+  await schema.createIndex("mailbox_in_order").on("mailbox").columns(["recipient", "seq"]).execute();
+  await schema.createIndex("mailbox_by_time").on("mailbox").column("received_at").execute();
+  await schema
+    .createTable("mailbox_done")
+    .addColumn("recipient", "text", (c) => c.notNull())
+    .addColumn("id", "text", (c) => c.notNull())
+    .addColumn("sender", "text", (c) => c.notNull())
+    .addColumn("done_at", "integer", (c) => c.notNull())
+    .addPrimaryKeyConstraint("mailbox_done_key", ["recipient", "id"])
+    .execute();
+  await schema.createIndex("mailbox_done_by_time").on("mailbox_done").column("done_at").execute();
+};
+
+const createFiles = async ({ schema }: Kysely<unknown>): Promise<void> => {
+  await schema
+    .createTable("files")
+    .addColumn("file_id", "text", (c) => c.primaryKey())
+    .addColumn("owner_id", "text", (c) => c.notNull())
+    .addColumn("size_bytes", "integer", (c) => c.notNull())
+    .addColumn("chunk_bytes", "integer", (c) => c.notNull())
+    .addColumn("chunk_count", "integer", (c) => c.notNull())
+    .addColumn("root", "blob", (c) => c.notNull())
+    .addColumn("created_at", "integer", (c) => c.notNull())
+    .addColumn("signature", "blob", (c) => c.notNull())
+    .addColumn("version", "integer", (c) => c.notNull())
+    .addColumn("registered_at", "integer", (c) => c.notNull())
+    .execute();
+  await schema.createIndex("files_by_owner").on("files").column("owner_id").execute();
+  await schema
+    .createTable("file_members")
+    .addColumn("file_id", "text", (c) => c.notNull())
+    .addColumn("user_id", "text", (c) => c.notNull())
+    .addPrimaryKeyConstraint("file_members_key", ["file_id", "user_id"])
+    .execute();
+  await schema
+    .createTable("seeders")
+    .addColumn("file_id", "text", (c) => c.notNull())
+    .addColumn("user_id", "text", (c) => c.notNull())
+    .addColumn("complete", "integer", (c) => c.notNull())
+    .addColumn("chunks_held", "integer", (c) => c.notNull())
+    .addColumn("announced_at", "integer", (c) => c.notNull())
+    .addPrimaryKeyConstraint("seeders_key", ["file_id", "user_id"])
+    .execute();
+};
+
+export const migrations: MigrationProvider = {
+  getMigrations: async () => ({ "0001-start": start }),
+};

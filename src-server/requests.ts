@@ -1,0 +1,30 @@
+import { type RequestName, requests } from "#shared/rendezvous/protocol.ts";
+import { announceFile, getFile, registerFile } from "./files.ts";
+import { type Handler, once, read, write } from "./handler.ts";
+import { createInvite, resolveInvite } from "./invites.ts";
+import { fetchBundle, keysStatus, publishKeys } from "./keys.ts";
+import { acknowledgeEnvelopes, putEnvelope } from "./mailbox.ts";
+import { watchPresence } from "./presence.ts";
+import { sendSignal } from "./signals.ts";
+
+/** `login` is the connection's own business. */
+export type HandledRequest = Exclude<RequestName, "login">;
+
+/** Requests and who answers them. The number is the cost: uploads and large answers use up more of the general rate. */
+export const handlers: Readonly<Record<HandledRequest, Handler>> = {
+  "keys.publish": write(requests["keys.publish"].input, 10, publishKeys),
+  "keys.status": read(requests["keys.status"].input, 1, keysStatus),
+  "keys.fetch": write(requests["keys.fetch"].input, 5, fetchBundle),
+  "mailbox.put": write(requests["mailbox.put"].input, 1, putEnvelope),
+  "mailbox.ack": write(requests["mailbox.ack"].input, 1, acknowledgeEnvelopes),
+  "signal.send": once(requests["signal.send"].input, 1, sendSignal),
+  "presence.watch": read(requests["presence.watch"].input, 5, watchPresence),
+  "invites.create": write(requests["invites.create"].input, 1, createInvite),
+  "invites.resolve": write(requests["invites.resolve"].input, 1, resolveInvite),
+  "files.register": write(requests["files.register"].input, 5, registerFile),
+  "files.get": read(requests["files.get"].input, 2, getFile),
+  "files.announce": write(requests["files.announce"].input, 1, announceFile),
+};
+
+export const handlerOf = (name: string): Handler | undefined =>
+  Object.hasOwn(handlers, name) ? handlers[name as HandledRequest] : undefined;

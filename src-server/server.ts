@@ -1,0 +1,166 @@
+import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
+import { Server } from "socket.io";
+import * as parser from "socket.io-parser";
+import type { Env } from "#shared/base/env.ts";
+import {
+  LOGIN_TIMEOUT_MS,
+  SERVER_CONNECTIONS_MAX,
+  SERVER_MESSAGE_ATTACHMENTS_MAX,
+  SERVER_MESSAGE_BYTES_MAX,
+  SERVER_PENDING_LOGINS_MAX,
+} from "#shared/base/limits.ts";
+import { messageOf } from "#shared/base/result.ts";
+import { RecentAnswers } from "./answers.ts";
+import { Connection, type ConnectionHost, type Counters } from "./connection.ts";
+import { openDatabase, StartError } from "./database.ts";
+import { createHttpHandler } from "./health.ts";
+import { Mailboxes } from "./mailbox.ts";
+import { Presence } from "./presence.ts";
+import { addressKey, defaultRates, type RateOptions, Rates } from "./rates.ts";
+import { Online } from "./session.ts";
+import { Sweeper } from "./sweeper.ts";
+
+/**
+ * The rendezvous server: brings people together and keeps their sealed mail. It can be embedded in the app or run by
+ * itself (`main.ts`). It stores ids, sizes, times, public keys and ciphertext, never anything that it could read.
+ */
+export interface ServerOptions {
+  /** Made if missing. One server per folder. */
+  readonly dataDir: string;
+  readonly host: string;
+  /** 0 takes any free port. */
+  readonly port: number;
+  readonly env: Env;
+  /** Shown by `/health`. */
+  readonly version: string;
+  /** True behind a reverse proxy of one's own: the remote address is the last entry of X-Forwarded-For then. */
+  readonly trustProxy?: boolean;
+  readonly rates?: Partial<RateOptions>;
+}
+
+export interface RendezvousServer {
+  /** `ws://host:port` */
+  readonly url: string;
+  readonly serverId: string;
+  /** Answers what is under way, ends every connection and closes the database. Idempotent. */
+  close(): Promise<void>;
+}
+
+export { StartError };
+
+/** How often idle HTTP connections are checked for having sent no request. */
+const HTTP_CHECK_INTERVAL_MS = 5000;
+
+/** @throws StartError in words when the data folder or the address cannot be used. */
+export const createServer = async (options: ServerOptions): Promise<RendezvousServer> => {
+  const { env } = options;
+  const database = await openDatabase(options.dataDir, env);
+  const { db, serverId } = database;
+  const online = new Online();
+  const counters: Counters = { requests: 0, refusals: 0, failures: 0, malformed: 0 };
+  const host: ConnectionHost = {
+    env,
+    db,
+    serverId,
+    online,
+    counters,
+    presence: new Presence(online),
+    mailboxes: new Mailboxes(db, env, online),
+    rates: new Rates({ ...defaultRates, ...options.rates }),
+    recent: new RecentAnswers(env),
+  };
+  const connections = new Set<Connection>();
+  const http = createHttpServer({
+    headersTimeout: LOGIN_TIMEOUT_MS,
+    requestTimeout: LOGIN_TIMEOUT_MS,
+    connectionsCheckingInterval: HTTP_CHECK_INTERVAL_MS,
+  });
+  const io = attach(http, () => hasRoom(io, online));
+  const startedAtMs = env.clock.monotonicMs();
+  const source = { db, env, online, counters, version: options.version, startedAtMs };
+  http.on("request", createHttpHandler({ ...source, connections: () => io.engine.clientsCount }));
+
+  io.on("connection", (socket) => {
+    const address = remoteAddress(socket.request, options.trustProxy ?? false);
+    const connection = new Connection(host, socket, address);
+    connections.add(connection);
+    socket.on("disconnect", () => void connection.idle().finally(() => connections.delete(connection)));
+  });
+
+  let port: number;
+  try {
+    port = await listen(http, options.host, options.port);
+  } catch (error) {
+    await io.close();
+    await database.close();
+    throw new StartError(
+      `Cannot listen on ${options.host}:${options.port}: ${messageOf(error)}. Choose another with --host or --port.`,
+    );
+  }
+  const sweeper = new Sweeper(db, env);
+  const url = `ws://${options.host.includes(":") ? `[${options.host}]` : options.host}:${port}`;
+  env.log.info("server started", { url, serverId });
+
+  const stop = async (): Promise<void> => {
+    sweeper.dispose();
+    const closed = io.close();
+    http.closeAllConnections();
+    await closed;
+    await Promise.all([...connections].map((connection) => connection.idle()));
+    await Promise.all([host.mailboxes.idle(), sweeper.idle]);
+    await database.close();
+    env.log.info("server stopped", { url });
+  };
+  let stopping: Promise<void> | undefined;
+  return {
+    url,
+    serverId,
+    close() {
+      stopping ??= stop();
+      return stopping;
+    },
+  };
+};
+
+/** socket.io allows 10 binary fields in a message, and a key upload has hundreds. */
+class Decoder extends parser.Decoder {
+  constructor() {
+    super({ maxAttachments: SERVER_MESSAGE_ATTACHMENTS_MAX });
+  }
+}
+
+const attach = (http: HttpServer, hasRoomForOne: () => boolean): Server =>
+  new Server(http, {
+    transports: ["websocket"],
+    serveClient: false,
+    perMessageDeflate: false,
+    httpCompression: false,
+    maxHttpBufferSize: SERVER_MESSAGE_BYTES_MAX,
+    connectTimeout: LOGIN_TIMEOUT_MS,
+    allowRequest: (_request, decide) => (hasRoomForOne() ? decide(null, true) : decide("busy", false)),
+    parser: { Encoder: parser.Encoder, Decoder },
+  });
+
+/** Half-open connections have a bound of their own, so that a flood of them leaves everybody else alone. */
+const hasRoom = (io: Server, online: Online): boolean =>
+  io.engine.clientsCount < SERVER_CONNECTIONS_MAX &&
+  io.engine.clientsCount - online.sessions < SERVER_PENDING_LOGINS_MAX;
+
+const remoteAddress = (request: IncomingMessage, trustProxy: boolean): string => {
+  const direct = request.socket.remoteAddress ?? "";
+  if (!trustProxy) return addressKey(direct);
+  const forwarded = request.headers["x-forwarded-for"];
+  const list = Array.isArray(forwarded) ? forwarded.join(",") : (forwarded ?? "");
+  // Only the last entry is the proxy's own; the ones before it are whatever the client sent.
+  return addressKey(list.split(",").at(-1)?.trim() || direct);
+};
+
+const listen = (http: HttpServer, host: string, port: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    http.once("error", reject);
+    http.listen(port, host, () => {
+      http.off("error", reject);
+      resolve((http.address() as AddressInfo).port);
+    });
+  });
