@@ -100,7 +100,7 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
     return identityChanged();
   };
 
-  const start: Sessions["start"] = (peer, bundle, expectedIdentityKey) => {
+  const start: Sessions["start"] = (peer, bundle, expectedIdentityKey, existing = "keep") => {
     assert(peer !== account.userId, "a session with oneself");
     const verified = verifyBundle(peer, deviceId, bundle, expectedIdentityKey);
     if (!verified.ok) return Promise.resolve(verified);
@@ -109,7 +109,7 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
       if (identity !== null && !bytesEqual(identity.trusted, verified.value.identityKey))
         return noteChangedIdentity(peer, verified.value.identityKey);
       if (identity?.changedTo) return identityChanged();
-      if (canSeal(await reads.session(peer))) return ok(undefined);
+      if (existing === "keep" && canSeal(await reads.session(peer))) return ok(undefined);
       const call = new SignalCall(peer, reads, local, "known");
       const { sessionStore, identityStore } = call;
       try {

@@ -3,6 +3,8 @@ import CipherSqlite from "better-sqlite3-multiple-ciphers";
 import { assert } from "#shared/base/assert.ts";
 import { toHex } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
+import { Emitter, type Event } from "#shared/base/emitter.ts";
+import { isDiskFull, OpenDatabaseError, openErrorOf } from "./errors.ts";
 import { type Migration, migrate } from "./migrate.ts";
 
 /**
@@ -15,37 +17,64 @@ export type SqliteConnection = Sqlite.Database;
 /** Bytes the WAL file keeps after a checkpoint; without a limit it stays at its largest size for ever. */
 const JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024;
 const SYNCHRONOUS_FULL = 2;
+const AUTO_VACUUM_INCREMENTAL = 2;
+const KEY_BYTES = 32;
 
 export class Database implements Disposable {
   readonly sql: SqliteConnection;
+  /** A transaction failed because the disk is full; it was rolled back. Time to release the ballast. */
+  readonly onDiskFull: Event<void>;
+  readonly #diskFull: Emitter<void>;
   #closed = false;
 
   private constructor(sql: SqliteConnection) {
     this.sql = sql;
+    // A listener's bug must be loud, and the caller of the transaction must still get its own error.
+    this.#diskFull = new Emitter<void>((error) => {
+      queueMicrotask(() => {
+        throw error;
+      });
+    });
+    this.onDiskFull = this.#diskFull.event;
   }
 
   /**
    * `app.db`: messages, keys, sessions; encrypted whole (sqleet: ChaCha20-Poly1305) with the 32-byte data key.
-   * @throws SqliteError SQLITE_NOTADB when the key is wrong.
+   * @throws OpenDatabaseError `wrong_key`, and the types below; NewerDatabaseError.
    */
   static openApp(path: string, key: Uint8Array, migrations: readonly Migration[]): Database {
-    assert(key.length === 32, "data key must be 32 bytes");
-    const sql: SqliteConnection = new CipherSqlite(path);
-    sql.pragma("cipher = 'chacha20'");
-    sql.pragma(`key = "x'${toHex(key)}'"`);
-    return Database.#prepare(sql, migrations);
+    assert(key.length === KEY_BYTES, "data key must be 32 bytes");
+    return opened("wrong_key", () => {
+      const sql: SqliteConnection = new CipherSqlite(path);
+      return Database.#prepare(sql, migrations, () => {
+        sql.pragma("cipher = 'chacha20'");
+        sql.pragma(`key = "x'${toHex(key)}'"`);
+        // Deleted keys and messages are overwritten where that costs no extra write: a stolen data key must not open
+        // what was deleted before.
+        sql.pragma("secure_delete = FAST");
+      });
+    });
   }
 
-  /** `chunks.db`: ciphertext chunks only, so it is not encrypted again; 64 KiB pages suit its rows. */
+  /**
+   * `chunks.db`: ciphertext chunks only, so it is not encrypted again; 64 KiB pages suit its rows.
+   * @throws OpenDatabaseError `damaged`, `disk_full`, `not_accessible`; NewerDatabaseError.
+   */
   static openChunks(path: string, migrations: readonly Migration[]): Database {
-    const sql = new Sqlite(path);
-    sql.pragma("page_size = 65536");
-    sql.pragma("auto_vacuum = INCREMENTAL");
-    return Database.#prepare(sql, migrations);
+    return opened("damaged", () => {
+      const sql = new Sqlite(path);
+      return Database.#prepare(sql, migrations, () => {
+        sql.pragma("page_size = 65536");
+        // Setting it writes, even when it is set already, and a newer Weir's file must not be written.
+        if (sql.pragma("auto_vacuum", { simple: true }) !== AUTO_VACUUM_INCREMENTAL)
+          sql.pragma("auto_vacuum = INCREMENTAL");
+      });
+    });
   }
 
-  static #prepare(sql: SqliteConnection, migrations: readonly Migration[]): Database {
+  static #prepare(sql: SqliteConnection, migrations: readonly Migration[], configure: () => void): Database {
     try {
+      configure();
       sql.pragma("journal_mode = WAL");
       sql.pragma("synchronous = FULL");
       sql.pragma("foreign_keys = ON");
@@ -64,14 +93,34 @@ export class Database implements Disposable {
     }
   }
 
-  /** Runs `body` in one IMMEDIATE transaction, or in a savepoint when one is already open. Rolls back when it throws. */
+  /**
+   * Runs `body` in one IMMEDIATE transaction, or in a savepoint when one is already open. Rolls back when it throws.
+   * `body` is synchronous: a transaction must not span an await.
+   */
   transaction<T>(body: () => T): T {
-    return this.sql.transaction(body).immediate();
+    const nested = this.sql.inTransaction;
+    try {
+      return this.sql.transaction(body).immediate();
+    } catch (error) {
+      // Only the outermost tells: the inner one's caller may still handle the failure.
+      if (!nested && isDiskFull(error)) this.#diskFull.emit();
+      throw error;
+    }
   }
 
   dispose(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#diskFull.dispose();
     this.sql.close();
   }
 }
+
+const opened = (whenNotADatabase: "wrong_key" | "damaged", open: () => Database): Database => {
+  try {
+    return open();
+  } catch (error) {
+    const described = openErrorOf(error, whenNotADatabase);
+    throw described === null ? error : new OpenDatabaseError(described.type, described.message, { cause: error });
+  }
+};
