@@ -10,6 +10,7 @@ import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identit
 import type { Sessions } from "../../src-main/crypto/sessions.ts";
 import { createSessions, type SessionsDeps } from "../../src-main/crypto/signal-sessions.ts";
 import { systemRandom } from "../../src-main/env.ts";
+import { AccountTable } from "../../src-main/store/account.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { appMigrations } from "../../src-main/store/schema/app.ts";
 
@@ -47,15 +48,27 @@ export interface SessionPeer {
   dispose(): void;
 }
 
-export const createSessionPeer = async (
-  seams: Pick<SessionsDeps, "queue" | "wrapReads"> = {},
-): Promise<SessionPeer> => {
+interface SessionPeerOptions extends Pick<SessionsDeps, "queue" | "wrapReads"> {
+  /** A reinstallation: the same account with a new identity key. */
+  readonly sameAccountAs?: SessionPeer;
+  /** Without fsync, for tests with very many messages that are not about durability. */
+  readonly fast?: boolean;
+}
+
+export const createSessionPeer = async (options: SessionPeerOptions = {}): Promise<SessionPeer> => {
+  const { sameAccountAs, fast = false, ...seams } = options;
   const directory = mkdtempSync(join(tmpdir(), "weir-sessions-"));
   const path = join(directory, "app.db");
   const key = systemRandom.bytes(32);
   const { env, advance } = testEnv();
-  const openDatabase = (): Database => Database.openApp(path, key, appMigrations);
+  const openDatabase = (): Database => {
+    const database = Database.openApp(path, key, appMigrations);
+    if (fast) database.sql.pragma("synchronous = OFF");
+    return database;
+  };
   const db = openDatabase();
+  const seed = sameAccountAs === undefined ? null : new AccountTable(sameAccountAs.db).seed();
+  if (seed !== null) new AccountTable(db).insert(seed, env.clock.now());
   const account = loadOrCreateAccount(db, env);
   const openSessions = (database: Database): Promise<Sessions> =>
     createSessions({ db: database, env, account: loadOrCreateAccount(database, env), deviceId: 1, ...seams });
@@ -135,4 +148,31 @@ export const connect = async (alice: SessionPeer, bob: SessionPeer): Promise<voi
   unwrap(await alice.sessions.start(bob.userId, await bob.bundle()));
   unwrap(await openText(bob, alice, await sealText(alice, bob, "hello")));
   unwrap(await openText(alice, bob, await sealText(bob, alice, "hello yourself")));
+};
+
+/** Everything that the session operations store, to compare before and after. */
+export const storedState = (peer: SessionPeer): unknown =>
+  [
+    "signal_sessions",
+    "signal_identities",
+    "signal_prekeys",
+    "signal_signed_prekeys",
+    "signal_kyber_prekeys",
+    "signal_kyber_uses",
+  ].map((table) => [table, peer.db.sql.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all()]);
+
+/** Ratchet key and counter of a message (`SignalMessage` of Signal's wire format: fields 1 and 2): never twice the same. */
+export const counterOf = (sealed: Sealed): string => {
+  const [version, keyTag, keyLength] = sealed.body;
+  if (
+    sealed.kind !== "message" ||
+    version === undefined ||
+    keyTag !== 0x0a ||
+    keyLength !== 33 ||
+    sealed.body[36] !== 0x10
+  )
+    throw new Error("not the layout of a SignalMessage");
+  let end = 37;
+  while ((sealed.body[end] ?? 0) & 0x80) end++;
+  return Buffer.from(sealed.body.subarray(3, end + 1)).toString("hex");
 };
