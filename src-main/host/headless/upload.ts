@@ -1,11 +1,12 @@
 import { mkdir, open, rmdir, statfs, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
-import { toBase64Url, utf8 } from "#shared/base/bytes.ts";
+import { toBase64Url } from "#shared/base/bytes.ts";
 import type { Log, Random } from "#shared/base/env.ts";
-import { DISK_RESERVE_BYTES, FILE_NAME_BYTES_MAX } from "#shared/base/limits.ts";
+import { DISK_RESERVE_BYTES } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import { describeThrown } from "../../ipc/server.ts";
+import { safeFileName } from "../../transfer/file-name.ts";
 
 /**
  * Takes a file from the browser onto this machine's disk, so that it can be shared by its path. Of any size, never held
@@ -78,26 +79,5 @@ const uploadError = (code: unknown) => {
   }
 };
 
-/** Windows reads these as devices, with or without an extension. */
-const RESERVED = /^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)/i;
-
-/** The last part of a name that a browser gave, made safe as a file name on every system. Idempotent. */
-export const uploadName = (raw: string): string => {
-  const last = raw.normalize("NFC").split(/[/\\]/).at(-1) ?? "";
-  const plain = last.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}<>:"|?*]/gu, "_");
-  const trimmed = plain.replace(/^\s+|[.\s]+$/gu, "");
-  const safe = cut(RESERVED.test(trimmed) ? `_${trimmed}` : trimmed).replace(/[.\s]+$/u, "");
-  return safe === "" ? "file" : safe;
-};
-
-/** Whole characters up to the limit in bytes; the extension goes last, so a name that long may lose it. */
-const cut = (name: string): string => {
-  let bytes = 0;
-  let end = 0;
-  for (const character of name) {
-    bytes += utf8(character).length;
-    if (bytes > FILE_NAME_BYTES_MAX) break;
-    end += character.length;
-  }
-  return name.slice(0, end);
-};
+/** The last part of the name that a browser gave, made safe as a file name on every system. */
+export const uploadName = (raw: string): string => safeFileName(raw.split(/[/\\]/).at(-1) ?? "");

@@ -1,0 +1,37 @@
+import { defineConfig } from "electron-vite";
+import renderer from "./src-renderer/vite.config.ts";
+
+/**
+ * The three bundles of the desktop program, under out/. Building needs no Electron binary. Dependencies of the main
+ * process stay outside its bundle: several are native, and all are packaged as they are.
+ */
+export default defineConfig({
+  main: {
+    build: {
+      outDir: "out/main",
+      target: "node24",
+      minify: false,
+      sourcemap: true,
+      rolldownOptions: {
+        input: { main: "src-main/main.ts", "chunk-worker": "src-main/transfer/chunk-worker.ts" },
+        output: { format: "es", entryFileNames: "[name].js", chunkFileNames: "shared-[hash].js" },
+      },
+    },
+  },
+  preload: {
+    build: {
+      outDir: "out/preload",
+      minify: false,
+      // A sandboxed preload script can require nothing but Electron, so everything else is bundled, as CommonJS.
+      externalizeDeps: false,
+      rolldownOptions: {
+        input: { preload: "src-preload/preload.ts" },
+        output: { format: "cjs", entryFileNames: "[name].cjs" },
+      },
+    },
+  },
+  renderer: {
+    ...renderer,
+    build: { ...renderer.build, outDir: "out/renderer", rolldownOptions: { input: "src-renderer/index.html" } },
+  },
+});
