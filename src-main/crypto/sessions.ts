@@ -25,9 +25,15 @@ export interface Sessions {
 
   /**
    * Starts a session from a verified bundle (PQXDH). With `expectedIdentityKey` (from an invite link) any other identity
-   * key is `bad_bundle`. A session that is already there is kept when the identity is the same.
+   * key is `bad_bundle`. A session that is already there is kept when the identity is the same, or with "renew" archived:
+   * what the peer sealed for it still opens, and a peer that has forgotten it can follow.
    */
-  start(peer: UserId, bundle: PreKeyBundle, expectedIdentityKey?: Uint8Array): Promise<Result<void, SessionError>>;
+  start(
+    peer: UserId,
+    bundle: PreKeyBundle,
+    expectedIdentityKey?: Uint8Array,
+    existing?: "keep" | "renew",
+  ): Promise<Result<void, SessionError>>;
 
   /** `commit` runs inside the transaction that stores the advanced ratchet; it must be synchronous. */
   seal<T>(peer: UserId, plaintext: Uint8Array, commit: (sealed: Sealed) => T): Promise<Result<T, SessionError>>;

@@ -5,7 +5,9 @@ import type { Database } from "./database.ts";
 
 /** What two people are to each other before one of them blocks. */
 export type OpenRelation = "outgoing" | "incoming" | "accepted";
-export type RelationState = { readonly kind: OpenRelation } | { readonly kind: "blocked"; readonly before: OpenRelation };
+export type RelationState =
+  | { readonly kind: OpenRelation }
+  | { readonly kind: "blocked"; readonly before: OpenRelation };
 /** `changed`: another identity key than the accepted one was seen and waits for the user. */
 export type Trust = "unverified" | "verified" | "changed";
 
