@@ -1,7 +1,6 @@
 import { parseArgs } from "node:util";
 import type { Env } from "#shared/base/env.ts";
 import { messageOf } from "#shared/base/result.ts";
-import manifest from "../package.json" with { type: "json" };
 import { systemEnv } from "./env.ts";
 import { createServer, StartError } from "./server.ts";
 
@@ -52,7 +51,7 @@ const readArguments = (args: string[]): Arguments => {
 };
 
 const run = async (options: Arguments, env: Env): Promise<void> => {
-  const server = await createServer({ ...options, env, version: manifest.version });
+  const server = await createServer({ ...options, env });
   process.stdout.write(`${JSON.stringify({ ready: true, url: server.url })}\n`);
   const stop = (signal: NodeJS.Signals): void => {
     env.log.info("stopping", { signal });

@@ -11,6 +11,7 @@ import {
   SERVER_PENDING_LOGINS_MAX,
 } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
+import manifest from "../package.json" with { type: "json" };
 import { RecentAnswers } from "./answers.ts";
 import { Connection, type ConnectionHost, type Counters } from "./connection.ts";
 import { openDatabase, StartError } from "./database.ts";
@@ -32,8 +33,8 @@ export interface ServerOptions {
   /** 0 takes any free port. */
   readonly port: number;
   readonly env: Env;
-  /** Shown by `/health`. */
-  readonly version: string;
+  /** Shown by `/health`; Weir's own by default. */
+  readonly version?: string;
   /** True behind a reverse proxy of one's own: the remote address is the last entry of X-Forwarded-For then. */
   readonly trustProxy?: boolean;
   readonly rates?: Partial<RateOptions>;
@@ -78,7 +79,7 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   });
   const io = attach(http, () => hasRoom(io, online));
   const startedAtMs = env.clock.monotonicMs();
-  const source = { db, env, online, counters, version: options.version, startedAtMs };
+  const source = { db, env, online, counters, version: options.version ?? manifest.version, startedAtMs };
   http.on("request", createHttpHandler({ ...source, connections: () => io.engine.clientsCount }));
 
   io.on("connection", (socket) => {

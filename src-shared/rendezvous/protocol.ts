@@ -27,28 +27,28 @@ import {
  */
 export const PROTOCOL = 1;
 
-const binary = (min: number, max = min) =>
+export const binary = (min: number, max = min) =>
   v.pipe(
     v.instance(Uint8Array),
     v.check((b) => b.length >= min && b.length <= max, `must be ${min}${max === min ? "" : ` to ${max}`} bytes`),
     // Over the wire a Node server gets Buffers; a plain view keeps pool memory from being shared further.
     v.transform((b): Bytes => new Uint8Array(b)),
   );
-const keyId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffffff));
-const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
-const count = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
+export const keyId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffffff));
+export const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
+export const count = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
 
 /** A libsignal EC public key: type byte and 32 bytes. */
-const ecKey = binary(33);
+export const ecKey = binary(33);
 /** A serialised Kyber-1024 public key: type byte and 1,568 bytes. */
 const kyberKey = binary(1569);
 
-const EcPreKeySchema = v.object({ id: keyId, key: ecKey });
+export const EcPreKeySchema = v.object({ id: keyId, key: ecKey });
 const SignedEcPreKeySchema = v.object({ id: keyId, key: ecKey, signature: binary(64) });
-const KyberPreKeySchema = v.object({ id: keyId, key: kyberKey, signature: binary(64) });
+export const KyberPreKeySchema = v.object({ id: keyId, key: kyberKey, signature: binary(64) });
 
 /** Long-lived part of a device's keys; `signature` is Ed25519 by the account key over {@link deviceKeysSigningBytes}. */
-const DeviceKeysSchema = v.object({
+export const DeviceKeysSchema = v.object({
   registrationId: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0x3fff)),
   identityKey: ecKey,
   signedPreKey: SignedEcPreKeySchema,
@@ -74,7 +74,7 @@ export const deviceKeysSigningBytes = (keys: Omit<DeviceKeys, "signature">, user
 export const loginSigningBytes = (nonce: Uint8Array, serverId: string, host: string, userId: string): Bytes =>
   concatBytes(utf8(`weir login v1\0${serverId}\0${host}\0${userId}\0`), nonce);
 
-const deviceId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(127));
+export const deviceId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(127));
 const SealedSchema = v.object({ kind: v.picklist(["prekey", "message"]), body: binary(1, ENVELOPE_BYTES_MAX) });
 
 /** A Signal ciphertext: kind tells libsignal how to open it. */
@@ -91,7 +91,7 @@ export interface PreKeyBundle {
 }
 
 /** The public record of a file; the server checks `signature` against the owner's account key. */
-const FileRecordSchema = v.object({
+export const FileRecordSchema = v.object({
   fileId: FileIdSchema,
   ownerId: UserIdSchema,
   sizeBytes: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(FILE_BYTES_MAX)),
