@@ -56,8 +56,9 @@ const schemas = {
   ping: v.object({ type: v.literal("ping"), id: u32 }),
   pong: v.object({ type: v.literal("pong"), id: u32 }),
   credit: v.object({ type: v.literal("credit"), grantedBytes: counter }),
-  fin: v.object({ type: v.literal("fin"), reason: word }),
-  finAck: v.object({ type: v.literal("finAck") }),
+  /** `bulkBytes`: all that the sender ever put on the bulk channel, which this message may have overtaken. */
+  fin: v.object({ type: v.literal("fin"), reason: word, bulkBytes: counter }),
+  finAck: v.object({ type: v.literal("finAck"), bulkBytes: counter }),
   envelope: v.object({
     type: v.literal("envelope"),
     id: EnvelopeIdSchema,

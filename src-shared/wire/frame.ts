@@ -16,7 +16,7 @@ import { fail, ok, type Result } from "../base/result.ts";
 export type FrameError = { type: "bad_frame"; message: string };
 
 const CONTROL_KIND = 1;
-const CONTROL_HEADER_BYTES = 8;
+export const CONTROL_HEADER_BYTES = 8;
 export const BULK_HEADER_BYTES = 20;
 
 export type BulkKind = "chunk" | "leaves";

@@ -1,0 +1,491 @@
+import { assert, assertNever } from "#shared/base/assert.ts";
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Env } from "#shared/base/env.ts";
+import type { Generation, UserId } from "#shared/base/ids.ts";
+import {
+  CONTROL_MESSAGE_BYTES_MAX,
+  EARLY_CANDIDATES_MAX,
+  FIN_TIMEOUT_MS,
+  LINK_MESSAGE_BYTES_MAX,
+  PING_INTERVAL_MS,
+  PING_TIMEOUT_MS,
+  SEND_QUEUED_BYTES_LOW,
+  UNEXPECTED_CHANNELS_MAX,
+} from "#shared/base/limits.ts";
+import { fail, ok, type Result } from "#shared/base/result.ts";
+import type { LinkView } from "#shared/ipc/views.ts";
+import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
+import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
+import type { RtcChannel, RtcConnection, RtcDriver, RtcError, RtcEvent, RtcOptions } from "./driver.ts";
+import { ReceiveCredit, SendGate } from "./flow.ts";
+import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
+import type { AppMessage } from "./links.ts";
+import { fingerprintOf, pathOf } from "./sdp.ts";
+
+/**
+ * One connection to one peer, from its first description to its last byte: two channels, the proof of identity, liveness,
+ * flow control and the orderly end. It belongs to one generation and is never used again.
+ *
+ *   opening -> handshaking -> open -> closing -> closed, and from everywhere straight to closed
+ *
+ * It reports; what a report means for the link is the machine's business. After `closed` it reports nothing.
+ */
+export type ConnectionReport =
+  | { readonly type: "localDescription"; readonly sdp: string }
+  | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
+  | { readonly type: "channelsOpen" }
+  | { readonly type: "proven" }
+  /** The peer said goodbye; what it sent before is still being delivered. */
+  | { readonly type: "peerFin" }
+  /** It broke, or the peer broke the rules; already closed. */
+  | { readonly type: "lost"; readonly reason: string }
+  | { readonly type: "message"; readonly message: AppMessage }
+  | { readonly type: "bulk"; readonly frame: BulkFrame; readonly bytes: number }
+  | { readonly type: "drained" }
+  /** Path or round-trip time is known anew. */
+  | { readonly type: "measured" };
+
+export interface ConnectionDeps {
+  readonly env: Env;
+  readonly driver: RtcDriver;
+  readonly rtc: Omit<RtcOptions, "bulkLowBytes">;
+  readonly localUserId: UserId;
+  readonly peer: UserId;
+  readonly generation: Generation;
+  readonly offerGeneration: Generation;
+  readonly keys: HandshakeKeys;
+  report(report: ConnectionReport): void;
+}
+
+type Stage =
+  | { readonly name: "opening"; readonly open: ReadonlySet<RtcChannel> }
+  | { readonly name: "handshaking"; readonly handshake: HandshakeState }
+  | { readonly name: "open" }
+  /** `awaited`: bulk bytes that the peer says it sent in all; null until it said so. */
+  | { readonly name: "closing"; readonly awaited: number | null; readonly acked: boolean }
+  | { readonly name: "closed" };
+
+export interface ConnectionStats {
+  readonly path: LinkView["path"];
+  readonly rttMs: number | null;
+  readonly unknownMessages: number;
+}
+
+export class LinkConnection {
+  readonly generation: Generation;
+  readonly #deps: ConnectionDeps;
+  readonly #timers = new Set<Disposable>();
+  readonly #gate = new SendGate();
+  readonly #credit = new ReceiveCredit();
+  readonly #ended = Promise.withResolvers<void>();
+  #rtc: RtcConnection | null = null;
+  #stage: Stage = { name: "opening", open: new Set() };
+  #localSdp: string | null = null;
+  #remoteSdp: string | null = null;
+  /** The peer's hello can come before our own channels are reported open. */
+  #early: ControlMessage[] = [];
+  #candidates = 0;
+  #unexpectedChannels = 0;
+  #unknownMessages = 0;
+  #path: LinkView["path"] = null;
+  #rttMs: number | null = null;
+  #ping: { id: number; sentAtMs: number } | null = null;
+  #pingId = 0;
+  #heardAtMs = 0;
+  #bytesReceived = 0;
+
+  constructor(deps: ConnectionDeps) {
+    this.#deps = deps;
+    this.generation = deps.generation;
+  }
+
+  get stats(): ConnectionStats {
+    return { path: this.#path, rttMs: this.#rttMs, unknownMessages: this.#unknownMessages };
+  }
+
+  /** Resolves once it is closed, in whichever way. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  dial(): void {
+    this.#open((rtc) => rtc.createOffer());
+  }
+
+  answer(offer: string): void {
+    this.#remoteSdp = offer;
+    this.#open((rtc) => rtc.acceptOffer(offer));
+  }
+
+  #open(start: (rtc: RtcConnection) => Result<void, RtcError>): void {
+    const options = { ...this.#deps.rtc, bulkLowBytes: SEND_QUEUED_BYTES_LOW };
+    const opened = this.#deps.driver.open(options, (event) => this.#onRtc(event));
+    if (!opened.ok) {
+      this.#lose("rtc_failed");
+      return;
+    }
+    this.#rtc = opened.value;
+    if (!start(opened.value).ok) this.#lose("bad_description");
+  }
+
+  acceptAnswer(sdp: string): void {
+    this.#remoteSdp = sdp;
+    const result = this.#rtc?.acceptAnswer(sdp);
+    if (result?.ok === false) this.#lose("bad_description");
+  }
+
+  /** An unusable candidate costs nothing but itself; too many of them are not used. */
+  addCandidate(candidate: string, mid: string): void {
+    this.#candidates += 1;
+    if (this.#candidates <= EARLY_CANDIDATES_MAX) this.#rtc?.addRemoteCandidate(candidate, mid);
+  }
+
+  startHandshake(): void {
+    if (this.#stage.name !== "opening") return;
+    const fingerprints = this.#fingerprints();
+    if (!fingerprints.ok) {
+      this.#lose(fingerprints.error.type);
+      return;
+    }
+    const [handshake, hello] = startHandshake({
+      localUserId: this.#deps.localUserId,
+      peerUserId: this.#deps.peer,
+      offerGeneration: this.#deps.offerGeneration,
+      nonce: this.#deps.env.random.bytes(32),
+      ...fingerprints.value,
+    });
+    this.#stage = { name: "handshaking", handshake };
+    this.#sendControl(hello);
+    const early = this.#early;
+    this.#early = [];
+    for (const message of early) this.#onControl(message);
+  }
+
+  /** Both certificates as the descriptions name them, the peer's compared with the one it really used. */
+  #fingerprints(): Result<{ localFingerprint: string; remoteFingerprint: string }> {
+    const local = this.#localSdp === null ? null : fingerprintOf(this.#localSdp);
+    const remote = this.#remoteSdp === null ? null : fingerprintOf(this.#remoteSdp);
+    if (local === null || remote === null) return fail("bad_description", "A description names no certificate.");
+    if (this.#rtc?.remoteFingerprint() !== remote)
+      return fail("fingerprint_mismatch", "The peer's certificate is not the one it announced.");
+    return ok({ localFingerprint: local, remoteFingerprint: remote });
+  }
+
+  send(message: AppMessage): boolean {
+    return this.#stage.name === "open" && this.#sendControl(message);
+  }
+
+  sendBulk(frame: Uint8Array): "sent" | "full" | "closed" {
+    const rtc = this.#rtc;
+    assert(frame.length <= LINK_MESSAGE_BYTES_MAX, "a bulk frame must fit one message");
+    if (this.#stage.name !== "open" || rtc === null) return "closed";
+    if (this.#gate.admit(frame.length, rtc.bufferedAmount("bulk")) === "full") return "full";
+    if (rtc.send("bulk", frame).ok) return "sent";
+    this.#lose("send_failed");
+    return "closed";
+  }
+
+  release(bytes: number): void {
+    if (this.#stage.name !== "open") return;
+    const grantedBytes = this.#credit.release(bytes);
+    if (grantedBytes !== null) this.#sendControl({ type: "credit", grantedBytes });
+  }
+
+  /** Ends it in order. Whatever was sent before arrives, if the peer is there to take it; see `ended`. */
+  finish(reason: string): void {
+    if (this.#stage.name !== "open") {
+      if (this.#stage.name !== "closing") this.close();
+      return;
+    }
+    this.#startClosing();
+    this.#sendControl({ type: "fin", reason, bulkBytes: this.#gate.sentBytes });
+  }
+
+  /** Pings now; silence counts only from here on, so a dead peer is found within two seconds. */
+  probe(): void {
+    if (this.#stage.name !== "open") return;
+    this.#sendPing();
+    const { clock } = this.#deps.env;
+    const askedAtMs = clock.monotonicMs();
+    this.#later(PING_INTERVAL_MS, () => {
+      if (this.#stage.name === "open" && this.#heardAtMs < askedAtMs) this.#lose("peer_silent");
+    });
+  }
+
+  close(): void {
+    if (this.#stage.name === "closed") return;
+    this.#stage = { name: "closed" };
+    for (const timer of this.#timers) timer.dispose();
+    this.#timers.clear();
+    this.#rtc?.close();
+    this.#rtc = null;
+    this.#early = [];
+    this.#ended.resolve();
+  }
+
+  #lose(reason: string): void {
+    if (this.#stage.name === "closed") return;
+    const wasClosing = this.#stage.name === "closing";
+    this.close();
+    if (!wasClosing) this.#deps.report({ type: "lost", reason });
+  }
+
+  #later(delayMs: number, fn: () => void): void {
+    const timer = this.#deps.env.clock.setTimer(delayMs, () => {
+      this.#timers.delete(timer);
+      fn();
+    });
+    this.#timers.add(timer);
+  }
+
+  #onRtc(event: RtcEvent): void {
+    if (this.#stage.name === "closed") return;
+    switch (event.type) {
+      case "localDescription":
+        this.#localSdp = event.sdp;
+        this.#deps.report({ type: "localDescription", sdp: event.sdp });
+        return;
+      case "localCandidate":
+        this.#deps.report({ type: "localCandidate", candidate: event.candidate, mid: event.mid });
+        return;
+      case "ended":
+        this.#lose(event.reason === "failed" ? "unreachable" : "connection_closed");
+        return;
+      case "channelOpen":
+        this.#onChannelOpen(event.channel);
+        return;
+      case "channelClosed":
+      case "channelError":
+        this.#lose("connection_closed");
+        return;
+      case "message":
+        this.#heardAtMs = this.#deps.env.clock.monotonicMs();
+        if (event.bytes === null) {
+          this.#lose("bad_frame");
+          return;
+        }
+        event.channel === "control" ? this.#onControlBytes(event.bytes) : this.#onBulk(event.bytes);
+        return;
+      case "queueLow":
+        if (event.channel === "bulk" && this.#gate.queueLow(this.#queuedBytes())) this.#report({ type: "drained" });
+        return;
+      case "unexpectedChannel":
+        this.#unexpectedChannels += 1;
+        if (this.#unexpectedChannels > UNEXPECTED_CHANNELS_MAX) this.#lose("unexpected_channels");
+        return;
+      default:
+        assertNever(event, "rtc event");
+    }
+  }
+
+  #onChannelOpen(channel: RtcChannel): void {
+    if (this.#stage.name !== "opening") return;
+    const open = new Set(this.#stage.open).add(channel);
+    this.#stage = { name: "opening", open };
+    if (open.size === 2) this.#deps.report({ type: "channelsOpen" });
+  }
+
+  #onControlBytes(bytes: Uint8Array<ArrayBuffer>): void {
+    const message = decodeControl(bytes);
+    if (message.ok) {
+      this.#onControl(message.value);
+      return;
+    }
+    const { name } = this.#stage;
+    if (message.error.type === "unknown_type" && (name === "open" || name === "closing")) this.#unknownMessages += 1;
+    else this.#lose(message.error.type);
+  }
+
+  #onControl(message: ControlMessage): void {
+    switch (this.#stage.name) {
+      case "opening":
+        // Its proof needs our hello, so nothing but its hello can be here already.
+        if (this.#early.length > 0) {
+          this.#lose("unexpected_message");
+          return;
+        }
+        this.#early.push(message);
+        return;
+      case "handshaking":
+        this.#onHandshake(this.#stage.handshake, message);
+        return;
+      case "open":
+      case "closing":
+        this.#onOpenControl(message);
+        return;
+      case "closed":
+        return;
+      default:
+        assertNever(this.#stage, "stage");
+    }
+  }
+
+  #onHandshake(state: HandshakeState, message: ControlMessage): void {
+    const [handshake, proof] = stepHandshake(state, message, this.#deps.keys);
+    if (handshake.step === "refused") {
+      this.#lose(handshake.reason);
+      return;
+    }
+    if (proof !== null) this.#sendControl(proof);
+    // Sending can fail and close the connection.
+    if (this.#stage.name !== "handshaking") return;
+    if (handshake.step !== "proven") {
+      this.#stage = { name: "handshaking", handshake };
+      return;
+    }
+    this.#stage = { name: "open" };
+    this.#heardAtMs = this.#deps.env.clock.monotonicMs();
+    this.#measurePath();
+    this.#sendControl({ type: "credit", grantedBytes: this.#credit.open() });
+    this.#deps.report({ type: "proven" });
+    this.#sendPing();
+    this.#schedulePing();
+  }
+
+  #onOpenControl(message: ControlMessage): void {
+    switch (message.type) {
+      case "hello":
+      case "proof":
+        this.#lose("unexpected_message");
+        return;
+      case "ping":
+        this.#sendControl({ type: "pong", id: message.id });
+        return;
+      case "pong":
+        this.#onPong(message.id);
+        return;
+      case "credit":
+        if (this.#gate.credit(message.grantedBytes, this.#queuedBytes())) this.#report({ type: "drained" });
+        return;
+      case "fin":
+        this.#onFin(message);
+        return;
+      case "finAck":
+        this.#onFinAck(message);
+        return;
+      default:
+        this.#report({ type: "message", message });
+    }
+  }
+
+  #onBulk(bytes: Uint8Array<ArrayBuffer>): void {
+    const { name } = this.#stage;
+    if (name !== "open" && name !== "closing") {
+      this.#lose("unexpected_message");
+      return;
+    }
+    if (!this.#credit.take(bytes.length)) {
+      this.#lose("credit_exceeded");
+      return;
+    }
+    const frame = decodeBulkFrame(bytes);
+    if (!frame.ok) {
+      this.#lose(frame.error.type);
+      return;
+    }
+    this.#report({ type: "bulk", frame: frame.value, bytes: bytes.length });
+    this.#completeClosing();
+  }
+
+  /** Of a connection that is already closed nothing is reported, also when a report before closed it. */
+  #report(report: ConnectionReport): void {
+    if (this.#stage.name === "open" || (this.#stage.name === "closing" && report.type !== "drained"))
+      this.#deps.report(report);
+  }
+
+  // ---- The orderly end ----------------------------------------------------------------------------------------------
+  // `fin` travels on another channel than bulk frames and can overtake them, so it says how many bytes were sent there.
+  // It is answered only when all of them are here, and then nothing is left on its way in that direction.
+
+  #startClosing(): void {
+    this.#stage = { name: "closing", awaited: null, acked: false };
+    this.#later(FIN_TIMEOUT_MS, () => this.close());
+  }
+
+  #onFin(fin: ControlOf<"fin">): void {
+    if (this.#stage.name === "open") {
+      this.#startClosing();
+      this.#deps.report({ type: "peerFin" });
+    }
+    if (this.#stage.name !== "closing") return;
+    this.#stage = { ...this.#stage, awaited: fin.bulkBytes };
+    this.#completeClosing();
+  }
+
+  #onFinAck(ack: ControlOf<"finAck">): void {
+    if (this.#stage.name !== "closing") {
+      this.#lose("unexpected_message");
+      return;
+    }
+    this.#stage = { ...this.#stage, awaited: ack.bulkBytes, acked: true };
+    this.#completeClosing();
+  }
+
+  #completeClosing(): void {
+    const stage = this.#stage;
+    if (stage.name !== "closing" || stage.awaited === null || this.#credit.receivedBytes < stage.awaited) return;
+    if (stage.acked) {
+      this.close();
+      return;
+    }
+    // The peer closes once it has this; until then, and at most for FIN_TIMEOUT_MS, we keep our side open.
+    this.#sendControl({ type: "finAck", bulkBytes: this.#gate.sentBytes });
+    if (this.#stage.name === "closing") this.#stage = { ...stage, awaited: null };
+  }
+
+  // ---- Liveness -----------------------------------------------------------------------------------------------------
+
+  #schedulePing(): void {
+    const { clock } = this.#deps.env;
+    const nowMs = clock.monotonicMs();
+    const delayMs = Math.max(1, Math.min(PING_INTERVAL_MS, this.#heardAtMs + PING_TIMEOUT_MS - nowMs));
+    this.#later(delayMs, () => this.#onPingDue(clock.monotonicMs() - nowMs - delayMs));
+  }
+
+  #onPingDue(lateMs: number): void {
+    if (this.#stage.name !== "open") return;
+    const nowMs = this.#deps.env.clock.monotonicMs();
+    const bytesReceived = this.#rtc?.bytesReceived() ?? 0;
+    // We slept or were busy: what the peer sent meanwhile has not been handed to us yet.
+    const wasAway = lateMs > PING_INTERVAL_MS / 2;
+    if (wasAway || bytesReceived !== this.#bytesReceived) this.#heardAtMs = nowMs;
+    this.#bytesReceived = bytesReceived;
+    if (nowMs - this.#heardAtMs >= PING_TIMEOUT_MS) {
+      this.#lose("peer_silent");
+      return;
+    }
+    this.#sendPing();
+    this.#schedulePing();
+  }
+
+  #sendPing(): void {
+    this.#pingId = (this.#pingId + 1) >>> 0;
+    this.#ping = { id: this.#pingId, sentAtMs: this.#deps.env.clock.monotonicMs() };
+    this.#sendControl({ type: "ping", id: this.#pingId });
+  }
+
+  #onPong(id: number): void {
+    if (this.#ping?.id !== id) return;
+    this.#rttMs = this.#deps.env.clock.monotonicMs() - this.#ping.sentAtMs;
+    this.#ping = null;
+    this.#measurePath();
+    this.#report({ type: "measured" });
+  }
+
+  #measurePath(): void {
+    const pair = this.#rtc?.selectedPair() ?? null;
+    if (pair !== null) this.#path = pathOf(pair.local, pair.remote);
+  }
+
+  #queuedBytes(): number {
+    return this.#rtc?.bufferedAmount("bulk") ?? 0;
+  }
+
+  #sendControl(message: ControlMessage): boolean {
+    const bytes = encodeControl(message);
+    assert(bytes.length <= CONTROL_HEADER_BYTES + CONTROL_MESSAGE_BYTES_MAX, "a control message must fit its bound");
+    if (this.#rtc?.send("control", bytes).ok === true) return true;
+    this.#lose("send_failed");
+    return false;
+  }
+}

@@ -1,0 +1,300 @@
+import rtc from "node-datachannel";
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Env } from "#shared/base/env.ts";
+import { LINK_MESSAGE_BYTES_MAX, RTC_CLEANUP_TIMEOUT_MS, SCTP_BUFFER_BYTES } from "#shared/base/limits.ts";
+import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
+import type { CandidateEnd } from "./sdp.ts";
+
+/**
+ * The only importer of node-datachannel. What its callers need not know, because it stays in this file:
+ *
+ * - An exception inside a native callback aborts the process. Callbacks here do nothing but put an event into a queue;
+ *   the queue is emptied outside of them, each handler in a guard.
+ * - A handler that is attached late reorders messages, one that is replaced loses them: all are attached once, at
+ *   creation, and go through a variable that `close` turns off.
+ * - Objects that are not referenced are collected and close; a channel without `onClosed` crashes the shutdown. Both
+ *   kinds stay in `live` until the library itself reported them closed.
+ * - A channel that nobody reads blocks the library's worker threads: a channel we did not negotiate gets an empty
+ *   reader in the very callback that announces it, and is closed.
+ * - A remote candidate before the remote description throws: candidates wait for it.
+ * - The event loop never ends while the library is up: the last driver to go shuts it down, once everything is closed.
+ */
+export type RtcChannel = "control" | "bulk";
+
+export type RtcEvent =
+  | { readonly type: "localDescription"; readonly kind: "offer" | "answer"; readonly sdp: string }
+  | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
+  /** Connection for good at its end; "disconnected" of ICE can recover and is not reported. */
+  | { readonly type: "ended"; readonly reason: "failed" | "closed" }
+  | { readonly type: "channelOpen"; readonly channel: RtcChannel }
+  | { readonly type: "channelClosed"; readonly channel: RtcChannel }
+  | { readonly type: "channelError"; readonly channel: RtcChannel }
+  /** `bytes` owns its buffer from first to last byte, so it can be transferred to a worker. Null: the peer sent text. */
+  | { readonly type: "message"; readonly channel: RtcChannel; readonly bytes: Uint8Array<ArrayBuffer> | null }
+  /** The send queue of the channel fell to its low mark. It may have grown again: look at `bufferedAmount`. */
+  | { readonly type: "queueLow"; readonly channel: RtcChannel }
+  | { readonly type: "unexpectedChannel" };
+
+export type RtcError = { type: "rtc_failed"; message: string };
+
+export interface RtcConnection {
+  /** Makes the offer, which comes as `localDescription`. */
+  createOffer(): Result<void, RtcError>;
+  /** Sets the offer and makes the answer, which comes as `localDescription`. */
+  acceptOffer(sdp: string): Result<void, RtcError>;
+  acceptAnswer(sdp: string): Result<void, RtcError>;
+  addRemoteCandidate(candidate: string, mid: string): Result<void, RtcError>;
+  /** Copies `bytes`. Queues without limit: look at `bufferedAmount` before. */
+  send(channel: RtcChannel, bytes: Uint8Array): Result<void, RtcError>;
+  bufferedAmount(channel: RtcChannel): number;
+  /** SHA-256 of the certificate that the peer really used; null before DTLS is up. */
+  remoteFingerprint(): string | null;
+  selectedPair(): { local: CandidateEnd; remote: CandidateEnd } | null;
+  /** Grows also while a large message is only half here. */
+  bytesReceived(): number;
+  /** Idempotent. No event comes after it. What is still queued is lost: end the conversation first. */
+  close(): void;
+}
+
+export interface RtcOptions {
+  /** stun:host:port and turn:user:pass@host:port; none means direct and local paths only. */
+  readonly iceServers: readonly string[];
+  /**
+   * Bytes of one SCTP packet. Undefined leaves the library's 1280, which passes everywhere. A larger one (4000 doubles
+   * the speed over loopback) is lost silently on any path that does not carry it, because there is no path MTU discovery.
+   */
+  readonly mtu?: number | undefined;
+  readonly bindAddress?: string | undefined;
+  /** `queueLow` of the bulk channel comes when its queue falls to this. */
+  readonly bulkLowBytes: number;
+}
+
+export interface RtcDriver extends Disposable {
+  open(options: RtcOptions, onEvent: (event: RtcEvent) => void): Result<RtcConnection, RtcError>;
+}
+
+type PeerConnection = InstanceType<typeof rtc.PeerConnection>;
+type DataChannel = ReturnType<PeerConnection["createDataChannel"]>;
+
+/** Attempts a native call: the addon throws for every failure, and nothing of it may reach a callback. */
+const attempt = <T>(what: string, call: () => T): Result<T, RtcError> => {
+  try {
+    return ok(call());
+  } catch (error) {
+    return fail("rtc_failed", `The connection could not ${what}: ${messageOf(error)}`);
+  }
+};
+
+/** Everything the addon must not lose sight of; module-wide, because the library is process-wide. */
+const live = new Set<PeerConnection | DataChannel>();
+let openDrivers = 0;
+let settingsApplied = false;
+let onAllReleased: (() => void) | null = null;
+
+const released = (item: PeerConnection | DataChannel): void => {
+  live.delete(item);
+  if (live.size === 0) onAllReleased?.();
+};
+
+/** Native objects that are not yet released; zero again soon after everything was closed. */
+export const liveRtcObjects = (): number => live.size;
+
+/** Shuts the library down when no driver is left and every object has been reported closed (or does not get there). */
+const shutDownWhenIdle = (env: Env): void => {
+  let done = false;
+  const shutDown = (): void => {
+    if (done) return;
+    done = true;
+    timer.dispose();
+    onAllReleased = null;
+    if (openDrivers > 0) return;
+    const result = attempt("shut down", () => rtc.cleanup());
+    if (!result.ok) env.log.error("rtc shutdown failed", { reason: result.error.message });
+  };
+  const timer = env.clock.setTimer(RTC_CLEANUP_TIMEOUT_MS, shutDown);
+  // Outside the callback that released the last object: cleanup destroys that very callback.
+  onAllReleased = () => setImmediate(shutDown);
+  if (live.size === 0) onAllReleased();
+};
+
+export const createRtcDriver = (env: Env): RtcDriver => {
+  if (!settingsApplied) {
+    settingsApplied = true;
+    rtc.setSctpSettings({ recvBufferSize: SCTP_BUFFER_BYTES, sendBufferSize: SCTP_BUFFER_BYTES });
+  }
+  openDrivers += 1;
+  let disposed = false;
+  const connections = new Set<RtcConnection>();
+
+  // The hand-over: callbacks push, a microtask empties. One queue keeps the order in which callbacks came.
+  let queue: { event: RtcEvent; to: (event: RtcEvent) => void }[] = [];
+  const empty = (): void => {
+    const batch = queue;
+    queue = [];
+    for (const { event, to } of batch) {
+      try {
+        to(event);
+      } catch (error) {
+        env.log.error("rtc event handler failed", { event: event.type, reason: messageOf(error) });
+      }
+    }
+  };
+  const handOver = (event: RtcEvent, to: (event: RtcEvent) => void): void => {
+    queue.push({ event, to });
+    if (queue.length === 1) queueMicrotask(empty);
+  };
+
+  return {
+    open(options, onEvent) {
+      if (disposed) return fail("rtc_failed", "The connection could not open: Weir is shutting down.");
+      const opened = openConnection(options, onEvent, handOver);
+      if (!opened.ok) return opened;
+      const connection: RtcConnection = {
+        ...opened.value,
+        close() {
+          connections.delete(connection);
+          opened.value.close();
+        },
+      };
+      connections.add(connection);
+      return ok(connection);
+    },
+    dispose() {
+      if (disposed) return;
+      disposed = true;
+      for (const connection of [...connections]) connection.close();
+      openDrivers -= 1;
+      if (openDrivers === 0) shutDownWhenIdle(env);
+    },
+  };
+};
+
+const channelIds: Readonly<Record<RtcChannel, number>> = { control: 0, bulk: 1 };
+
+const openConnection = (
+  options: RtcOptions,
+  onEvent: (event: RtcEvent) => void,
+  handOver: (event: RtcEvent, to: (event: RtcEvent) => void) => void,
+): Result<RtcConnection, RtcError> => {
+  let closed = false;
+  const deliver = (event: RtcEvent): void => {
+    if (!closed) onEvent(event);
+  };
+  const tell = (event: RtcEvent): void => handOver(event, deliver);
+
+  const made = attempt(
+    "open",
+    () =>
+      new rtc.PeerConnection("weir", {
+        iceServers: [...options.iceServers],
+        maxMessageSize: LINK_MESSAGE_BYTES_MAX,
+        disableAutoNegotiation: true,
+        ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
+        ...(options.bindAddress === undefined ? {} : { bindAddress: options.bindAddress }),
+      }),
+  );
+  if (!made.ok) return made;
+  const pc = made.value;
+  live.add(pc);
+  pc.onStateChange((state) => {
+    if (state === "closed") released(pc);
+    if (state === "failed" || state === "closed") tell({ type: "ended", reason: state });
+  });
+  pc.onLocalDescription((sdp, kind) => {
+    if (kind === "offer" || kind === "answer") tell({ type: "localDescription", kind, sdp });
+  });
+  pc.onLocalCandidate((candidate, mid) => tell({ type: "localCandidate", candidate, mid }));
+  pc.onDataChannel((channel) => {
+    live.add(channel);
+    channel.onMessage(ignore);
+    channel.onClosed(() => released(channel));
+    queueMicrotask(() => attempt("close a channel", () => channel.close()));
+    tell({ type: "unexpectedChannel" });
+  });
+
+  const addChannel = (name: RtcChannel): DataChannel => {
+    const channel = pc.createDataChannel(name, { negotiated: true, id: channelIds[name], unordered: name === "bulk" });
+    live.add(channel);
+    channel.onClosed(() => {
+      released(channel);
+      tell({ type: "channelClosed", channel: name });
+    });
+    channel.onError(() => tell({ type: "channelError", channel: name }));
+    channel.onMessage((data) => tell({ type: "message", channel: name, bytes: ownBytes(data) }));
+    channel.onBufferedAmountLow(() => tell({ type: "queueLow", channel: name }));
+    channel.onOpen(() => tell({ type: "channelOpen", channel: name }));
+    channel.setBufferedAmountLowThreshold(options.bulkLowBytes);
+    return channel;
+  };
+  const added = attempt("add its channels", () => ({ control: addChannel("control"), bulk: addChannel("bulk") }));
+  if (!added.ok) {
+    attempt("close", () => pc.close());
+    return added;
+  }
+  const channels: Record<RtcChannel, DataChannel> = added.value;
+
+  let waiting: { candidate: string; mid: string }[] | null = [];
+  const describeRemote = (sdp: string, kind: "offer" | "answer"): Result<void, RtcError> => {
+    const set = attempt("take the peer's description", () => pc.setRemoteDescription(sdp, kind));
+    if (!set.ok) return set;
+    const early = waiting ?? [];
+    waiting = null;
+    // One unusable candidate (an address family that this machine lacks) must not cost the others.
+    for (const { candidate, mid } of early) attempt("add a candidate", () => pc.addRemoteCandidate(candidate, mid));
+    return ok(undefined);
+  };
+
+  return ok({
+    createOffer: () => attempt("make an offer", () => pc.setLocalDescription("offer")),
+    acceptOffer(sdp) {
+      const set = describeRemote(sdp, "offer");
+      return set.ok ? attempt("make an answer", () => pc.setLocalDescription("answer")) : set;
+    },
+    acceptAnswer: (sdp) => describeRemote(sdp, "answer"),
+    addRemoteCandidate(candidate, mid) {
+      if (waiting !== null) {
+        waiting.push({ candidate, mid });
+        return ok(undefined);
+      }
+      return attempt("add a candidate", () => pc.addRemoteCandidate(candidate, mid));
+    },
+    send(channel, bytes) {
+      // `false` from the addon means "queued", not "failed"; a channel that is gone throws.
+      const sent = attempt("send", () => channels[channel].sendMessageBinary(bytes));
+      return sent.ok ? ok(undefined) : sent;
+    },
+    bufferedAmount(channel) {
+      const amount = attempt("tell its queue", () => channels[channel].bufferedAmount());
+      return amount.ok ? amount.value : 0;
+    },
+    remoteFingerprint() {
+      const found = attempt("tell the fingerprint", () => pc.remoteFingerprint());
+      return found.ok && found.value?.algorithm === "sha-256" ? found.value.value.toUpperCase() : null;
+    },
+    selectedPair() {
+      const pair = attempt("tell its path", () => pc.getSelectedCandidatePair());
+      return pair.ok ? pair.value : null;
+    },
+    bytesReceived() {
+      const bytes = attempt("tell its bytes", () => pc.bytesReceived());
+      return bytes.ok ? bytes.value : 0;
+    },
+    close() {
+      if (closed) return;
+      closed = true;
+      attempt("close", () => channels.control.close());
+      attempt("close", () => channels.bulk.close());
+      attempt("close", () => pc.close());
+    },
+  });
+};
+
+const ignore = (): void => undefined;
+
+/** The addon copies every message into an ArrayBuffer of its own; the plain view saves callers from Buffer's extras. */
+const ownBytes = (data: string | Buffer | ArrayBuffer): Uint8Array<ArrayBuffer> | null => {
+  if (typeof data === "string") return null;
+  if (data instanceof ArrayBuffer) return new Uint8Array(data);
+  if (data.buffer instanceof ArrayBuffer) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  return new Uint8Array(data);
+};

@@ -1,0 +1,107 @@
+import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
+import type { Log } from "#shared/base/env.ts";
+import type { UserId } from "#shared/base/ids.ts";
+import { SIGNAL_QUEUE_MAX } from "#shared/base/limits.ts";
+import { messageOf } from "#shared/base/result.ts";
+import type { Sealed } from "#shared/rendezvous/protocol.ts";
+import { decodeContent, encodeContent, type LinkSignal } from "#shared/wire/content.ts";
+import type { Sessions } from "../crypto/sessions.ts";
+import type { Signaling } from "../signaling/signaling.ts";
+
+/**
+ * Link signals in and out, as Signal ciphertexts: the server sees neither SDP nor candidates. Only for peers that
+ * `mayLink` allows, asked again after every wait. Signals of one peer keep their order up to the server, and no more than
+ * SIGNAL_QUEUE_MAX of them wait in each direction.
+ */
+export interface SignalPortDeps {
+  readonly log: Log;
+  readonly signaling: Pick<Signaling, "request" | "onSignal">;
+  readonly sessions: Pick<Sessions, "seal" | "open">;
+  mayLink(peer: UserId): boolean;
+  onSignal(peer: UserId, signal: LinkSignal): void;
+}
+
+export type SignalOutcome = "delivered" | "offline" | "failed";
+
+export class SignalPort implements Disposable {
+  readonly #deps: SignalPortDeps;
+  readonly #owned = new DisposableStore();
+  readonly #lines = new Map<string, { tail: Promise<unknown>; waiting: number }>();
+  #dropped = 0;
+
+  constructor(deps: SignalPortDeps) {
+    this.#deps = deps;
+    this.#owned.add(deps.signaling.onSignal(({ from, sealed }) => this.#receive(from, sealed)));
+  }
+
+  /** Signals that were refused, unreadable or too many. */
+  get dropped(): number {
+    return this.#dropped;
+  }
+
+  /** `isCurrent` is asked when its turn has come: an old attempt's signals are not worth sealing. Never rejects. */
+  async send(peer: UserId, signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome> {
+    const { sessions, signaling, log } = this.#deps;
+    const content = encodeContent({ kind: "link", signal });
+    const sealed = await this.#inLine(`out ${peer}`, async () => {
+      if (this.#owned.disposed || !this.#deps.mayLink(peer) || !isCurrent()) return null;
+      const result = await sessions.seal(peer, content, (ciphertext) => ciphertext);
+      if (result.ok) return result.value;
+      log.warn("signal not sealed", { peer, type: signal.type, error: result.error.type });
+      return null;
+    });
+    if (sealed === null || this.#owned.disposed) return "failed";
+    try {
+      // Outside the line: the next signal need not wait for the server's answer to this one.
+      const sent = await signaling.request("signal.send", { to: peer, sealed });
+      if (sent.ok) return sent.value.delivered ? "delivered" : "offline";
+      log.debug("signal not sent", { peer, type: signal.type, error: sent.error.type });
+    } catch (error) {
+      log.error("signaling request threw", { reason: messageOf(error) });
+    }
+    return "failed";
+  }
+
+  #receive(from: UserId, sealed: Sealed): void {
+    if (!this.#deps.mayLink(from)) {
+      this.#dropped += 1;
+      return;
+    }
+    void this.#inLine(`in ${from}`, async () => {
+      const opened = await this.#deps.sessions.open(from, sealed, decodeContent);
+      if (this.#owned.disposed) return null;
+      const content = opened.ok && opened.value.ok ? opened.value.value : null;
+      if (content?.kind === "link" && this.#deps.mayLink(from)) this.#deps.onSignal(from, content.signal);
+      else {
+        this.#dropped += 1;
+        const error = !opened.ok ? opened.error.type : opened.value.ok ? "not_a_signal" : opened.value.error.type;
+        this.#deps.log.warn("signal dropped", { peer: from, error });
+      }
+      return null;
+    });
+  }
+
+  /** One at a time per line, in order; null when the line is full or the work threw. */
+  async #inLine<T>(key: string, work: () => Promise<T | null>): Promise<T | null> {
+    const line = this.#lines.get(key) ?? { tail: Promise.resolve(), waiting: 0 };
+    if (line.waiting >= SIGNAL_QUEUE_MAX) {
+      this.#dropped += 1;
+      return null;
+    }
+    this.#lines.set(key, line);
+    line.waiting += 1;
+    const result = line.tail.then(work).catch((error: unknown) => {
+      this.#deps.log.error("signal work failed", { reason: messageOf(error) });
+      return null;
+    });
+    line.tail = result;
+    const value = await result;
+    line.waiting -= 1;
+    if (line.waiting === 0) this.#lines.delete(key);
+    return value;
+  }
+
+  dispose(): void {
+    this.#owned.dispose();
+  }
+}

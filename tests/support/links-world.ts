@@ -1,0 +1,121 @@
+import { generateKeyPairSync, type KeyObject, sign, verify } from "node:crypto";
+import { Emitter } from "#shared/base/emitter.ts";
+import type { Clock, Env, Log } from "#shared/base/env.ts";
+import type { UserId } from "#shared/base/ids.ts";
+import { ok } from "#shared/base/result.ts";
+import type { LinkView } from "#shared/ipc/views.ts";
+import type { Sealed } from "#shared/rendezvous/protocol.ts";
+import { systemClock, systemRandom } from "../../src-main/env.ts";
+import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
+import type { Links } from "../../src-main/links/links.ts";
+import { userIdOf } from "./links-ids.ts";
+
+/** What the signal network does with one signal: how often it arrives, and after how long each time. */
+export type Fate = readonly number[];
+const onTime: Fate = [0];
+
+/** Keeps what was logged; links must stay silent about addresses and SDP. */
+export const recordingLog = (): Log & { readonly lines: string[] } => {
+  const lines: string[] = [];
+  const add = (message: string, fields?: Record<string, unknown>): void => {
+    lines.push(`${message} ${JSON.stringify(fields ?? {})}`);
+  };
+  const log = { lines, debug: add, info: add, warn: add, error: add, child: () => log };
+  return log;
+};
+
+interface Member {
+  readonly userId: UserId;
+  readonly key: { readonly publicKey: KeyObject; readonly privateKey: KeyObject };
+  readonly signals: Emitter<{ from: UserId; sealed: Sealed; generation: number }>;
+  readonly connected: Emitter<{ generation: number }>;
+  online: boolean;
+}
+
+/**
+ * People around a signal relay in memory: it does not encrypt, and `fate` lets a test lose, repeat, delay and reorder.
+ * Accounts and proofs are real.
+ */
+export class LinksWorld {
+  readonly #members = new Map<UserId, Member>();
+  readonly clock: Clock;
+  readonly log = recordingLog();
+  fate: (from: UserId, to: UserId) => Fate = () => onTime;
+  signals = 0;
+
+  constructor(clock: Clock = systemClock) {
+    this.clock = clock;
+  }
+
+  /** Lower `order`, lower user id: the lowest of a pair is its dialer. */
+  add(order: number): Member {
+    const member: Member = {
+      userId: userIdOf(order),
+      key: generateKeyPairSync("ed25519"),
+      signals: new Emitter((error) => this.log.error(String(error))),
+      connected: new Emitter((error) => this.log.error(String(error))),
+      online: true,
+    };
+    this.#members.set(member.userId, member);
+    return member;
+  }
+
+  deps(member: Member, overrides: Partial<LinksDeps> = {}): LinksDeps {
+    const env: Env = { clock: this.clock, random: systemRandom, log: this.log };
+    return {
+      env,
+      localUserId: member.userId,
+      signaling: {
+        onSignal: member.signals.event,
+        onConnected: member.connected.event,
+        request: (async (_name: string, input: { to: UserId; sealed: Sealed }) =>
+          ok({ delivered: this.#relay(member, input.to, input.sealed) })) as LinksDeps["signaling"]["request"],
+      },
+      sessions: {
+        seal: async (_peer, plaintext, commit) => ok(commit({ kind: "message", body: new Uint8Array(plaintext) })),
+        open: async (_peer, sealed, commit) => ok(commit(sealed.body)),
+      },
+      account: { sign: (bytes) => new Uint8Array(sign(null, bytes, member.key.privateKey)) },
+      accountKeyOf: (peer) => {
+        const found = this.#members.get(peer);
+        return found === undefined ? null : new Uint8Array(found.key.publicKey.export({ format: "der", type: "spki" }));
+      },
+      verifyAccountSignature: (key, bytes, signature) =>
+        verify(null, bytes, { key: Buffer.from(key), format: "der", type: "spki" }, signature),
+      mayLink: (peer) => this.#members.has(peer),
+      ...overrides,
+    };
+  }
+
+  links(member: Member, overrides: Partial<LinksDeps> = {}): Links {
+    return createLinks(this.deps(member, overrides));
+  }
+
+  #relay(from: Member, to: UserId, sealed: Sealed): boolean {
+    this.signals += 1;
+    const target = this.#members.get(to);
+    if (target === undefined || !target.online || !from.online) return false;
+    for (const delayMs of this.fate(from.userId, to)) {
+      const arrive = (): void => {
+        if (target.online) target.signals.emit({ from: from.userId, sealed, generation: 1 });
+      };
+      this.clock.setTimer(delayMs, arrive);
+    }
+    return true;
+  }
+}
+
+/** Resolves with the first view of this peer that fits, now or later. */
+export const untilView = (links: Links, peer: UserId, fits: (view: LinkView) => boolean): Promise<LinkView> => {
+  const now = links.view(peer);
+  if (fits(now)) return Promise.resolve(now);
+  return new Promise((resolve) => {
+    const subscription = links.onChanged((view) => {
+      if (view.peerId !== peer || !fits(view)) return;
+      subscription.dispose();
+      resolve(view);
+    });
+  });
+};
+export const untilConnected = (links: Links, peer: UserId): Promise<LinkView> =>
+  untilView(links, peer, (view) => view.state === "connected");
