@@ -4,14 +4,13 @@ import { mkdir } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
 import { ensureAppBuilt } from "./app-build.ts";
 import { openBrowser } from "./open-browser.ts";
 import { note, root, run, seconds } from "./run.ts";
 
 /**
  * `npm start`: Weir in its window. Where Electron cannot run, one line says why and the same program opens in the browser.
- *
- *   npm start -- [--headless] [--data DIR] [--server URL] [--name NAME] [--port PORT] [--downloads DIR]
  */
 const PROBE_TIMEOUT_MS = 5_000;
 /** About 120 MB over a slow line. */
@@ -25,31 +24,59 @@ const electronPackage = join(root, "node_modules", "electron");
 
 type Electron = { type: "ready"; executable: string } | { type: "unavailable"; reason: string };
 
+const USAGE = "npm start -- [--headless] [--data DIR] [--server URL] [--name NAME] [--downloads DIR] [--port PORT]";
+
+/** The options as both hosts take them: `--name=value`. `--port` is of use without a window only. */
+type Options = readonly string[];
+
+const parseOptions = (args: string[]): { headless: boolean; options: Options } => {
+  const text = { type: "string" } as const;
+  const options = {
+    headless: { type: "boolean" },
+    data: text,
+    server: text,
+    name: text,
+    downloads: text,
+    port: text,
+  } as const;
+  const { headless = false, ...values } = parseArgs({ args, options }).values;
+  const data = values.data ?? process.env["WEIR_DATA"];
+  return {
+    headless,
+    options: Object.entries({ ...values, data }).flatMap(([name, value]) => (value ? [`--${name}=${value}`] : [])),
+  };
+};
+
 const main = async (args: string[]): Promise<number> => {
+  let parsed: ReturnType<typeof parseOptions>;
+  try {
+    parsed = parseOptions(args);
+  } catch (error) {
+    note(`${error instanceof Error ? error.message : String(error)}\n${USAGE}`);
+    return 2;
+  }
   const build = await ensureAppBuilt();
   if (build.type === "failed" || build.type === "impossible") {
     note(build.message);
     return 1;
   }
   if (build.type === "built") note(`built the app (${seconds(build.ms)})`);
-
-  const forced = args.includes("--headless");
-  const rest = args.filter((argument) => argument !== "--headless");
-  if (forced) return startHeadless(rest);
+  if (parsed.headless) return startHeadless(parsed.options);
 
   const electron = await findElectron();
   if (electron.type === "unavailable") {
     note(`${electron.reason}, so Weir opens in the browser.`);
-    return startHeadless(rest);
+    return startHeadless(parsed.options);
   }
-  const ended = await startElectron(electron.executable, rest);
-  if (ended !== "crashed at start") return ended;
+  const code = await startElectron(electron.executable, parsed.options);
+  if (code !== "crashed at start") return code;
   note("Electron cannot start on this system (its own message is above), so Weir opens in the browser.");
-  return startHeadless(rest);
+  return startHeadless(parsed.options);
 };
 
 const findElectron = async (): Promise<Electron> => {
-  const hindrance = electronHindrance();
+  // Whoever names an Electron of their own knows where it runs.
+  const hindrance = process.env["ELECTRON_OVERRIDE_DIST_PATH"] === undefined ? electronHindrance() : null;
   if (hindrance !== null) return { type: "unavailable", reason: hindrance };
   const present = electronExecutable();
   if (present !== null) return { type: "ready", executable: present };
@@ -109,9 +136,9 @@ const probe = async (url: string): Promise<string | null> => {
   }
 };
 
-const startElectron = async (executable: string, args: readonly string[]): Promise<number | "crashed at start"> => {
+const startElectron = async (executable: string, options: Options): Promise<number | "crashed at start"> => {
   const begun = performance.now();
-  const child = spawn(executable, [root, ...args], { stdio: "inherit" });
+  const child = spawn(executable, [root, ...options], { stdio: "inherit" });
   const { code, signal } = await ended(child);
   if (code !== null) return code;
   if (stopping) return 0;
@@ -132,25 +159,24 @@ const defaultDataDir = (): string => {
   }
 };
 
-const startHeadless = async (args: readonly string[]): Promise<number> => {
-  const data = process.env["WEIR_DATA"] ?? defaultDataDir();
-  const named = args.some((argument) => argument === "--data" || argument.startsWith("--data="));
+const startHeadless = async (options: Options): Promise<number> => {
+  const data = defaultDataDir();
+  const named = options.some((option) => option.startsWith("--data="));
   if (!named) await mkdir(data, { recursive: true, mode: 0o700 });
-  const child = spawn(
-    process.execPath,
-    [join(root, "src-main", "headless.ts"), ...(named ? [] : ["--data", data]), ...args],
+  const args = named ? options : [`--data=${data}`, ...options];
+  const child = spawn(process.execPath, [join(root, "src-main", "headless.ts"), ...args], {
+    stdio: ["ignore", "pipe", "inherit"],
     // A person reads this terminal; whoever wants the log sets WEIR_LOG.
-    { stdio: ["ignore", "pipe", "inherit"], env: { WEIR_LOG: "warn", ...process.env } },
-  );
-  const lines = createInterface({ input: child.stdout });
-  lines.once("line", (line) => {
+    env: { WEIR_LOG: "warn", ...process.env },
+  });
+  createInterface({ input: child.stdout }).once("line", (line) => {
     const { url, token }: { url: string; token: string } = JSON.parse(line);
     const page = `${url}#${token}`;
     note(`Weir is running at ${page}`);
     note(
       openBrowser(page)
-        ? "It opens in your browser. Ctrl+C ends it."
-        : "Open that address in a browser. Ctrl+C ends it.",
+        ? "It opens in your browser; Ctrl+C ends it."
+        : "Open that address in a browser; Ctrl+C ends it.",
     );
   });
   const { code } = await ended(child);
