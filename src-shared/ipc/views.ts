@@ -146,6 +146,8 @@ export interface HostView {
   /** Whether files can be chosen by the system's own dialog, opened, and shown in their folder. */
   canPick: boolean;
   canOpen: boolean;
+  /** Where messages and keys are kept, to show it to the person; left out where the host does not say. */
+  dataDirectory?: string;
 }
 
 export interface PickedFileView {

@@ -1,0 +1,89 @@
+import { assertNever } from "#shared/base/assert.ts";
+import type { PathKind } from "#shared/ipc/views.ts";
+import { folderNameOf, formatBytesOf, formatCount, formatDuration, formatRate, plural } from "../format.ts";
+import type { TransferStatus } from "./transfer-status.ts";
+
+/** The two lines of a transfer card: what is happening, and the figures. Both have their place in every state. */
+export interface TransferWords {
+  headline: string;
+  detail: string;
+}
+
+const PATH_WORDS: Record<PathKind, string> = {
+  lan: "local network",
+  direct: "direct",
+  relay: "relayed",
+  server: "through the server",
+};
+
+export const pathWord = (path: PathKind): string => PATH_WORDS[path];
+
+const sourcesWords = (seeders: readonly { path: PathKind }[]): string => {
+  const [first] = seeders;
+  if (first === undefined) return "looking for a source";
+  const paths = [...new Set(seeders.map((seeder) => pathWord(seeder.path)))].join(", ");
+  return seeders.length === 1 ? paths : `${seeders.length} sources, ${paths}`;
+};
+
+/** `ownerName` is who shared the file; `ownerOnline` whether that person is here now. */
+export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: boolean): TransferWords => {
+  switch (status.kind) {
+    case "shared":
+      return {
+        headline: "Shared from this device",
+        detail: status.copies === 0 ? "Not downloaded yet" : plural(status.copies, "person has it", "people have it"),
+      };
+    case "revoked":
+      return { headline: "No longer available", detail: `${ownerName} ended the access` };
+    case "available":
+      return {
+        headline: "Ready to download",
+        detail: ownerOnline ? `${ownerName} is online` : `${ownerName} is offline`,
+      };
+    case "downloading": {
+      const { bytesStored, sizeBytes, bytesPerSecond, etaMs, seeders } = status.transfer;
+      const left = etaMs === null ? "" : ` · ${formatDuration(etaMs)} left`;
+      return {
+        headline: `${formatBytesOf(bytesStored, sizeBytes)}${left}`,
+        detail: `${formatRate(bytesPerSecond)} · ${sourcesWords(seeders)}`,
+      };
+    }
+    case "waiting":
+      return {
+        headline: ownerOnline ? `Waiting for ${ownerName} to answer` : `Waiting for ${ownerName} to come online`,
+        detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} · goes on by itself`,
+      };
+    case "paused":
+      return {
+        headline: "Paused",
+        detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} received`,
+      };
+    case "draining":
+      return {
+        headline: "Waiting for parts in flight",
+        detail: `All parts received · ${formatCount(status.remaining)} still on the way`,
+      };
+    case "assembling": {
+      const { assembledChunks, chunkCount } = status.transfer;
+      return {
+        headline: "Assembling",
+        detail: `Part ${formatCount(assembledChunks)} of ${formatCount(chunkCount)} written`,
+      };
+    }
+    case "verifying":
+      return { headline: "Verifying", detail: "Comparing the checksum with the sender's" };
+    case "complete": {
+      const { savedPath } = status.transfer;
+      return {
+        headline: "Done, verified",
+        detail: savedPath === null ? "Saved" : `Saved in ${folderNameOf(savedPath)}`,
+      };
+    }
+    case "cancelled":
+      return { headline: "Cancelled", detail: "What had arrived was removed" };
+    case "failed":
+      return { headline: "Failed", detail: status.error.message };
+    default:
+      return assertNever(status, "transfer status");
+  }
+};
