@@ -1,0 +1,111 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { Sealed } from "#shared/rendezvous/protocol.ts";
+import {
+  connect,
+  createSessionPeer,
+  openText,
+  type SessionPeer,
+  sealText,
+  text,
+  typeOf,
+  unwrap,
+} from "../support/session-peer.ts";
+
+let alice: SessionPeer;
+let bob: SessionPeer;
+beforeEach(async () => {
+  alice = await createSessionPeer({ fast: true });
+  bob = await createSessionPeer({ fast: true });
+});
+afterEach(() => {
+  alice.dispose();
+  bob.dispose();
+});
+
+const acceptedOf = async (messages: readonly Sealed[]): Promise<number> => {
+  let accepted = 0;
+  for (const sealed of messages) if ((await openText(bob, alice, sealed)).ok) accepted++;
+  return accepted;
+};
+
+test("no message is accepted twice: at once, 1,000 messages later, or after a restart", async () => {
+  unwrap(await alice.sessions.start(bob.userId, await bob.bundle()));
+  const recorded: Sealed[] = [];
+  const exchange = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i++) {
+      const sealed = await sealText(alice, bob, `message ${recorded.length}`);
+      expect(unwrap(await openText(bob, alice, sealed))).toBe(`message ${recorded.length}`);
+      recorded.push(sealed);
+      expect(typeOf(await openText(bob, alice, sealed))).toBe("duplicate_message");
+    }
+  };
+  // Prekey messages first: Bob has not answered yet. Then whisper messages, with the ratchet turning now and then.
+  await exchange(20);
+  expect(recorded.every((sealed) => sealed.kind === "prekey")).toBe(true);
+  unwrap(await openText(alice, bob, await sealText(bob, alice, "answer")));
+  for (let turn = 0; turn < 8; turn++) {
+    await exchange(10);
+    unwrap(await openText(alice, bob, await sealText(bob, alice, "turn")));
+  }
+  const early = [...recorded];
+  await exchange(1000);
+  expect(await acceptedOf(early)).toBe(0);
+  await bob.reopen();
+  expect(await acceptedOf(recorded)).toBe(0);
+  expect(unwrap(await openText(bob, alice, await sealText(alice, bob, "goes on")))).toBe("goes on");
+});
+
+test("a first message is not accepted again after session and identity were forgotten", async () => {
+  for (const bundle of [await bob.bundle(), await bob.bundleWithoutOneTimeKeys()]) {
+    unwrap(await alice.sessions.start(bob.userId, bundle));
+    const first = await sealText(alice, bob, "hello");
+    expect(unwrap(await openText(bob, alice, first))).toBe("hello");
+    await bob.sessions.forget(alice.userId);
+    expect(typeOf(await openText(bob, alice, first))).toBe("undecryptable");
+    await bob.reopen();
+    expect(typeOf(await openText(bob, alice, first))).toBe("undecryptable");
+    await alice.sessions.forget(bob.userId);
+  }
+});
+
+test("500 messages in reverse order all open", async () => {
+  await connect(alice, bob);
+  const sealed: Sealed[] = [];
+  for (let i = 0; i < 500; i++) sealed.push(await sealText(alice, bob, `message ${i}`));
+  for (let i = 499; i >= 0; i--)
+    expect(await openText(bob, alice, at(sealed, i))).toEqual({ ok: true, value: `message ${i}` });
+});
+
+test("2,000 skipped messages all open, after a restart too", async () => {
+  await connect(alice, bob);
+  const sealed: Sealed[] = [];
+  for (let i = 0; i <= 2000; i++) sealed.push(await sealText(alice, bob, `message ${i}`));
+  expect(unwrap(await openText(bob, alice, at(sealed, 2000)))).toBe("message 2000");
+  await bob.reopen();
+  for (let i = 0; i < 2000; i++)
+    expect(await openText(bob, alice, at(sealed, i))).toEqual({ ok: true, value: `message ${i}` });
+});
+
+test("a jump of more than 25,000 messages is refused and harms nothing", async () => {
+  await connect(alice, bob);
+  const near = await sealText(alice, bob, "near");
+  let far = near;
+  for (let i = 0; i < 25_010; i++) far = unwrap(await alice.sessions.seal(bob.userId, text("far"), (sealed) => sealed));
+  expect(typeOf(await openText(bob, alice, far))).toBe("undecryptable");
+  expect(unwrap(await openText(bob, alice, near))).toBe("near");
+  expect(unwrap(await openText(alice, bob, await sealText(bob, alice, "answer")))).toBe("answer");
+
+  // The post-quantum ratchet counts on over the answer, so this direction stays refused until one side begins anew.
+  const identityKey = bob.sessions.identity(alice.userId).trusted;
+  expect(typeOf(await openText(bob, alice, await sealText(alice, bob, "lost")))).toBe("undecryptable");
+  await bob.sessions.forget(alice.userId);
+  unwrap(await bob.sessions.start(alice.userId, await alice.bundle(), identityKey ?? undefined));
+  expect(unwrap(await openText(alice, bob, await sealText(bob, alice, "anew")))).toBe("anew");
+  expect(unwrap(await openText(bob, alice, await sealText(alice, bob, "both ways")))).toBe("both ways");
+});
+
+const at = (messages: readonly Sealed[], index: number): Sealed => {
+  const sealed = messages[index];
+  if (sealed === undefined) throw new Error(`no message ${index}`);
+  return sealed;
+};
