@@ -2,8 +2,8 @@ import type { Socket } from "socket.io";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import type { EnvelopeId } from "#shared/base/ids.ts";
 import { LOGIN_TIMEOUT_MS, SERVER_REQUESTS_IN_PROGRESS_MAX } from "#shared/base/limits.ts";
-import { messageOf, ok } from "#shared/base/result.ts";
-import { RequestEnvelopeSchema, requests } from "#shared/rendezvous/protocol.ts";
+import { messageOf } from "#shared/base/result.ts";
+import { RequestEnvelopeSchema, type RequestOutput, type RequestValue, requests } from "#shared/rendezvous/protocol.ts";
 import { answerWrite, type RecentAnswers } from "./answers.ts";
 import { type Answer, parseInput, refuse, type ServerError, type Services } from "./handler.ts";
 import { type Challenge, checkLogin, enterAccount } from "./login.ts";
@@ -143,10 +143,7 @@ export class Connection implements Disposable {
     const envelope = parseInput(RequestEnvelopeSchema, raw);
     if (!envelope.ok) return { answer: envelope };
     const { key, name, input } = envelope.value;
-    if (name === "login") {
-      const answer = await this.#logIn(input);
-      return { answer, afterwards: () => (answer.ok ? this.#openMailbox() : this.#loginEnded()) };
-    }
+    if (name === "login") return this.#logIn(input);
     return { answer: await this.#answer(key, name, input) };
   }
 
@@ -174,25 +171,33 @@ export class Connection implements Disposable {
     return prepared.value.run(context);
   }
 
-  async #logIn(raw: unknown): Promise<Answer<unknown>> {
+  async #logIn(raw: unknown): Promise<Reply> {
     const state = this.#state;
     if (state.kind !== "challenged") {
-      return refuse("login_refused", "This connection has had its login. Connect again to log in anew.");
+      // Another login than this one may be under way; it goes on.
+      return {
+        answer: refuse("login_refused", "This connection has had its login. Connect again to log in anew."),
+      };
     }
     const login = parseInput(requests.login.input, raw);
-    if (!login.ok) return login;
+    if (!login.ok) return { answer: login };
     this.#state = { kind: "loggingIn" };
+    const answer = await this.#checkAndEnter(login.value, state.challenge);
+    return { answer, afterwards: () => (answer.ok ? this.#openMailbox() : this.#loginEnded()) };
+  }
+
+  async #checkAndEnter(login: RequestValue<"login">, challenge: Challenge): Promise<Answer<RequestOutput<"login">>> {
     const { rates, db, env } = this.#host;
     const waitMs = await rates.login(this.#address);
     if (waitMs !== null) return tooFast(waitMs);
-    const checked = checkLogin(login.value, state.challenge);
+    const checked = checkLogin(login, challenge);
     if (!checked.ok) return checked;
-    const entered = await enterAccount(db, login.value, env.clock.now());
+    const entered = await enterAccount(db, login, env.clock.now());
     if (!entered.ok) return entered;
     // The socket may have gone during the awaits; then there is nobody to log in.
     if (!this.#stillLoggingIn()) return refuse("login_refused", "The connection ended. Connect again.");
-    this.#enter(new Session(this.#socket, this.#queue, login.value, this.#address));
-    return ok(entered.value);
+    this.#enter(new Session(this.#socket, this.#queue, login, this.#address));
+    return entered;
   }
 
   #stillLoggingIn(): boolean {

@@ -1,0 +1,318 @@
+import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+import { io, type Socket } from "socket.io-client";
+import * as v from "valibot";
+import { type Bytes, toBase64Url } from "#shared/base/bytes.ts";
+import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
+import type { Clock, Env, Log } from "#shared/base/env.ts";
+import { type EnvelopeId, EnvelopeIdSchema, FileIdSchema, UserIdSchema } from "#shared/base/ids.ts";
+import {
+  type DeviceKeys,
+  deviceKeysSigningBytes,
+  loginSigningBytes,
+  PROTOCOL,
+  type RequestInput,
+  type RequestName,
+  type RequestOutput,
+} from "#shared/rendezvous/protocol.ts";
+import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
+import { systemRandom } from "../../src-main/env.ts";
+import type { SignalingIdentity } from "../../src-main/signaling/signaling.ts";
+import { userIdOf } from "../../src-server/account-key.ts";
+import type { RateOptions } from "../../src-server/rates.ts";
+import { createServer, type RendezvousServer } from "../../src-server/server.ts";
+import { temporaryFolder } from "./files.ts";
+
+export const bytes = (length: number): Bytes => new Uint8Array(randomBytes(length));
+export const freshEnvelopeId = (): EnvelopeId => v.parse(EnvelopeIdSchema, toBase64Url(bytes(16)));
+const freshFileId = () => v.parse(FileIdSchema, toBase64Url(bytes(16)));
+
+/** Buffers, as a Node client gets them, as plain byte arrays, to compare whole answers. */
+export const plain = (value: unknown): unknown => {
+  if (value instanceof Uint8Array) return new Uint8Array(value);
+  if (Array.isArray(value)) return value.map(plain);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, plain(item)]));
+};
+
+// ---- Environment --------------------------------------------------------------------------------------------------
+
+/** Everything that was logged, as one text, to look for what must not be in it. */
+export const recordingLog = (): Log & { lines: string[] } => {
+  const lines: string[] = [];
+  const write =
+    (level: string) =>
+    (message: string, fields?: Record<string, unknown>): void =>
+      void lines.push(JSON.stringify({ level, message, ...fields }));
+  const log = { lines, debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
+  const whole: Log & { lines: string[] } = { ...log, child: () => whole };
+  return whole;
+};
+
+/** The real clock, which the test can move forward; timers that become due by that fire at once. */
+export class MovableClock implements Clock {
+  #offsetMs = 0;
+  readonly #timers = new Set<{ dueMs: number; fire(): void }>();
+
+  now(): number {
+    return Date.now() + this.#offsetMs;
+  }
+
+  monotonicMs(): number {
+    return performance.now() + this.#offsetMs;
+  }
+
+  setTimer(delayMs: number, fn: () => void): Disposable {
+    const end = (): void => {
+      clearTimeout(timer);
+      this.#timers.delete(entry);
+    };
+    const entry = {
+      dueMs: this.now() + delayMs,
+      fire: () => {
+        end();
+        fn();
+      },
+    };
+    const timer = setTimeout(entry.fire, delayMs);
+    this.#timers.add(entry);
+    return toDisposable(end);
+  }
+
+  advance(ms: number): void {
+    this.#offsetMs += ms;
+    for (const timer of [...this.#timers]) if (timer.dueMs <= this.now()) timer.fire();
+  }
+}
+
+export interface TestEnv extends Env {
+  readonly clock: MovableClock;
+  readonly log: Log & { lines: string[] };
+}
+export const testEnv = (): TestEnv => ({ clock: new MovableClock(), random: systemRandom, log: recordingLog() });
+
+// ---- Server ---------------------------------------------------------------------------------------------------------
+
+export interface TestServer {
+  readonly url: string;
+  readonly host: string;
+  readonly env: TestEnv;
+  readonly dataDir: string;
+  readonly server: RendezvousServer;
+  /** Stops it and starts it again on the same data and the same port. */
+  restart(): Promise<void>;
+  /** Stops it and keeps the data. */
+  stop(): Promise<void>;
+  dispose(): Promise<void>;
+}
+
+export const startServer = async (rates: Partial<RateOptions> = {}): Promise<TestServer> => {
+  const folder = await temporaryFolder();
+  const env = testEnv();
+  const start = (port: number) => createServer({ dataDir: folder.path, host: "127.0.0.1", port, env, rates });
+  let server = await start(0);
+  const { url } = server;
+  const { host, port } = new URL(url);
+  return {
+    url,
+    host,
+    env,
+    dataDir: folder.path,
+    get server() {
+      return server;
+    },
+    async restart() {
+      await server.close();
+      server = await start(Number(port));
+    },
+    stop: () => server.close(),
+    async dispose() {
+      await server.close();
+      await folder.dispose();
+    },
+  };
+};
+
+/** No limit that a fast test on one machine would hit. */
+export const generous: Partial<RateOptions> = {
+  requestsBurst: 1_000_000,
+  requestsPerSecond: 1_000_000,
+  loginsPerAddress: 1_000_000,
+};
+
+// ---- Identities ------------------------------------------------------------------------------------------------------
+
+export interface TestIdentity extends SignalingIdentity {
+  readonly privateKey: KeyObject;
+}
+
+export const createIdentity = (deviceId = 1): TestIdentity => {
+  const { privateKey, publicKey } = generateKeyPairSync("ed25519");
+  const accountKey = new Uint8Array(publicKey.export({ format: "der", type: "spki" }).subarray(-32));
+  return {
+    privateKey,
+    userId: v.parse(UserIdSchema, userIdOf(accountKey)),
+    deviceId,
+    accountKey,
+    sign: (data) => new Uint8Array(sign(null, data, privateKey)),
+    newRequestKey: freshEnvelopeId,
+  };
+};
+
+/** Keys that look right to the server, which cannot check what only libsignal can. */
+export const deviceKeys = (identity: TestIdentity, identityKey: Bytes = bytes(33)): DeviceKeys => {
+  const keys = {
+    registrationId: 7,
+    identityKey,
+    signedPreKey: { id: 1, key: bytes(33), signature: bytes(64) },
+    lastResortKyber: { id: 1, key: bytes(1569), signature: bytes(64) },
+  };
+  return { ...keys, signature: identity.sign(deviceKeysSigningBytes(keys, identity.userId, identity.deviceId)) };
+};
+
+export const oneTimeKeys = (
+  count: number,
+  firstId = 1,
+): Pick<RequestInput<"keys.publish">, "oneTimeEc" | "oneTimeKyber"> => ({
+  oneTimeEc: Array.from({ length: count }, (_, i) => ({ id: firstId + i, key: bytes(33) })),
+  oneTimeKyber: Array.from({ length: count }, (_, i) => ({ id: firstId + i, key: bytes(1569), signature: bytes(64) })),
+});
+
+export const sealed = (size = 40): RequestInput<"mailbox.put">["sealed"] => ({ kind: "message", body: bytes(size) });
+
+export const fileRecord = (owner: TestIdentity, sizeBytes = 200_000): RequestInput<"files.register">["record"] => {
+  const chunkBytes = chunkBytesFor(sizeBytes);
+  const manifest = {
+    fileId: freshFileId(),
+    ownerId: owner.userId,
+    sizeBytes,
+    chunkBytes,
+    chunkCount: Math.ceil(sizeBytes / chunkBytes),
+    root: bytes(32),
+    createdAtMs: 1_700_000_000_000,
+  };
+  return { ...manifest, signature: owner.sign(manifestSigningBytes(manifest)) };
+};
+
+// ---- Clients ---------------------------------------------------------------------------------------------------------
+
+type Answer<Name extends RequestName> =
+  | { ok: true; value: RequestOutput<Name> }
+  | { ok: false; error: { type: string; message: string; retryAfterMs?: number } };
+
+export interface SeenPush {
+  name: string;
+  value: Record<string, unknown> & { id?: string; from?: string; userId?: string; online?: boolean };
+}
+
+/**
+ * A client of another make: plain socket.io-client with its default settings, which can also misbehave.
+ */
+export class RawClient {
+  readonly identity: TestIdentity;
+  readonly socket: Socket;
+  readonly pushes: SeenPush[] = [];
+  readonly #host: string;
+  readonly #waiters = new Set<() => void>();
+  /** False: signals are not acknowledged. */
+  acknowledgesSignals = true;
+
+  private constructor(url: string, identity: TestIdentity) {
+    this.identity = identity;
+    this.#host = new URL(url).host;
+    this.socket = io(url, { transports: ["websocket"], reconnection: false, forceNew: true, autoConnect: false });
+    this.socket.on("push", (push: SeenPush, acknowledge?: () => void) => {
+      this.pushes.push(push);
+      if (this.acknowledgesSignals) acknowledge?.();
+      for (const wake of [...this.#waiters]) wake();
+    });
+  }
+
+  /** Connected and challenged, not logged in. */
+  static async challenged(
+    url: string,
+    identity = createIdentity(),
+  ): Promise<{ client: RawClient; nonce: Uint8Array; serverId: string }> {
+    const client = new RawClient(url, identity);
+    const challenge = new Promise<{ nonce: Uint8Array; serverId: string }>((resolve, reject) => {
+      client.socket.once("challenge", resolve);
+      client.socket.once("connect_error", reject);
+    });
+    client.socket.connect();
+    return { client, ...(await challenge) };
+  }
+
+  static async loggedIn(url: string, identity = createIdentity()): Promise<RawClient> {
+    const { client, nonce, serverId } = await RawClient.challenged(url, identity);
+    const answer = await client.request("login", client.loginInput(nonce, serverId));
+    if (!answer.ok) throw new Error(`${answer.error.type}: ${answer.error.message}`);
+    return client;
+  }
+
+  loginInput(nonce: Uint8Array, serverId: string, host = this.#host): RequestInput<"login"> {
+    const { userId, deviceId, accountKey } = this.identity;
+    const signature = this.identity.sign(loginSigningBytes(nonce, serverId, host, userId));
+    return { protocol: PROTOCOL, userId, deviceId, accountKey, host, signature };
+  }
+
+  request<Name extends RequestName>(
+    name: Name,
+    input: RequestInput<Name>,
+    key: string = freshEnvelopeId(),
+  ): Promise<Answer<Name>> {
+    return this.send({ key, name, input });
+  }
+
+  /** Anything at all; rejects when the connection ends before an answer. */
+  send(body: unknown): Promise<Answer<never>> {
+    return new Promise((resolve, reject) => {
+      const gone = (): void => reject(new Error("the connection ended"));
+      this.socket.once("disconnect", gone);
+      this.socket.emit("request", body, (answer: Answer<never>) => {
+        this.socket.off("disconnect", gone);
+        resolve(answer);
+      });
+    });
+  }
+
+  /** The value of an answer that must be a success. */
+  async must<Name extends RequestName>(
+    name: Name,
+    input: RequestInput<Name>,
+    key?: string,
+  ): Promise<RequestOutput<Name>> {
+    const answer = await this.request(name, input, key);
+    if (!answer.ok) throw new Error(`${name}: ${answer.error.type}: ${answer.error.message}`);
+    return answer.value;
+  }
+
+  /** The type of the refusal, or "ok". */
+  async outcome<Name extends RequestName>(name: Name, input: RequestInput<Name>, key?: string): Promise<string> {
+    const answer = await this.request(name, input, key);
+    return answer.ok ? "ok" : answer.error.type;
+  }
+
+  named(name: string): SeenPush["value"][] {
+    return this.pushes.filter((push) => push.name === name).map((push) => push.value);
+  }
+
+  /** Resolves as soon as `done` holds for what was pushed so far. */
+  async until(done: () => boolean): Promise<void> {
+    while (!done()) {
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          this.#waiters.delete(wake);
+          resolve();
+        };
+        this.#waiters.add(wake);
+      });
+    }
+  }
+
+  async closed(): Promise<void> {
+    if (this.socket.connected) await new Promise((resolve) => this.socket.once("disconnect", resolve));
+  }
+
+  close(): void {
+    this.socket.disconnect();
+  }
+}
