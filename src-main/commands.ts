@@ -1,0 +1,130 @@
+import { access, constants, stat } from "node:fs/promises";
+import { fail, ok, type Result } from "#shared/base/result.ts";
+import type { ProfileView } from "#shared/ipc/views.ts";
+import type { AppHandlers } from "./ipc/handlers.ts";
+import type { Parts } from "./start-app.ts";
+
+/** The contract's commands in terms of the app's parts: one line each wherever a part does the work. */
+export const createHandlers = (parts: Parts): AppHandlers => {
+  const { account, settings, signaling, contacts, links, messages, files, transfers } = parts;
+  const profile = (): ProfileView => ({
+    userId: account.userId,
+    name: settings.name,
+    fingerprint: account.fingerprint,
+    server: signaling.state,
+    keyProtection: parts.protection,
+  });
+
+  return {
+    "profile.get": () => ok(profile()),
+    "profile.update": ({ name }) => {
+      if (name !== settings.name) {
+        settings.name = name;
+        messages.broadcastProfile(name);
+      }
+      return ok(profile());
+    },
+
+    "invites.create": () => contacts.createInvite(),
+    "invites.accept": async ({ invite }) => {
+      const contact = await contacts.acceptInvite(invite);
+      return contact.ok ? ok({ contact: contact.value }) : contact;
+    },
+
+    "contacts.list": () => ok(contacts.list()),
+    "contacts.accept": ({ userId }) => contacts.accept(userId),
+    "contacts.verify": ({ userId, verified }) => contacts.verify(userId, verified),
+    "contacts.block": ({ userId }) => contacts.block(userId),
+    "contacts.unblock": ({ userId }) => contacts.unblock(userId),
+    "contacts.remove": ({ userId }) => contacts.remove(userId),
+
+    "chats.list": () => ok(messages.chats()),
+    "chats.markRead": ({ chatId }) => messages.markRead(chatId),
+    "chats.typing": ({ chatId, typing }) => messages.typing(chatId, typing),
+
+    "messages.send": ({ chatId, text }) => messages.sendText(chatId, text),
+    "messages.list": ({ chatId, limit, beforeId }) => messages.list(chatId, limit, beforeId),
+
+    "files.share": ({ chatId, path }) => files.share(chatId, path),
+    "files.get": ({ fileId }) => files.get(fileId),
+    "files.list": () => ok(files.list()),
+
+    "transfers.start": ({ fileId, directory }) => transfers.start(fileId, directory),
+    "transfers.pause": ({ fileId }) => transfers.pause(fileId),
+    "transfers.resume": ({ fileId }) => transfers.resume(fileId),
+    "transfers.cancel": ({ fileId }) => transfers.cancel(fileId),
+    "transfers.retry": ({ fileId }) => transfers.retry(fileId),
+    "transfers.list": () => ok(transfers.list()),
+
+    "links.list": () => ok(links.list()),
+    "links.enable": () => {
+      links.enable();
+      return ok(links.list());
+    },
+    "links.disable": async () => {
+      await links.disable();
+      return ok(links.list());
+    },
+    "links.reconnect": ({ peerId }) => {
+      if (!contacts.isAccepted(peerId)) return fail("unknown_contact", "There is no accepted contact with this id.");
+      links.connect(peerId);
+      links.reconnect(peerId);
+      return ok(links.view(peerId));
+    },
+
+    "settings.get": () => ok(settings.get()),
+    "settings.set": async (change) => {
+      if (change.downloadDirectory !== undefined) {
+        const usable = await checkDirectory(change.downloadDirectory);
+        if (!usable.ok) return usable;
+      }
+      const before = settings.get().server;
+      const view = settings.set(change);
+      if (view.server !== before) await parts.useServer();
+      return ok(view);
+    },
+
+    "diagnostics.export": () => ok(diagnose(parts)),
+  };
+};
+
+const checkDirectory = async (path: string): Promise<Result<void>> => {
+  try {
+    if (!(await stat(path)).isDirectory()) return fail("not_a_folder", "This is not a folder. Choose another one.");
+    await access(path, constants.W_OK);
+    return ok(undefined);
+  } catch {
+    return fail("not_writable", "Weir cannot write to this folder. Choose another one.");
+  }
+};
+
+/** Nothing here names a person, a file, a text, a key or an address. */
+const diagnose = (parts: Parts): Record<string, unknown> => {
+  const { options, signaling, links, contacts, messages, transfers, monitor } = parts;
+  const count = <T>(items: readonly T[], key: (item: T) => string): Record<string, number> => {
+    const counts: Record<string, number> = {};
+    for (const item of items) counts[key(item)] = (counts[key(item)] ?? 0) + 1;
+    return counts;
+  };
+  return {
+    version: options.version,
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    atMs: options.env.clock.now(),
+    server: signaling.state.state,
+    keyProtection: parts.protection,
+    contacts: count(contacts.list(), (contact) => contact.state),
+    links: links.list().map(({ state, path, rttMs, generation, staleEvents, reason }) => ({
+      ...{ state, path, rttMs, generation, staleEvents, reason },
+    })),
+    inbox: messages.counters(),
+    transfers: transfers.list().map((view) => ({
+      ...{ phase: view.phase, paused: view.paused, waitingForSeeders: view.waitingForSeeders, drain: view.drain },
+      ...{ sizeBytes: view.sizeBytes, chunksStored: view.chunksStored, chunkCount: view.chunkCount },
+      ...{ requestedChunks: view.requestedChunks, duplicateChunks: view.duplicateChunks },
+      ...{ lateChunks: view.lateChunks, rejectedChunks: view.rejectedChunks, error: view.error?.type ?? null },
+    })),
+    memory: { rssBytes: process.memoryUsage.rss(), heapBytes: process.memoryUsage().heapUsed },
+    eventLoop: monitor.report(),
+  };
+};

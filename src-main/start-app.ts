@@ -1,0 +1,277 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { defined } from "#shared/base/assert.ts";
+import { Emitter } from "#shared/base/emitter.ts";
+import type { ChatId } from "#shared/base/ids.ts";
+import { messageOf } from "#shared/base/result.ts";
+import type { FileOffer } from "#shared/wire/manifest.ts";
+import { createServer, type RendezvousServer } from "../src-server/server.ts";
+import type { App, AppOptions } from "./app.ts";
+import { createHandlers } from "./commands.ts";
+import { type Contacts, createContacts } from "./contacts/contacts.ts";
+import { type Account, loadOrCreateAccount, verifyAccountSignature } from "./crypto/identity.ts";
+import { createSessions } from "./crypto/signal-sessions.ts";
+import { EventLoopMonitor } from "./diagnostics.ts";
+import type { PublishedEvent } from "./ipc/handlers.ts";
+import { createLinks } from "./links/connection-manager.ts";
+import type { Links } from "./links/links.ts";
+import { createMessages, type Messages } from "./messages/messages.ts";
+import { newEnvelopeId } from "./messages/new-id.ts";
+import { Settings } from "./settings.ts";
+import type { Signaling } from "./signaling/signaling.ts";
+import { createSignaling } from "./signaling/signaling-client.ts";
+import { Ballast } from "./store/ballast.ts";
+import { Database } from "./store/database.ts";
+import { lockProfile } from "./store/lock.ts";
+import { appMigrations } from "./store/schema/app.ts";
+import { createChunkWorker } from "./transfer/chunk-worker-client.ts";
+import { createFiles, type Files } from "./transfer/files.ts";
+import { createTransfers, type Transfers } from "./transfer/transfers.ts";
+import { startUpkeep } from "./upkeep.ts";
+
+/** Everything the commands work with; made below and nowhere else. */
+export interface Parts {
+  readonly options: AppOptions;
+  readonly protection: "keystore" | "passphrase" | "file" | "weak";
+  readonly account: Account;
+  readonly settings: Settings;
+  readonly signaling: Signaling;
+  readonly contacts: Contacts;
+  readonly links: Links;
+  readonly messages: Messages;
+  readonly files: Files;
+  readonly transfers: Transfers;
+  readonly monitor: EventLoopMonitor;
+  /** Connects to the server that the settings name; starts or ends the embedded one. */
+  useServer(): Promise<string>;
+}
+
+/** A reason not to start that the user can do something about. */
+export class AppStartError extends Error {
+  override readonly name = "AppStartError";
+}
+
+/**
+ * The composition root: the one place that constructs. What is made later uses what was made before it; `stop` takes it
+ * down in the opposite order.
+ *
+ * @throws AppStartError, StartError (server), VaultError (host) in words for the user.
+ */
+export const startApp = async (options: AppOptions): Promise<App> => {
+  const { env, dataDir } = options;
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  const stops: (() => void | Promise<void>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (let next = stops.pop(); next !== undefined; next = stops.pop()) {
+      try {
+        await next();
+      } catch (error) {
+        env.log.error("a part did not stop in order", { error: messageOf(error) });
+      }
+    }
+  };
+  try {
+    return await build(options, stops, stop);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+};
+
+const build = async (
+  options: AppOptions,
+  stops: (() => void | Promise<void>)[],
+  stop: () => Promise<void>,
+): Promise<App> => {
+  const { env, dataDir } = options;
+  const own = <T extends { dispose(): void | Promise<void> }>(part: T): T => {
+    stops.push(() => part.dispose());
+    return part;
+  };
+  const onListenerError = (error: unknown): void => env.log.error("a listener failed", { error: messageOf(error) });
+
+  const lock = lockProfile(dataDir);
+  if (!lock.ok) throw new AppStartError(lock.error.message);
+  own(lock.value);
+  const ballast = own(new Ballast({ env, directory: dataDir }));
+  void ballast.ensure();
+  const { key, protection } = await options.vault.load();
+  const db = own(Database.openApp(join(dataDir, "app.db"), key, appMigrations));
+  const settings = new Settings(
+    db,
+    { defaultDownloadDirectory: options.defaultDownloadDirectory, overrides: overridesOf(options) },
+    onListenerError,
+  );
+  if (options.name !== undefined) settings.name = options.name;
+
+  const account = loadOrCreateAccount(db, env);
+  const sessions = await createSessions({ db, env, account, deviceId: 1 });
+  const signaling = own(
+    createSignaling({ env, identity: { ...account, deviceId: 1, newRequestKey: () => newEnvelopeId(env.random) } }),
+  );
+  const contacts = own(
+    createContacts({ env, db, sessions, signaling, self: { ...account, name: () => settings.name } }),
+  );
+  const links = own(
+    createLinks({
+      env,
+      localUserId: account.userId,
+      signaling,
+      sessions,
+      account,
+      verifyAccountSignature,
+      accountKeyOf: (peer) => contacts.accountKeyOf(peer),
+      mayLink: (peer) => contacts.isAccepted(peer) && !contacts.isKeyChanged(peer),
+    }),
+  );
+  const worker = own(
+    createChunkWorker({
+      env,
+      workerUrl: options.chunkWorkerUrl,
+      databasePath: join(dataDir, "chunks.db"),
+      onDiskFull: () => ballast.release(),
+    }),
+  );
+  let messages: Messages | null = null;
+  const files = own(
+    createFiles({
+      env,
+      db,
+      account,
+      worker,
+      signaling,
+      accountKeyOf: (peer) => contacts.accountKeyOf(peer),
+      sendFile: (chatId: ChatId, offer: FileOffer) => defined(messages, "messages").sendFile(chatId, offer),
+    }),
+  );
+  const transfers = own(
+    createTransfers({
+      env,
+      db,
+      worker,
+      links,
+      files,
+      settings: () => settings.get(),
+    }),
+  );
+  messages = own(
+    createMessages({
+      env,
+      db,
+      self: account.userId,
+      sessions,
+      signaling,
+      links,
+      contacts,
+      files,
+      preferences: () => settings.get(),
+    }),
+  );
+  const monitor = own(new EventLoopMonitor());
+  const server = own(new ServerChoice(options, settings, signaling));
+  const parts: Parts = {
+    ...{ options, protection, account, settings, signaling, contacts, links, messages, files, transfers, monitor },
+    useServer: () => server.use(),
+  };
+  const events = publishAll(parts, onListenerError);
+  stops.push(() => events.dispose());
+  own(startUpkeep({ env, signaling, sessions, contacts, links }));
+  const serverUrl = await server.use();
+  links.enable();
+  stops.push(async () => {
+    await links.disable();
+    signaling.disable();
+    await defined(messages, "messages").settled();
+  });
+  return {
+    userId: account.userId,
+    serverUrl,
+    handlers: createHandlers(parts),
+    events: events.event,
+    savedPath: (fileId) => transfers.savedPath(fileId),
+    stop,
+  };
+};
+
+const overridesOf = (options: AppOptions): { server?: string; downloadDirectory?: string } => ({
+  ...(options.server === undefined ? {} : { server: options.server }),
+  ...(options.downloadDirectory === undefined ? {} : { downloadDirectory: options.downloadDirectory }),
+});
+
+/** Every part's snapshots, under the names of the contract. */
+const publishAll = (parts: Parts, onListenerError: (error: unknown) => void): Emitter<PublishedEvent> => {
+  const events = new Emitter<PublishedEvent>(onListenerError);
+  const { signaling, contacts, links, messages, files, transfers } = parts;
+  contacts.onChanged((payload) => events.emit({ event: "contact.changed", payload }));
+  messages.onChatChanged((payload) => events.emit({ event: "chat.changed", payload }));
+  messages.onMessageChanged((payload) => events.emit({ event: "message.changed", payload }));
+  files.onChanged((payload) => events.emit({ event: "file.changed", payload }));
+  transfers.onChanged((payload) => events.emit({ event: "transfer.changed", payload }));
+  links.onChanged((payload) => events.emit({ event: "link.changed", payload }));
+  signaling.onStateChanged((payload) => events.emit({ event: "server.changed", payload }));
+  for (const part of [contacts, messages, files, transfers])
+    part.onNotice((payload) => events.emit({ event: "notice", payload }));
+  return events;
+};
+
+/** The rendezvous server that the settings name: a remote one, or one inside this process that starts when needed. */
+class ServerChoice {
+  readonly #options: AppOptions;
+  readonly #settings: Settings;
+  readonly #signaling: Signaling;
+  #embedded: RendezvousServer | null = null;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: AppOptions, settings: Settings, signaling: Signaling) {
+    this.#options = options;
+    this.#settings = settings;
+    this.#signaling = signaling;
+  }
+
+  /** One change at a time, in the order in which they were asked for. */
+  use(): Promise<string> {
+    const next = this.#turn.then(() => this.#apply());
+    this.#turn = next.catch(() => undefined);
+    return next;
+  }
+
+  async #apply(): Promise<string> {
+    const { server } = this.#settings.get();
+    if (server !== "embedded") {
+      this.#signaling.enable(server);
+      await this.#closeEmbedded();
+      return server;
+    }
+    this.#embedded ??= await this.#startEmbedded();
+    this.#signaling.enable(this.#embedded.url);
+    return this.#embedded.url;
+  }
+
+  async #startEmbedded(): Promise<RendezvousServer> {
+    const { env, dataDir, version } = this.#options;
+    const open = (port: number): Promise<RendezvousServer> =>
+      createServer({ dataDir: join(dataDir, "server"), host: "127.0.0.1", port, env, version });
+    const wanted = this.#settings.embeddedPort;
+    let server: RendezvousServer;
+    try {
+      server = await open(wanted);
+    } catch (error) {
+      if (wanted === 0) throw error;
+      env.log.warn("the embedded server's port is taken; it moves, and older invitations end", { port: wanted });
+      server = await open(0);
+    }
+    this.#settings.embeddedPort = Number(new URL(server.url).port);
+    return server;
+  }
+
+  async #closeEmbedded(): Promise<void> {
+    const server = this.#embedded;
+    this.#embedded = null;
+    await server?.close();
+  }
+
+  async dispose(): Promise<void> {
+    await this.#turn;
+    await this.#closeEmbedded();
+  }
+}
