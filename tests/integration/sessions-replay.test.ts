@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import {
   connect,
@@ -10,6 +10,9 @@ import {
   typeOf,
   unwrap,
 } from "../support/session-peer.ts";
+
+// Thousands of messages; a busy machine needs longer than the usual limit.
+vi.setConfig({ testTimeout: 180_000 });
 
 let alice: SessionPeer;
 let bob: SessionPeer;

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import type { SignalReads } from "../../src-main/store/signal.ts";
 import {
@@ -11,6 +11,9 @@ import {
   typeOf,
   unwrap,
 } from "../support/session-peer.ts";
+
+// Thousands of messages; a busy machine needs longer than the usual limit.
+vi.setConfig({ testTimeout: 180_000 });
 
 /**
  * The caller's `commit` fails at random points of a conversation: a full disk, a broken rule, or the process dies there.

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { createKeyedQueue, type KeyedQueue } from "../../src-main/crypto/keyed-queue.ts";
@@ -14,6 +14,9 @@ import {
   sealText,
   typeOf,
 } from "../support/session-peer.ts";
+
+// Thousands of messages; a busy machine needs longer than the usual limit.
+vi.setConfig({ testTimeout: 180_000 });
 
 const peers: SessionPeer[] = [];
 const create = async (options: Parameters<typeof createSessionPeer>[0]): Promise<SessionPeer> => {

@@ -1,9 +1,11 @@
+import { hash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { toDisposable } from "#shared/base/disposable.ts";
 import type { Env, TimeMs } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
+import { PREKEY_BATCH } from "#shared/base/limits.ts";
 import type { Result } from "#shared/base/result.ts";
 import type { PreKeyBundle, RequestInput, Sealed } from "#shared/rendezvous/protocol.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
@@ -13,6 +15,9 @@ import { systemRandom } from "../../src-main/env.ts";
 import { AccountTable } from "../../src-main/store/account.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { appMigrations } from "../../src-main/store/schema/app.ts";
+
+/** One-time keys that a test peer makes at a time: enough for a test, and quick. */
+export const ONE_TIME_KEYS = 5;
 
 const silent = (): void => undefined;
 
@@ -78,11 +83,8 @@ export const createSessionPeer = async (options: SessionPeerOptions = {}): Promi
   } = { ec: [], kyber: [] };
 
   const publish = async (full: boolean): Promise<RequestInput<"keys.publish">> => {
-    const keys = await peer.sessions.keysToPublish(
-      full
-        ? { oneTimeEc: oneTime.ec.length, oneTimeKyber: oneTime.kyber.length }
-        : { oneTimeEc: 1000, oneTimeKyber: 1000 },
-    );
+    const atServer = full ? PREKEY_BATCH - ONE_TIME_KEYS : PREKEY_BATCH;
+    const keys = await peer.sessions.keysToPublish({ oneTimeEc: atServer, oneTimeKyber: atServer });
     oneTime.ec.push(...keys.oneTimeEc);
     oneTime.kyber.push(...keys.oneTimeKyber);
     peer.sessions.published(keys);
@@ -150,16 +152,26 @@ export const connect = async (alice: SessionPeer, bob: SessionPeer): Promise<voi
   unwrap(await openText(alice, bob, await sealText(bob, alice, "hello yourself")));
 };
 
-/** Everything that the session operations store, to compare before and after. */
-export const storedState = (peer: SessionPeer): unknown =>
-  [
-    "signal_sessions",
-    "signal_identities",
-    "signal_prekeys",
-    "signal_signed_prekeys",
-    "signal_kyber_prekeys",
-    "signal_kyber_uses",
-  ].map((table) => [table, peer.db.sql.prepare(`SELECT * FROM ${table} ORDER BY 1, 2`).all()]);
+const STORED_TABLES = [
+  "signal_sessions",
+  "signal_identities",
+  "signal_prekeys",
+  "signal_signed_prekeys",
+  "signal_kyber_prekeys",
+  "signal_kyber_uses",
+];
+
+/** Everything that the session operations store, one line per row, to compare before and after. */
+export const storedState = (peer: SessionPeer): string[] =>
+  STORED_TABLES.flatMap((table) => {
+    const rows = peer.db.sql.prepare<[], object>(`SELECT * FROM ${table} ORDER BY 1, 2`).all();
+    return rows.map((row) => {
+      const values = Object.values(row).map((value) =>
+        Buffer.isBuffer(value) ? hash("sha256", value) : String(value),
+      );
+      return `${table} ${values.join(" ")}`;
+    });
+  });
 
 /** Ratchet key and counter of a message (`SignalMessage` of Signal's wire format: fields 1 and 2): never twice the same. */
 export const counterOf = (sealed: Sealed): string => {

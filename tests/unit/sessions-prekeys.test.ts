@@ -13,6 +13,7 @@ import { verifyAccountSignature } from "../../src-main/crypto/identity.ts";
 import { KeyUsedError, SignalRepository } from "../../src-main/store/signal.ts";
 import {
   createSessionPeer,
+  ONE_TIME_KEYS,
   openText,
   type SessionPeer,
   sealText,
@@ -170,7 +171,7 @@ describe("a used key", () => {
     const repository = new SignalRepository(bob.db, 1);
     expect(repository.preKey(bundle.oneTimeEc?.id ?? 0)).toBe(null);
     expect(repository.kyberPreKey(bundle.oneTimeKyber?.id ?? 0)).toBe(null);
-    expect(count(bob, "signal_prekeys")).toBe(PREKEY_BATCH - 1);
+    expect(count(bob, "signal_prekeys")).toBe(ONE_TIME_KEYS - 1);
   });
 
   test("that the server gave to two people opens for one of them, also when both messages come at once", async () => {
