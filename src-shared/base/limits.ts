@@ -142,6 +142,8 @@ export const EARLY_MESSAGES_MAX = 256;
 export const EARLY_MESSAGE_WAIT_MS = 60 * SECOND;
 /** Sealed envelopes on a link that the peer has not acknowledged: hides the round trip, and far below CONTROL_QUEUE_MESSAGES_MAX. */
 export const LINK_ENVELOPES_IN_FLIGHT_MAX = 32;
+/** An envelope that the peer of a live link did not acknowledge by then (its disk was full, say) is sent again. */
+export const LINK_ACK_TIMEOUT_MS = 15 * SECOND;
 /** What libsignal adds to a padded content at most: headers, keys and the Kyber ciphertext of a prekey message (1.8 KB measured). */
 export const SEAL_OVERHEAD_BYTES_MAX = 4 * KiB;
 export const OUTBOX_RETRY_BASE_MS = 1 * SECOND;

@@ -1,0 +1,178 @@
+import { assert } from "#shared/base/assert.ts";
+import type { Bytes } from "#shared/base/bytes.ts";
+import type { FileId } from "#shared/base/ids.ts";
+import { CHUNKS_CHECKPOINT_PAGES, CHUNKS_PER_FILE_MAX, LEAVES_PER_PAGE } from "#shared/base/limits.ts";
+import type { Database } from "./database.ts";
+
+const PAGES_PER_FILE_MAX = CHUNKS_PER_FILE_MAX / LEAVES_PER_PAGE;
+/** Keeps every id an exact double. */
+const FILES_MAX = 2 ** 29;
+/** Rows freed or scanned before others get a turn. */
+const STEP_ROWS = 256;
+
+export type SaveStatus = "stored" | "duplicate" | "replaced";
+
+/** Counters of one download since it began. */
+export interface DownloadCounters {
+  readonly requested: number;
+  readonly duplicate: number;
+  readonly late: number;
+  readonly rejected: number;
+}
+
+interface FileRow extends DownloadCounters {
+  file: number;
+  final_path: string | null;
+  final_inode: string | null;
+}
+
+/** SQL of chunks.db. Knows nothing of hashes and keys: what comes here has been proven. One user at a time: the chunk worker. */
+export class ChunkTables {
+  readonly #db: Database;
+  readonly #statements;
+
+  constructor(db: Database) {
+    this.#db = db;
+    db.sql.pragma(`wal_autocheckpoint = ${CHUNKS_CHECKPOINT_PAGES}`);
+    this.#statements = {
+      file: db.sql.prepare<[string], FileRow>(
+        "SELECT file, requested, duplicate, late, rejected, final_path, final_inode FROM files WHERE file_id = ?",
+      ),
+      addFile: db.sql.prepare<[string]>("INSERT INTO files (file_id) VALUES (?) ON CONFLICT DO NOTHING"),
+      removeFile: db.sql.prepare<[number]>("DELETE FROM files WHERE file = ?"),
+      // Counters only grow: a snapshot that was taken earlier and comes later changes nothing.
+      setCounters: db.sql.prepare<[number, number, number, number, number]>(
+        "UPDATE files SET requested = max(requested, ?), duplicate = max(duplicate, ?), late = max(late, ?), " +
+          "rejected = max(rejected, ?) WHERE file = ?",
+      ),
+      setFinal: db.sql.prepare<[string | null, string | null, number]>(
+        "UPDATE files SET final_path = ?, final_inode = ? WHERE file = ?",
+      ),
+      addChunk: db.sql.prepare<[number, Uint8Array]>(
+        "INSERT INTO chunks (id, data) VALUES (?, ?) ON CONFLICT DO NOTHING",
+      ),
+      replaceChunk: db.sql.prepare<[Uint8Array, number]>("UPDATE chunks SET data = ? WHERE id = ?"),
+      chunk: db.sql.prepare<[number], Buffer>("SELECT data FROM chunks WHERE id = ?").pluck(),
+      chunkRange: db.sql.prepare<[number, number], { id: number; data: Buffer }>(
+        "SELECT id, data FROM chunks WHERE id >= ? AND id < ? ORDER BY id",
+      ),
+      chunkIds: db.sql
+        .prepare<[number, number, number], number>("SELECT id FROM chunks WHERE id >= ? AND id < ? ORDER BY id LIMIT ?")
+        .pluck(),
+      removeChunk: db.sql.prepare<[number]>("DELETE FROM chunks WHERE id = ?"),
+      removeChunks: db.sql.prepare<[number, number, number]>(
+        "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)",
+      ),
+      addPage: db.sql.prepare<[number, Uint8Array, Uint8Array]>(
+        "INSERT INTO leaf_pages (id, root, leaves) VALUES (?, ?, ?) " +
+          "ON CONFLICT (id) DO UPDATE SET root = excluded.root, leaves = excluded.leaves",
+      ),
+      leaves: db.sql.prepare<[number], Buffer>("SELECT leaves FROM leaf_pages WHERE id = ?").pluck(),
+      pages: db.sql.prepare<[number, number], { id: number; root: Buffer }>(
+        "SELECT id, root FROM leaf_pages WHERE id >= ? AND id < ? ORDER BY id",
+      ),
+      removePages: db.sql.prepare<[number, number]>("DELETE FROM leaf_pages WHERE id >= ? AND id < ?"),
+    };
+  }
+
+  transaction<T>(body: () => T): T {
+    return this.#db.transaction(body);
+  }
+
+  find(fileId: FileId): FileRow | null {
+    return this.#statements.file.get(fileId) ?? null;
+  }
+
+  ensure(fileId: FileId): FileRow {
+    this.#statements.addFile.run(fileId);
+    const row = this.find(fileId);
+    assert(row !== null && row.file < FILES_MAX, "the file row was just made");
+    return row;
+  }
+
+  setCounters(file: number, counters: DownloadCounters): void {
+    const { requested, duplicate, late, rejected } = counters;
+    this.#statements.setCounters.run(requested, duplicate, late, rejected, file);
+  }
+
+  setFinal(file: number, final: { path: string; inode: string } | null): void {
+    this.#statements.setFinal.run(final?.path ?? null, final?.inode ?? null, file);
+  }
+
+  /**
+   * Idempotent. `replaced`: a row was there with other bytes; since only proven chunks are stored, the disk had changed it.
+   */
+  saveChunk(file: number, index: number, data: Uint8Array): SaveStatus {
+    const id = chunkId(file, index);
+    if (this.#statements.addChunk.run(id, data).changes === 1) return "stored";
+    const there = this.#statements.chunk.get(id);
+    assert(there !== undefined, "a chunk that was not added is there");
+    if (there.equals(data)) return "duplicate";
+    this.#statements.replaceChunk.run(data, id);
+    return "replaced";
+  }
+
+  chunk(file: number, index: number): Buffer | null {
+    return this.#statements.chunk.get(chunkId(file, index)) ?? null;
+  }
+
+  /** Chunks that are there with `first <= index < end`, in order. */
+  chunks(file: number, first: number, end: number): { index: number; data: Buffer }[] {
+    return this.#statements.chunkRange
+      .all(chunkId(file, first), chunkId(file, 0) + end)
+      .map(({ id, data }) => ({ index: id - chunkId(file, 0), data }));
+  }
+
+  removeChunk(file: number, index: number): void {
+    this.#statements.removeChunk.run(chunkId(file, index));
+  }
+
+  /** Indices that are there, from `first` on, at most {@link STEP_ROWS}. */
+  indicesFrom(file: number, first: number): number[] {
+    const base = chunkId(file, 0);
+    return this.#statements.chunkIds.all(base + first, base + CHUNKS_PER_FILE_MAX, STEP_ROWS).map((id) => id - base);
+  }
+
+  savePage(file: number, page: number, root: Uint8Array, leaves: Uint8Array): void {
+    this.#statements.addPage.run(pageId(file, page), root, leaves);
+  }
+
+  leaves(file: number, page: number): Bytes | null {
+    const blob = this.#statements.leaves.get(pageId(file, page));
+    return blob === undefined ? null : new Uint8Array(blob);
+  }
+
+  /** Pages that are there with the roots of their subtrees, in order. */
+  pages(file: number): { page: number; root: Uint8Array }[] {
+    const base = pageId(file, 0);
+    return this.#statements.pages
+      .all(base, base + PAGES_PER_FILE_MAX)
+      .map(({ id, root }) => ({ page: id - base, root }));
+  }
+
+  /** Frees some rows and gives their space back; false when none was left. The caller repeats it, letting others in between. */
+  removeSomeChunks(file: number): boolean {
+    const base = chunkId(file, 0);
+    const removed = this.#statements.removeChunks.run(base, base + CHUNKS_PER_FILE_MAX, STEP_ROWS).changes;
+    if (removed > 0) this.#db.sql.pragma(`incremental_vacuum(${STEP_ROWS * 4})`);
+    return removed > 0;
+  }
+
+  /** The chunks must be gone already. */
+  removeFile(file: number): void {
+    this.transaction(() => {
+      this.#statements.removePages.run(pageId(file, 0), pageId(file, 0) + PAGES_PER_FILE_MAX);
+      this.#statements.removeFile.run(file);
+    });
+  }
+}
+
+const chunkId = (file: number, index: number): number => {
+  assert(index >= 0 && index < CHUNKS_PER_FILE_MAX, "chunk index out of range");
+  return file * CHUNKS_PER_FILE_MAX + index;
+};
+
+const pageId = (file: number, page: number): number => {
+  assert(page >= 0 && page < PAGES_PER_FILE_MAX, "page out of range");
+  return file * PAGES_PER_FILE_MAX + page;
+};

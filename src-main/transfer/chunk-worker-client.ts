@@ -1,0 +1,221 @@
+import { Worker } from "node:worker_threads";
+import { assert, assertNever } from "#shared/base/assert.ts";
+import type { Bytes } from "#shared/base/bytes.ts";
+import type { Env, Log } from "#shared/base/env.ts";
+import { err, messageOf, type Result } from "#shared/base/result.ts";
+import type { DownloadCounters } from "../store/chunks.ts";
+import {
+  type ChunkToStore,
+  type FileSpec,
+  type FromWorker,
+  type JobName,
+  type JobResult,
+  type Jobs,
+  type StoreOutcome,
+  type ToWorker,
+  type WorkError,
+  type WorkerSettings,
+  workError,
+} from "./chunk-worker-protocol.ts";
+
+export interface RunningJob<Name extends JobName> {
+  readonly result: Promise<JobResult<Name>>;
+  /** Asks it to end soon; it then answers `cancelled`, unless it was done already. */
+  cancel(): void;
+}
+
+/** The chunk worker as the main thread sees it. Every job ends with a Result, also when the worker dies. */
+export interface ChunkWorker {
+  run<Name extends JobName>(
+    name: Name,
+    input: Jobs[Name]["input"],
+    onProgress?: (value: Jobs[Name]["progress"]) => void,
+  ): RunningJob<Name>;
+  /**
+   * Takes `bytes` over (its buffer is detached). Chunks of one turn of the event loop travel in one message; `onOutcome`
+   * is called after the commit.
+   */
+  storeChunk(
+    spec: FileSpec,
+    counters: DownloadCounters,
+    chunk: { index: number; bytes: Bytes },
+    onOutcome: (outcome: StoreOutcome) => void,
+  ): void;
+  /** Ends it in order: pending chunks are committed, jobs cancelled, the database closed. */
+  dispose(): Promise<void>;
+}
+
+const ENDED = workError("worker_ended", "Weir is closing, or its disk worker failed. Try again.");
+
+type Waiting =
+  | {
+      readonly kind: "job";
+      readonly resolve: (result: Result<unknown, WorkError>) => void;
+      readonly progress: (value: number) => void;
+    }
+  | { readonly kind: "store"; readonly resolve: (outcome: StoreOutcome) => void };
+
+/** Starts the worker when it is first needed, and again after it failed. */
+export const createChunkWorker = (options: {
+  readonly env: Pick<Env, "log">;
+  readonly workerUrl: URL;
+  readonly databasePath: string;
+  /** A commit failed for want of space; releasing the ballast lets deletions go through. */
+  readonly onDiskFull?: () => void;
+}): ChunkWorker => new Client(options);
+
+class Client implements ChunkWorker {
+  readonly #log: Log;
+  readonly #url: URL;
+  readonly #settings: WorkerSettings;
+  readonly #onDiskFull: () => void;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #outgoing = new Map<FileSpec, { counters: DownloadCounters; chunks: ChunkToStore[] }>();
+  #worker: { thread: Worker; exited: Promise<void> } | null = null;
+  #nextJob = 1;
+  #flushScheduled = false;
+  #disposed = false;
+
+  constructor({ env, workerUrl, databasePath, onDiskFull = () => undefined }: Parameters<typeof createChunkWorker>[0]) {
+    this.#log = env.log.child("chunk-worker");
+    this.#url = workerUrl;
+    this.#settings = { databasePath };
+    this.#onDiskFull = onDiskFull;
+  }
+
+  run<Name extends JobName>(
+    name: Name,
+    input: Jobs[Name]["input"],
+    onProgress: (value: Jobs[Name]["progress"]) => void = () => undefined,
+  ): RunningJob<Name> {
+    if (this.#disposed) return { result: Promise.resolve(err(ENDED)), cancel: () => undefined };
+    // What was handed over before must also arrive before.
+    this.#flush();
+    const job = this.#nextJob++;
+    const result = new Promise<JobResult<Name>>((resolve) => {
+      this.#waiting.set(job, {
+        kind: "job",
+        // The worker answers a job with the result of its own name: the one place where that pairing is trusted.
+        resolve: resolve as (result: Result<unknown, WorkError>) => void,
+        progress: onProgress as (value: number) => void,
+      });
+    });
+    this.#post({ type: "start", job, name, input } as ToWorker);
+    return { result, cancel: () => this.#waiting.has(job) && this.#post({ type: "cancel", job }) };
+  }
+
+  storeChunk(
+    spec: FileSpec,
+    counters: DownloadCounters,
+    chunk: { index: number; bytes: Bytes },
+    onOutcome: (outcome: StoreOutcome) => void,
+  ): void {
+    if (this.#disposed) {
+      onOutcome(ENDED);
+      return;
+    }
+    const job = this.#nextJob++;
+    this.#waiting.set(job, { kind: "store", resolve: onOutcome });
+    const batch = this.#outgoing.get(spec);
+    const item = { job, index: chunk.index, bytes: chunk.bytes };
+    if (batch === undefined) this.#outgoing.set(spec, { counters, chunks: [item] });
+    else {
+      batch.counters = counters;
+      batch.chunks.push(item);
+    }
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    setImmediate(() => this.#flush());
+  }
+
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#flush();
+    this.#disposed = true;
+    const worker = this.#worker;
+    if (worker === null) return;
+    worker.thread.postMessage({ type: "end" } satisfies ToWorker);
+    await worker.exited;
+  }
+
+  #flush(): void {
+    this.#flushScheduled = false;
+    for (const [spec, { counters, chunks }] of this.#outgoing) {
+      const buffers = [...new Set(chunks.map(({ bytes }) => bytes.buffer))];
+      this.#post({ type: "store", spec, counters, chunks }, buffers);
+    }
+    this.#outgoing.clear();
+  }
+
+  #post(message: ToWorker, transfer: ArrayBuffer[] = []): void {
+    this.#worker ??= this.#start();
+    try {
+      this.#worker.thread.postMessage(message, transfer);
+    } catch (error) {
+      // A buffer that may not be transferred (a pooled one) is copied instead.
+      if (!(error instanceof DOMException && error.name === "DataCloneError")) throw error;
+      this.#worker.thread.postMessage(message);
+    }
+  }
+
+  #start(): { thread: Worker; exited: Promise<void> } {
+    const thread = new Worker(this.#url, { workerData: this.#settings, name: "weir-chunks" });
+    thread.on("message", (message: FromWorker) => this.#receive(message));
+    thread.on("error", (error) => this.#log.error("the chunk worker failed", { reason: messageOf(error) }));
+    const exited = new Promise<void>((resolve) => {
+      thread.once("exit", () => {
+        if (this.#worker?.thread === thread) this.#worker = null;
+        this.#failAll();
+        resolve();
+      });
+    });
+    return { thread, exited };
+  }
+
+  #failAll(): void {
+    const waiting = [...this.#waiting.values()];
+    this.#waiting.clear();
+    for (const entry of waiting) {
+      if (entry.kind === "job") entry.resolve(err(ENDED));
+      else entry.resolve(ENDED);
+    }
+  }
+
+  #receive(message: FromWorker): void {
+    switch (message.type) {
+      case "done": {
+        const entry = this.#take(message.job);
+        assert(entry.kind === "job", "a job is answered by `done`");
+        entry.resolve(message.result);
+        return;
+      }
+      case "progress": {
+        const entry = this.#waiting.get(message.job);
+        if (entry?.kind === "job") entry.progress(message.value);
+        return;
+      }
+      case "stored":
+        for (const { job, outcome } of message.results) {
+          const entry = this.#take(job);
+          assert(entry.kind === "store", "a chunk is answered by `stored`");
+          entry.resolve(outcome);
+        }
+        return;
+      case "diskFull":
+        this.#onDiskFull();
+        return;
+      case "log":
+        this.#log[message.level](message.message, message.fields);
+        return;
+      default:
+        assertNever(message, "message of the chunk worker");
+    }
+  }
+
+  #take(job: number): Waiting {
+    const entry = this.#waiting.get(job);
+    assert(entry !== undefined, "the worker answered something that nobody asked");
+    this.#waiting.delete(job);
+    return entry;
+  }
+}

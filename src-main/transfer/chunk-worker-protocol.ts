@@ -1,0 +1,149 @@
+import type { Bytes } from "#shared/base/bytes.ts";
+import type { LogLevel } from "#shared/base/env.ts";
+import type { FileId } from "#shared/base/ids.ts";
+import type { AppError, Result } from "#shared/base/result.ts";
+import type { DownloadCounters, SaveStatus } from "../store/chunks.ts";
+
+/**
+ * Messages between the main thread and the chunk worker, one union per direction. Both ends are the same build, so they
+ * are typed and not validated. Every job gets exactly one `done`; chunks to store travel in their own message, many at a
+ * time, and are answered after the commit that holds them. Buffers are transferred, never copied.
+ */
+export type WorkError =
+  | (AppError & {
+      readonly type:
+        | "disk_full"
+        | "io_error"
+        | "not_writable"
+        | "file_missing"
+        | "file_unreadable"
+        | "file_changed"
+        | "not_a_file"
+        | "too_large"
+        | "checksum_mismatch"
+        | "missing_leaves"
+        | "too_many_names"
+        | "cancelled"
+        | "worker_ended";
+    })
+  /** Rows that are missing or were changed on disk; they have been removed and must be fetched again. */
+  | (AppError & { readonly type: "corrupt_chunks"; readonly indices: number[] });
+
+export const workError = (type: Exclude<WorkError["type"], "corrupt_chunks">, message: string): WorkError => ({
+  type,
+  message,
+});
+
+/** What the worker must know of a file to read, prove and write its chunks. */
+export interface FileSpec {
+  readonly fileId: FileId;
+  readonly sizeBytes: number;
+  readonly chunkBytes: number;
+  readonly chunkCount: number;
+  readonly root: Bytes;
+  readonly key: Bytes;
+}
+
+/** Where a seeder's chunks come from: a plaintext file, encrypted again, or rows of chunks.db. */
+export type ChunkSource = { readonly kind: "file"; readonly path: string } | { readonly kind: "chunks" };
+
+/** A bulk frame whose first BULK_HEADER_BYTES are still to be written. */
+export interface ReadFrame {
+  readonly index: number;
+  readonly bytes: Bytes;
+}
+
+export interface HashedFile {
+  readonly sizeBytes: number;
+  readonly root: Bytes;
+  readonly sha256: Bytes;
+}
+
+export interface OpenedDownload {
+  /** Bitmaps as in {@link PieceMap}. */
+  readonly stored: Bytes;
+  readonly pages: Bytes;
+  readonly counters: DownloadCounters;
+  /** The file is already complete under this name: the app died right after the rename. */
+  readonly finishedPath: string | null;
+}
+
+interface Job<Input, Output, Progress = never> {
+  readonly input: Input;
+  readonly output: Output;
+  readonly progress: Progress;
+}
+
+export interface Jobs {
+  /** Encrypts and hashes a file and keeps its leaves, for sharing. Progress: bytes read. */
+  hashFile: Job<{ fileId: FileId; key: Bytes; path: string }, HashedFile, number>;
+  /** Makes the temporary file in the target folder and reserves its space. */
+  prepare: Job<{ spec: FileSpec; directory: string }, null>;
+  /** Scans what is there of a download. */
+  open: Job<{ spec: FileSpec; directory: string }, OpenedDownload>;
+  storeLeaves: Job<{ spec: FileSpec; page: number; payload: Bytes }, "stored" | "rejected">;
+  readLeaves: Job<{ spec: FileSpec; page: number }, ReadFrame | null>;
+  readChunks: Job<
+    { spec: FileSpec; source: ChunkSource; indices: readonly number[] },
+    { frames: ReadFrame[]; unavailable: number[] }
+  >;
+  /** Progress: chunks written. */
+  assemble: Job<{ spec: FileSpec; directory: string }, null, number>;
+  /** Progress: bytes read back. */
+  verify: Job<{ spec: FileSpec; directory: string; sha256: Bytes }, null, number>;
+  /** Output: the path that the file was saved under. */
+  finish: Job<{ spec: FileSpec; directory: string; name: string }, string>;
+  /** `chunks`: frees the rows of a finished download. `everything`: also its leaves and temporary file. */
+  drop: Job<{ fileId: FileId; directory: string | null; what: "chunks" | "everything" }, null>;
+}
+export type JobName = keyof Jobs;
+export type JobResult<Name extends JobName> = Result<Jobs[Name]["output"], WorkError>;
+export type JobHandlers = {
+  readonly [Name in JobName]: (input: Jobs[Name]["input"], context: JobContext) => Promise<JobResult<Name>>;
+};
+
+export interface JobContext {
+  readonly signal: AbortSignal;
+  progress(value: number): void;
+}
+
+export type StartJob<Name extends JobName = JobName> = {
+  [N in Name]: { readonly type: "start"; readonly job: number; readonly name: N; readonly input: Jobs[N]["input"] };
+}[Name];
+
+export interface ChunkToStore {
+  readonly job: number;
+  readonly index: number;
+  readonly bytes: Bytes;
+}
+
+export type ToWorker =
+  | StartJob
+  | { readonly type: "cancel"; readonly job: number }
+  | {
+      readonly type: "store";
+      readonly spec: FileSpec;
+      readonly counters: DownloadCounters;
+      readonly chunks: readonly ChunkToStore[];
+    }
+  /** Finish what is pending, close the database, exit. */
+  | { readonly type: "end" };
+
+export type StoreOutcome = SaveStatus | "rejected" | WorkError;
+
+export type FromWorker =
+  /** A commit to chunks.db failed for want of space: time to release the ballast. */
+  | { readonly type: "diskFull" }
+  | { readonly type: "done"; readonly job: number; readonly result: Result<unknown, WorkError> }
+  | { readonly type: "progress"; readonly job: number; readonly value: number }
+  | { readonly type: "stored"; readonly results: readonly { readonly job: number; readonly outcome: StoreOutcome }[] }
+  | {
+      readonly type: "log";
+      readonly level: LogLevel;
+      readonly message: string;
+      readonly fields: Record<string, unknown>;
+    };
+
+export interface WorkerSettings {
+  readonly databasePath: string;
+}

@@ -1,0 +1,141 @@
+import { parentPort, workerData } from "node:worker_threads";
+import { assert, assertNever } from "#shared/base/assert.ts";
+import type { Log, LogLevel } from "#shared/base/env.ts";
+import { err, messageOf } from "#shared/base/result.ts";
+import { loadNative } from "../../native/index.ts";
+import { ChunkTables } from "../store/chunks.ts";
+import { Database } from "../store/database.ts";
+import { chunksMigrations } from "../store/schema/chunks.ts";
+import {
+  type FromWorker,
+  type JobHandlers,
+  type JobName,
+  type JobResult,
+  type StartJob,
+  type ToWorker,
+  type WorkerSettings,
+  workError,
+} from "./chunk-worker-protocol.ts";
+import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/download.ts";
+import { WorkFailure } from "./worker/io.ts";
+import { KnownFiles } from "./worker/known-files.ts";
+import { ChunkReceiver, storeLeaves } from "./worker/receive.ts";
+import { readChunks, readLeaves } from "./worker/serve.ts";
+import { hashFile } from "./worker/share.ts";
+
+/**
+ * Entry of the chunk worker: owns chunks.db, hashes, encrypts, decrypts and writes files. Jobs run side by side and give
+ * way after every batch, so that storing and serving never wait for a long one.
+ */
+const port = parentPort;
+assert(port !== null, "this module is the entry of a worker");
+// workerData is typed `any` by Node; the client that starts this file passes exactly this.
+const settings: WorkerSettings = workerData;
+
+const post = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
+
+const logAt =
+  (level: LogLevel) =>
+  (message: string, fields: Record<string, unknown> = {}): void =>
+    post({ type: "log", level, message, fields });
+const log: Omit<Log, "child"> = {
+  debug: logAt("debug"),
+  info: logAt("info"),
+  warn: logAt("warn"),
+  error: logAt("error"),
+};
+
+const db = Database.openChunks(settings.databasePath, chunksMigrations);
+db.onDiskFull(() => post({ type: "diskFull" }));
+const tables = new ChunkTables(db);
+const files = new KnownFiles(tables);
+const tools = { tables, files, native: loadNative(log) };
+const receiver = new ChunkReceiver(tables, files, (results) => post({ type: "stored", results }));
+
+const handlers: JobHandlers = {
+  hashFile: (input, context) => hashFile(tables, input, context),
+  prepare: (input) => prepare(tools, input),
+  open: (input, context) => {
+    receiver.flush();
+    return openDownload(tools, input, context);
+  },
+  storeLeaves: (input) => storeLeaves(tables, files, input),
+  readLeaves: (input) => readLeaves(files, input),
+  readChunks: (input) => readChunks(tables, files, input),
+  assemble: (input, context) => {
+    receiver.flush();
+    return assemble(tools, input, context);
+  },
+  verify,
+  finish: (input) => finish(tools, input),
+  drop: (input) => {
+    receiver.flush();
+    return drop(tools, input);
+  },
+};
+
+const running = new Map<number, { abort: AbortController; ended: Promise<void> }>();
+
+const runJob = async <Name extends JobName>(message: StartJob<Name>, signal: AbortSignal): Promise<void> => {
+  const { job, name, input } = message;
+  let result: JobResult<Name>;
+  try {
+    result = await handlers[name](input, { signal, progress: (value) => post({ type: "progress", job, value }) });
+  } catch (error) {
+    // Handlers turn what they expect into data; anything else is a bug, told without paths.
+    if (!(error instanceof WorkFailure))
+      log.error("a job of the chunk worker failed", { job: name, reason: messageOf(error) });
+    result = err(
+      error instanceof WorkFailure ? error.error : workError("io_error", "Something went wrong. Try again."),
+    );
+  }
+  post({ type: "done", job, result }, buffersOf(name, result));
+};
+
+/** Frames are handed over without a copy; those of one batch share a buffer. */
+const buffersOf = (name: JobName, result: { ok: boolean; value?: unknown }): ArrayBuffer[] => {
+  if (!result.ok || (name !== "readChunks" && name !== "readLeaves")) return [];
+  const buffers = new Set<ArrayBuffer>();
+  const collect = (value: unknown): void => {
+    if (value instanceof Uint8Array && value.buffer instanceof ArrayBuffer) buffers.add(value.buffer);
+    else if (Array.isArray(value)) value.forEach(collect);
+    else if (typeof value === "object" && value !== null) Object.values(value).forEach(collect);
+  };
+  collect(result.value);
+  return [...buffers];
+};
+
+const start = (message: StartJob): void => {
+  const abort = new AbortController();
+  const ended = runJob(message, abort.signal).finally(() => running.delete(message.job));
+  running.set(message.job, { abort, ended });
+};
+
+const end = async (): Promise<void> => {
+  receiver.flush();
+  const jobs = [...running.values()];
+  for (const { abort } of jobs) abort.abort();
+  await Promise.allSettled(jobs.map(({ ended }) => ended));
+  receiver.flush();
+  db.dispose();
+  port.close();
+};
+
+port.on("message", (message: ToWorker) => {
+  switch (message.type) {
+    case "start":
+      start(message);
+      break;
+    case "cancel":
+      running.get(message.job)?.abort.abort();
+      break;
+    case "store":
+      receiver.add(message.spec, message.counters, message.chunks);
+      break;
+    case "end":
+      void end();
+      break;
+    default:
+      assertNever(message, "message to the chunk worker");
+  }
+});

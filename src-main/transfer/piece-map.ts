@@ -1,0 +1,141 @@
+import { assert } from "#shared/base/assert.ts";
+
+/**
+ * Which chunks (or pages) of a file are there: an immutable bitmap with its count. Changing one bit copies 128 bytes and
+ * two short lists, whatever the size of the file, so the transfer machine can stay a pure function; runs that are full
+ * or empty are skipped whole when it is searched.
+ *
+ * Bit i of byte i >> 3, least significant first, as in the `have` message.
+ */
+const LEAF_BITS = 1024;
+const LEAF_BYTES = LEAF_BITS / 8;
+const BRANCH_LEAVES = 128;
+const BRANCH_BITS = LEAF_BITS * BRANCH_LEAVES;
+
+interface Leaf {
+  readonly bytes: Uint8Array;
+  readonly count: number;
+}
+interface Branch {
+  readonly leaves: readonly (Leaf | undefined)[];
+  readonly count: number;
+}
+
+export class PieceMap {
+  readonly size: number;
+  readonly count: number;
+  readonly #branches: readonly (Branch | undefined)[];
+
+  private constructor(size: number, count: number, branches: readonly (Branch | undefined)[]) {
+    this.size = size;
+    this.count = count;
+    this.#branches = branches;
+  }
+
+  static empty(size: number): PieceMap {
+    return new PieceMap(size, 0, []);
+  }
+
+  /** Bits at `size` and beyond are ignored: a hostile `have` may hold some. */
+  static fromBytes(size: number, bytes: Uint8Array): PieceMap {
+    const branches: (Branch | undefined)[] = [];
+    let total = 0;
+    for (let start = 0; start < size; start += BRANCH_BITS) {
+      const leaves: (Leaf | undefined)[] = [];
+      let inBranch = 0;
+      for (let first = start; first < Math.min(size, start + BRANCH_BITS); first += LEAF_BITS) {
+        const leaf = readLeaf(bytes, first, Math.min(LEAF_BITS, size - first));
+        leaves.push(leaf);
+        inBranch += leaf?.count ?? 0;
+      }
+      branches.push(inBranch === 0 ? undefined : { leaves, count: inBranch });
+      total += inBranch;
+    }
+    return new PieceMap(size, total, branches);
+  }
+
+  static full(size: number): PieceMap {
+    return PieceMap.fromBytes(size, new Uint8Array(Math.ceil(size / 8)).fill(0xff));
+  }
+
+  get isFull(): boolean {
+    return this.count === this.size;
+  }
+
+  has(index: number): boolean {
+    const leaf = this.#leafOf(index);
+    return leaf !== undefined && bitAt(leaf.bytes, index % LEAF_BITS);
+  }
+
+  /** The same map if nothing changes. */
+  with(index: number): PieceMap {
+    return this.#set(index, true);
+  }
+
+  without(index: number): PieceMap {
+    return this.#set(index, false);
+  }
+
+  /** The smallest index >= `from` that this map lacks and `available` (all, if null) has; null when there is none. */
+  nextMissing(from: number, available: PieceMap | null): number | null {
+    assert(available === null || available.size === this.size, "maps of different files");
+    let index = from;
+    while (index < this.size) {
+      const branch = this.#branches[Math.floor(index / BRANCH_BITS)];
+      if (branch?.count === BRANCH_BITS || available?.lacksBranch(index)) {
+        index = (Math.floor(index / BRANCH_BITS) + 1) * BRANCH_BITS;
+        continue;
+      }
+      const leaf = branch?.leaves[Math.floor((index % BRANCH_BITS) / LEAF_BITS)];
+      if (leaf?.count === LEAF_BITS || available?.lacksLeaf(index)) {
+        index = (Math.floor(index / LEAF_BITS) + 1) * LEAF_BITS;
+        continue;
+      }
+      const missing = leaf === undefined || !bitAt(leaf.bytes, index % LEAF_BITS);
+      if (missing && (available === null || available.has(index))) return index;
+      index += 1;
+    }
+    return null;
+  }
+
+  lacksBranch(index: number): boolean {
+    return this.#branches[Math.floor(index / BRANCH_BITS)] === undefined;
+  }
+
+  lacksLeaf(index: number): boolean {
+    return this.#leafOf(index) === undefined;
+  }
+
+  #leafOf(index: number): Leaf | undefined {
+    return this.#branches[Math.floor(index / BRANCH_BITS)]?.leaves[Math.floor((index % BRANCH_BITS) / LEAF_BITS)];
+  }
+
+  #set(index: number, value: boolean): PieceMap {
+    assert(Number.isInteger(index) && index >= 0 && index < this.size, "piece index out of range");
+    if (this.has(index) === value) return this;
+    const step = value ? 1 : -1;
+    const branchAt = Math.floor(index / BRANCH_BITS);
+    const leafAt = Math.floor((index % BRANCH_BITS) / LEAF_BITS);
+    const branch = this.#branches[branchAt];
+    const leaf = branch?.leaves[leafAt];
+    const bytes = leaf === undefined ? new Uint8Array(LEAF_BYTES) : leaf.bytes.slice();
+    const bit = index % LEAF_BITS;
+    bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+    const leaves = branch === undefined ? [] : branch.leaves.slice();
+    leaves[leafAt] = { bytes, count: (leaf?.count ?? 0) + step };
+    const branches = this.#branches.slice();
+    branches[branchAt] = { leaves, count: (branch?.count ?? 0) + step };
+    return new PieceMap(this.size, this.count + step, branches);
+  }
+}
+
+const bitAt = (bytes: Uint8Array, bit: number): boolean => (((bytes[bit >> 3] ?? 0) >> (bit & 7)) & 1) === 1;
+
+const readLeaf = (source: Uint8Array, firstBit: number, bits: number): Leaf | undefined => {
+  const bytes = new Uint8Array(LEAF_BYTES);
+  bytes.set(source.subarray(firstBit / 8, firstBit / 8 + Math.ceil(bits / 8)));
+  if (bits % 8 !== 0) bytes[bits >> 3] = (bytes[bits >> 3] ?? 0) & ((1 << (bits % 8)) - 1);
+  let count = 0;
+  for (const byte of bytes) for (let rest = byte; rest !== 0; rest &= rest - 1) count += 1;
+  return count === 0 ? undefined : { bytes, count };
+};

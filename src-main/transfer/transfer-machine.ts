@@ -1,0 +1,686 @@
+import { assert, assertNever } from "#shared/base/assert.ts";
+import type { TimeMs } from "#shared/base/env.ts";
+import type { UserId } from "#shared/base/ids.ts";
+import { REQUEST_INDICES_MAX, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import type { AppError } from "#shared/base/result.ts";
+import { PieceMap } from "./piece-map.ts";
+import {
+  adding,
+  addSession,
+  deadlineOf,
+  emptySwarm,
+  expireRequests,
+  forgive,
+  isSettled,
+  joinPeer,
+  leavePeer,
+  outstandingOf,
+  type Peer,
+  pickRequests,
+  receivedFrame,
+  removeSession,
+  removing,
+  type Swarm,
+  withPeer,
+  withSession,
+} from "./seeder-sessions.ts";
+import type {
+  Counters,
+  Downloading,
+  Drain,
+  Draining,
+  Effect,
+  Event,
+  Pausing,
+  Pieces,
+  Receiving,
+  Rest,
+  Setup,
+  State,
+} from "./transfer-state.ts";
+
+/**
+ * One download, from the first request to the finished file. Pure: time comes with every event.
+ *
+ *   state        what it means                          leaves it by
+ *   idle         not running: queued, or paused         start -> opening; cancel
+ *   opening      chunks.db is scanned                   opened -> downloading | complete; pause -> idle; cancel; fails
+ *   downloading  something is still to be received      all arrived -> draining; pause -> pausing; cancel; fails
+ *   pausing      seeders were told to stop              all settled or timeout -> idle; start -> downloading; cancel; fails
+ *   draining     every chunk has arrived once           all settled -> assembling; a chunk is missing after all -> downloading;
+ *                                                       pause -> pausing; cancel; fails
+ *   assembling   the file is written in order           assembled -> verifying; chunksLost -> downloading; cancel; fails
+ *   verifying    read back and compared, then renamed   verified, finished -> complete; cancel (before saving); fails
+ *   complete     saved under its final name             -
+ *   failed       stopped by an error; chunks are kept   retry -> opening; cancel
+ *   cancelled    everything was dropped                 -
+ *
+ * As phases: idle, opening, downloading and pausing are `downloading`; cancelled is `failed`; the others are themselves.
+ *
+ * I1  Progress is the number of distinct chunks stored: only `stored` grows it.
+ * I2  Draining ends when everything was answered, or the seeders' `stopped` says that no more frames come. Its timeout is a
+ *     backstop: it gives up what is outstanding, and a chunk that is then missing is asked for again. Assembly begins only
+ *     with every chunk stored.
+ * I3  A chunk that comes when none is wanted is counted and dropped.
+ * I5  Results carry their run and arrivals their session; those of an older run or a closed session change nothing.
+ *
+ * Every frame that arrives leads to exactly one of storeChunk, storeLeaves and dropFrame.
+ */
+export const initialState = (setup: Setup, from: { rest: Rest; storedCount: number; counters: Counters }): State => ({
+  kind: "idle",
+  rest: from.rest,
+  storedCount: from.storedCount,
+  setup,
+  counters: from.counters,
+  swarm: emptySwarm,
+  run: 0,
+  staleResults: 0,
+  drain: null,
+  wakeAtMs: null,
+});
+
+export const failedState = (
+  setup: Setup,
+  from: { error: AppError; storedCount: number; counters: Counters },
+): State => ({
+  ...common(initialState(setup, { rest: "paused", ...from })),
+  kind: "failed",
+  error: from.error,
+  storedCount: from.storedCount,
+});
+
+export const step = (state: State, event: Event): readonly [State, readonly Effect[]] => {
+  const effects: Effect[] = [];
+  const handled = advance(handle(state, event, effects), event.now, effects);
+  const wakeAtMs = nextWake(handled);
+  if (wakeAtMs !== handled.wakeAtMs) effects.push({ type: "wakeAt", atMs: wakeAtMs });
+  const next = wakeAtMs === handled.wakeAtMs ? handled : { ...handled, wakeAtMs };
+  if (next !== state) {
+    if (next.kind !== state.kind) effects.push({ type: "checkpoint" });
+    effects.push({ type: "publish" });
+  }
+  return [next, effects];
+};
+
+// ---- Events -----------------------------------------------------------------------------------------------------
+
+const handle = (state: State, event: Event, effects: Effect[]): State => {
+  switch (event.type) {
+    case "start":
+      return start(state, effects);
+    case "pause":
+      return rest(state, "paused", event.now, effects);
+    case "queue":
+      return rest(state, "queued", event.now, effects);
+    case "cancel":
+      return cancel(state, effects);
+    case "retry":
+      return retry(state, effects);
+    case "proceed":
+      return state;
+    case "wake":
+      return wake(state, event.now, effects);
+    case "seederJoined":
+      return { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
+    case "seederLeft":
+      return { ...state, swarm: leavePeer(state.swarm, event.peer, event.generation) };
+    case "accepted":
+      return changeSession(state, event.session, () => ({ quietSinceMs: event.now }));
+    case "have":
+      return changeSession(state, event.session, ({ stage }) =>
+        stage.kind === "stopping"
+          ? {}
+          : { stage: { kind: "serving", available: event.available }, quietSinceMs: event.now },
+      );
+    case "refused":
+      return refused(state, event.session, event.reason, event.now, effects);
+    case "unavailable":
+      return unavailable(state, event.session, event.indices);
+    case "stopped":
+      return stopped(state, event.session, event.framesSent, event.now);
+    case "chunkArrived":
+      return chunkArrived(state, event, effects);
+    case "leavesArrived":
+      return leavesArrived(state, event, effects);
+    default:
+      return event.run === state.run ? workResult(state, event, effects) : stale(state);
+  }
+};
+
+const stale = (state: State): State => ({ ...state, staleResults: state.staleResults + 1 });
+
+const workResult = (state: State, event: Extract<Event, { run: number }>, effects: Effect[]): State => {
+  switch (event.type) {
+    case "opened":
+      return opened(state, event, effects);
+    case "chunkStored":
+      return chunkKept(state, event.index, event.session, 0);
+    case "chunkDuplicate":
+      return chunkKept(state, event.index, event.session, 1);
+    case "chunkRejected":
+      return chunkRejected(state, event.index, event.session, event.peer, effects);
+    case "leavesStored":
+      return isReceiving(state)
+        ? withPieces(state, {
+            pages: state.pieces.pages.with(event.page),
+            pagesStoring: removing(state.pieces.pagesStoring, event.page),
+          })
+        : stale(state);
+    case "leavesRejected":
+      if (!isReceiving(state)) return stale(state);
+      return ban(
+        withPieces(state, { pagesStoring: removing(state.pieces.pagesStoring, event.page) }),
+        event.session,
+        event.peer,
+        effects,
+      );
+    case "assembleProgress":
+      return state.kind === "assembling" ? { ...state, assembled: event.chunks } : stale(state);
+    case "assembled":
+      if (state.kind !== "assembling") return stale(state);
+      effects.push({ type: "verify", run: state.run });
+      return { ...common(state), kind: "verifying", step: "comparing", pieces: state.pieces };
+    case "verified":
+      if (state.kind !== "verifying") return stale(state);
+      effects.push({ type: "finish", run: state.run });
+      return { ...state, step: "saving" };
+    case "finished":
+      return state.kind === "verifying" ? complete(state, event.savedPath, effects) : stale(state);
+    case "chunksLost":
+      return state.kind === "assembling" ? chunksLost(state, event.indices) : stale(state);
+    case "storeFailed":
+    case "workFailed":
+      return isWorking(state) ? failed(state, event.error, effects) : stale(state);
+    default:
+      return assertNever(event, "work result");
+  }
+};
+
+const start = (state: State, effects: Effect[]): State => {
+  if (state.kind === "pausing") {
+    effects.push({ type: "acquireLinks" });
+    return { ...common(state), kind: "downloading", pieces: state.pieces };
+  }
+  return state.kind === "idle" ? open(state, state.storedCount, effects) : state;
+};
+
+const open = (state: State, storedCount: number, effects: Effect[]): State => {
+  const run = state.run + 1;
+  effects.push({ type: "acquireLinks" }, { type: "scan", run });
+  return { ...common(state), kind: "opening", run, storedCount };
+};
+
+/** Stops on the user's wish, or for another download's turn. Assembling and verifying are short and go on. */
+const rest = (state: State, why: Rest, now: TimeMs, effects: Effect[]): State => {
+  switch (state.kind) {
+    case "idle":
+    case "pausing":
+      return { ...state, rest: why };
+    case "opening":
+      effects.push({ type: "stopWork" }, { type: "releaseLinks" });
+      return { ...common(state), kind: "idle", run: state.run + 1, rest: why, storedCount: state.storedCount };
+    case "downloading":
+    case "draining": {
+      const giveUpAtMs = now + state.setup.drainTimeoutMs;
+      const swarm = stopAll(state.swarm, () => true, effects);
+      return { ...common(state), kind: "pausing", rest: why, pieces: state.pieces, giveUpAtMs, swarm };
+    }
+    default:
+      return state;
+  }
+};
+
+const cancel = (state: State, effects: Effect[]): State => {
+  const tooLate = state.kind === "verifying" && state.step === "saving";
+  if (state.kind === "complete" || state.kind === "cancelled" || tooLate) return state;
+  const swarm = stopAll(state.swarm, () => true, effects);
+  effects.push({ type: "stopWork" }, { type: "dropChunks", what: "everything" }, { type: "releaseLinks" });
+  return { ...common(state), kind: "cancelled", run: state.run + 1, swarm };
+};
+
+const retry = (state: State, effects: Effect[]): State => {
+  const forgiven = { ...state, swarm: forgive(state.swarm) };
+  return forgiven.kind === "failed" ? open(forgiven, forgiven.storedCount, effects) : forgiven;
+};
+
+const opened = (state: State, event: Extract<Event, { type: "opened" }>, effects: Effect[]): State => {
+  if (state.kind !== "opening") return stale(state);
+  const counters = largest(state.counters, event.counters);
+  if (event.finishedPath !== null) return complete({ ...state, counters }, event.finishedPath, effects);
+  const pieces: Pieces = { stored: event.stored, storing: new Map(), pages: event.pages, pagesStoring: new Set() };
+  return { ...common(state), kind: "downloading", counters, pieces };
+};
+
+/** Counters only grow, and two places remember them. */
+const largest = (a: Counters, b: Counters): Counters => ({
+  requested: Math.max(a.requested, b.requested),
+  duplicate: Math.max(a.duplicate, b.duplicate),
+  late: Math.max(a.late, b.late),
+  rejected: Math.max(a.rejected, b.rejected),
+});
+
+const complete = (state: State, savedPath: string, effects: Effect[]): State => {
+  effects.push({ type: "dropChunks", what: "chunks" }, { type: "releaseLinks" });
+  return { ...common(state), kind: "complete", savedPath };
+};
+
+const failed = (state: State, error: AppError, effects: Effect[]): State => {
+  const swarm = stopAll(state.swarm, () => true, effects);
+  effects.push({ type: "stopWork" }, { type: "releaseLinks" });
+  return { ...common(state), kind: "failed", run: state.run + 1, error, storedCount: storedCountOf(state), swarm };
+};
+
+// ---- Seeders ----------------------------------------------------------------------------------------------------
+
+type SessionOf = Swarm["sessions"] extends ReadonlyMap<number, infer S> ? S : never;
+
+const changeSession = (state: State, id: number, change: (session: SessionOf) => Partial<SessionOf>): State => {
+  const session = state.swarm.sessions.get(id);
+  return session === undefined ? stale(state) : { ...state, swarm: withSession(state.swarm, id, change(session)) };
+};
+
+/** Tells the chosen open sessions to stop. One that never answered its `open` is told too, and not waited for. */
+const stopAll = (swarm: Swarm, which: (session: SessionOf) => boolean, effects: Effect[]): Swarm => {
+  let next = swarm;
+  for (const [id, session] of swarm.sessions) {
+    if (session.stage.kind === "stopping" || !which(session)) continue;
+    effects.push({ type: "stop", session: id });
+    next = withSession(next, id, { stage: { kind: "stopping", framesSent: null } });
+  }
+  return next;
+};
+
+const TEMPORARY: readonly string[] = ["busy", "too_many_requests", "shutting_down"];
+
+/** A refusal ends the session on both sides. */
+const refused = (state: State, id: number, reason: string, now: TimeMs, effects: Effect[]): State => {
+  if (!state.swarm.sessions.has(id)) return stale(state);
+  const standing: Peer["standing"] = TEMPORARY.includes(reason)
+    ? { kind: "resting", untilMs: now + SEEDER_RETRY_MS }
+    : { kind: "refused", reason };
+  const next = { ...state, swarm: removeSession(state.swarm, id, standing) };
+  if (standing.kind !== "refused" || !isReceiving(next) || next.kind === "pausing") return next;
+  const hopeless = [...next.swarm.peers.values()].every(
+    ({ standing: s }) => s.kind === "refused" || s.kind === "banned",
+  );
+  const missing = next.pieces.stored.count + next.pieces.storing.size < next.setup.chunkCount;
+  return hopeless && missing ? failed(next, refusalError(reason), effects) : next;
+};
+
+const refusalError = (reason: string): AppError => {
+  switch (reason) {
+    case "no_access":
+      return { type: reason, message: "You no longer have access to this file. Ask its owner to share it with you." };
+    case "file_changed":
+      return { type: reason, message: "The owner's file was changed or moved. Ask them to share it again." };
+    case "unknown_file":
+      return { type: reason, message: "The owner no longer has this file. Ask them to share it again." };
+    default:
+      return { type: "refused", message: "The other side refused to send this file. Try again later." };
+  }
+};
+
+const unavailable = (state: State, id: number, indices: readonly number[]): State =>
+  changeSession(state, id, (session) => {
+    if (session.stage.kind !== "serving") return { owed: without(session.owed, indices) };
+    const { stored } = isReceiving(state) ? state.pieces : { stored: null };
+    let available = session.stage.available ?? (stored === null ? null : PieceMap.full(stored.size));
+    for (const index of indices) if (index < state.setup.chunkCount) available = available?.without(index) ?? null;
+    return { owed: without(session.owed, indices), stage: { kind: "serving", available } };
+  });
+
+const without = (set: ReadonlySet<number>, items: readonly number[]): ReadonlySet<number> =>
+  new Set([...set].filter((item) => !items.includes(item)));
+
+const stopped = (state: State, id: number, framesSent: number, now: TimeMs): State => {
+  const session = state.swarm.sessions.get(id);
+  if (session === undefined) return stale(state);
+  const cut = session.stage.kind === "stopping" && outstandingOf(session) > 0;
+  const asked = session.stage.kind === "stopping";
+  const told = withSession(state.swarm, id, { stage: { kind: "stopping", framesSent } });
+  const next =
+    state.kind === "draining" && cut ? { ...state, cutBy: "stopped" as const, swarm: told } : { ...state, swarm: told };
+  // A seeder that stops unasked is going away: it gets a moment before it is asked again.
+  if (!asked && framesSent <= session.framesReceived)
+    return { ...next, swarm: removeSession(told, id, { kind: "resting", untilMs: now + SEEDER_RETRY_MS }) };
+  return next;
+};
+
+/** Drops a seeder that lied, for this file, and asks others for what it owed. */
+const ban = (state: State, session: number, peer: UserId, effects: Effect[]): State => {
+  const isOpen = state.swarm.sessions.has(session);
+  if (isOpen) effects.push({ type: "stop", session });
+  const swarm = isOpen ? removeSession(state.swarm, session, { kind: "banned" }) : state.swarm;
+  const entry = swarm.peers.get(peer);
+  // The bad chunk may be known only after the session was closed and another one opened.
+  for (const [id, other] of swarm.sessions) {
+    if (other.peer !== peer) continue;
+    effects.push({ type: "stop", session: id });
+    return ban({ ...state, swarm: removeSession(swarm, id, { kind: "banned" }) }, session, peer, effects);
+  }
+  const banned = entry === undefined ? swarm : withPeer(swarm, peer, { ...entry, standing: { kind: "banned" } });
+  return { ...state, swarm: banned };
+};
+
+// ---- Frames -----------------------------------------------------------------------------------------------------
+
+const chunkArrived = (state: State, event: Extract<Event, { type: "chunkArrived" }>, effects: Effect[]): State => {
+  const { session: id, index, frame, now } = event;
+  const session = state.swarm.sessions.get(id);
+  const wasAsked = session !== undefined && (session.owed.has(index) || session.overdue.has(index));
+  const received = { ...state, swarm: receivedFrame(state.swarm, id, now, { index }) };
+  const drop = (counter: keyof Counters): State => {
+    effects.push({ type: "dropFrame", frame });
+    return count(received, counter);
+  };
+  if (!isReceiving(received) || session === undefined) return drop("late");
+  const { pieces } = received;
+  if (index < state.setup.chunkCount && (pieces.stored.has(index) || pieces.storing.has(index)))
+    return drop("duplicate");
+  // Asked for before, given up for another session's sake, and now here twice over: late. Never asked for: worth nothing.
+  if (!wasAsked) return drop("late");
+  assert(index < state.setup.chunkCount, "only chunks of the file are asked for");
+  effects.push({ type: "storeChunk", run: state.run, session: id, index, frame });
+  return withPieces(forgetElsewhere(received, id, index, effects), { storing: new Map(pieces.storing).set(index, id) });
+};
+
+/** Other sessions need not send this chunk any more; if they already have, it comes as a duplicate. */
+const forgetElsewhere = (state: Receiving, id: number, index: number, effects: Effect[]): Receiving => {
+  let swarm = state.swarm;
+  for (const [other, session] of swarm.sessions) {
+    if (other === id || !session.owed.has(index) || session.stage.kind === "stopping") continue;
+    effects.push({ type: "cancelRequests", session: other, indices: [index] });
+    swarm = withSession(swarm, other, {
+      owed: removing(session.owed, index),
+      overdue: adding(session.overdue, [index]),
+    });
+  }
+  return swarm === state.swarm ? state : { ...state, swarm };
+};
+
+const leavesArrived = (state: State, event: Extract<Event, { type: "leavesArrived" }>, effects: Effect[]): State => {
+  const { session: id, page, frame, now } = event;
+  const wasAsked = state.swarm.sessions.get(id)?.owedPages.has(page) ?? false;
+  const received = { ...state, swarm: receivedFrame(state.swarm, id, now, { page }) };
+  if (
+    !isReceiving(received) ||
+    !wasAsked ||
+    received.pieces.pages.has(page) ||
+    received.pieces.pagesStoring.has(page)
+  ) {
+    effects.push({ type: "dropFrame", frame });
+    return received;
+  }
+  effects.push({ type: "storeLeaves", run: state.run, session: id, page, frame });
+  return withPieces(received, { pagesStoring: adding(received.pieces.pagesStoring, [page]) });
+};
+
+/** The chunk is on disk: by this answer, or since an earlier one. */
+const chunkKept = (state: State, index: number, id: number, duplicate: 0 | 1): State => {
+  if (!isReceiving(state)) return stale(state);
+  const { stored, storing } = state.pieces;
+  const session = state.swarm.sessions.get(id);
+  const isNew = !stored.has(index);
+  const swarm =
+    session !== undefined && isNew
+      ? withSession(state.swarm, id, { chunksStored: session.chunksStored + 1 })
+      : state.swarm;
+  const counted = duplicate === 1 ? count({ ...state, swarm }, "duplicate") : { ...state, swarm };
+  return withPieces(counted, { stored: stored.with(index), storing: withoutKey(storing, index) });
+};
+
+const chunkRejected = (state: State, index: number, id: number, peer: UserId, effects: Effect[]): State => {
+  if (!isReceiving(state)) return stale(state);
+  // Given up in the meantime and fetched again: then the entry belongs to the newer one.
+  const storing =
+    state.pieces.storing.get(index) === id ? withoutKey(state.pieces.storing, index) : state.pieces.storing;
+  return ban(count(withPieces(state, { storing }), "rejected"), id, peer, effects);
+};
+
+const chunksLost = (state: State & { pieces: Pieces }, indices: readonly number[]): State => {
+  const stored = indices.reduce((map, index) => map.without(index), state.pieces.stored);
+  return { ...common(state), kind: "downloading", run: state.run + 1, pieces: { ...state.pieces, stored } };
+};
+
+// ---- What follows from the state ----------------------------------------------------------------------------------
+
+const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
+  const tidy = forgetSettled(state, effects);
+  switch (tidy.kind) {
+    case "downloading":
+      return hasAllArrived(tidy) ? beginDraining(tidy, now, effects) : request(tidy, now, effects);
+    case "draining":
+      if (!hasAllArrived(tidy))
+        return advance({ ...common(tidy), kind: "downloading", pieces: tidy.pieces }, now, effects);
+      return isQuiet(tidy) ? assemble(tidy, tidy.cutBy, effects) : tidy;
+    case "pausing":
+      return isQuiet(tidy) ? endPausing(tidy, effects) : tidy;
+    default:
+      return tidy;
+  }
+};
+
+/** Sessions that were stopped and from which no more frames come. */
+const forgetSettled = <S extends State>(state: S, effects: Effect[]): S => {
+  let swarm: Swarm = state.swarm;
+  for (const [id, { stage, framesReceived }] of swarm.sessions) {
+    if (stage.kind !== "stopping" || stage.framesSent === null || framesReceived < stage.framesSent) continue;
+    effects.push({ type: "forget", session: id });
+    swarm = removeSession(swarm, id, { kind: "ready" });
+  }
+  return swarm === state.swarm ? state : { ...state, swarm };
+};
+
+const hasAllArrived = ({ pieces, setup }: Receiving): boolean =>
+  pieces.stored.count + pieces.storing.size === setup.chunkCount;
+
+/** Nothing is at the disk worker, and nothing can come from a seeder. */
+const isQuiet = ({ pieces, swarm }: Draining | Pausing): boolean =>
+  pieces.storing.size === 0 && pieces.pagesStoring.size === 0 && [...swarm.sessions.values()].every(isSettled);
+
+const beginDraining = (state: Downloading, now: TimeMs, effects: Effect[]): State => {
+  const swarm = stopAll(state.swarm, (session) => outstandingOf(session) > 0, effects);
+  const drain = { startedAtMs: now, endedBy: null };
+  const giveUpAtMs = now + state.setup.drainTimeoutMs;
+  const draining: Draining = {
+    ...common(state),
+    kind: "draining",
+    pieces: state.pieces,
+    swarm,
+    drain,
+    giveUpAtMs,
+    cutBy: "answered",
+  };
+  if (!isQuiet(draining)) return draining;
+  // Even with nothing to wait for it is a state of its own, that everybody sees.
+  effects.push({ type: "proceed" });
+  return { ...draining, cutBy: "idle" };
+};
+
+const assemble = (state: Draining, endedBy: NonNullable<Drain["endedBy"]>, effects: Effect[]): State => {
+  assert(state.pieces.stored.isFull, "nothing is assembled with a hole");
+  const run = state.run + 1;
+  // Courtesy: nothing is owed any more, so nobody waits for the answers.
+  const swarm = stopAll(state.swarm, () => true, effects);
+  effects.push({ type: "assemble", run });
+  return {
+    ...common(state),
+    kind: "assembling",
+    run,
+    swarm,
+    drain: { ...state.drain, endedBy },
+    pieces: state.pieces,
+    assembled: 0,
+  };
+};
+
+const endPausing = (state: Pausing, effects: Effect[]): State => {
+  effects.push({ type: "releaseLinks" });
+  const storedCount = state.pieces.stored.count;
+  return { ...common(state), kind: "idle", run: state.run + 1, rest: state.rest, storedCount };
+};
+
+/** Opens sessions with seeders that are ready, and fills every window that has room for a worthwhile batch. */
+const request = (state: Downloading, now: TimeMs, effects: Effect[]): Downloading => {
+  let { swarm, counters } = state;
+  for (const [peer, { standing }] of swarm.peers) {
+    if (standing.kind !== "ready") continue;
+    const added = addSession(swarm, peer, now);
+    swarm = added.swarm;
+    const generation = swarm.peers.get(peer)?.generation ?? 0;
+    effects.push({ type: "open", session: added.session, peer, generation });
+  }
+  for (const id of swarm.sessions.keys()) {
+    const filled = fill(swarm, id, state, now, effects);
+    swarm = filled.swarm;
+    counters = { ...counters, requested: counters.requested + filled.requested };
+  }
+  return swarm === state.swarm ? state : { ...state, swarm, counters };
+};
+
+const fill = (
+  swarm: Swarm,
+  id: number,
+  { pieces, setup }: Downloading,
+  now: TimeMs,
+  effects: Effect[],
+): { swarm: Swarm; requested: number } => {
+  const session = swarm.sessions.get(id);
+  assert(session !== undefined, "windows of open sessions are filled");
+  const owedByAll = [...swarm.sessions.values()].reduce((sum, { owed }) => sum + owed.size, 0);
+  const room = Math.min(
+    setup.windowChunks - session.owed.size,
+    setup.backlogChunks - pieces.storing.size - owedByAll,
+    REQUEST_INDICES_MAX,
+  );
+  // A quarter of the window at a time: few messages, and the seeder never runs dry.
+  const worthwhile = room >= Math.ceil(setup.windowChunks / 4) || (session.owed.size === 0 && room > 0);
+  if (!worthwhile) return { swarm, requested: 0 };
+  const { indices, pages } = pickRequests(swarm, id, pieces, room);
+  if (indices.length === 0 && pages.length === 0) return { swarm, requested: 0 };
+  for (const page of pages) effects.push({ type: "requestLeaves", session: id, page });
+  if (indices.length > 0) effects.push({ type: "request", session: id, indices });
+  const wasIdle = session.owed.size + session.owedPages.size === 0;
+  const changed = withSession(swarm, id, {
+    owed: adding(session.owed, indices),
+    overdue: without(session.overdue, indices),
+    owedPages: adding(session.owedPages, pages),
+    ...(wasIdle ? { quietSinceMs: now } : {}),
+  });
+  return { swarm: changed, requested: indices.length };
+};
+
+// ---- Time ---------------------------------------------------------------------------------------------------------
+
+const wake = (state: State, now: TimeMs, effects: Effect[]): State => {
+  const rested = { ...state, swarm: endRests(state.swarm, now) };
+  if (rested.kind === "draining" || rested.kind === "pausing")
+    return now >= rested.giveUpAtMs ? giveUp(rested, effects) : rested;
+  return rested.kind === "downloading" ? expire(rested, now, effects) : rested;
+};
+
+const endRests = (swarm: Swarm, now: TimeMs): Swarm => {
+  let next = swarm;
+  for (const [peer, entry] of swarm.peers)
+    if (entry.standing.kind === "resting" && entry.standing.untilMs <= now)
+      next = withPeer(next, peer, { ...entry, standing: { kind: "ready" } });
+  return next;
+};
+
+/** The backstop of draining: what is still outstanding is given up; it is late if it comes, and asked for again if needed. */
+const giveUp = (state: Draining | Pausing, effects: Effect[]): State => {
+  let swarm = state.swarm;
+  for (const [id, session] of swarm.sessions)
+    if (!isSettled(session)) swarm = removeSession(swarm, id, { kind: "ready" });
+  const pieces: Pieces = { ...state.pieces, storing: new Map(), pagesStoring: new Set() };
+  if (state.kind === "pausing") return { ...state, swarm, pieces };
+  if (pieces.stored.isFull) return assemble({ ...state, swarm, pieces }, "timeout", effects);
+  return { ...common(state), kind: "downloading", swarm, pieces, drain: { ...state.drain, endedBy: "timeout" } };
+};
+
+const expire = (state: Downloading, now: TimeMs, effects: Effect[]): State => {
+  let swarm = state.swarm;
+  for (const [id, session] of swarm.sessions) {
+    const deadline = deadlineOf(session);
+    if (deadline === null || now < deadline) continue;
+    if (session.stage.kind !== "serving") {
+      // It never answered `open`, or never `stop`: tried again from the start.
+      if (session.stage.kind === "opening") effects.push({ type: "stop", session: id });
+      swarm = removeSession(swarm, id, { kind: "resting", untilMs: now + SEEDER_RETRY_MS });
+      continue;
+    }
+    for (let at = 0; at < session.owed.size; at += REQUEST_INDICES_MAX)
+      effects.push({
+        type: "cancelRequests",
+        session: id,
+        indices: [...session.owed].slice(at, at + REQUEST_INDICES_MAX),
+      });
+    swarm = withSession(swarm, id, expireRequests(session, now));
+  }
+  return { ...state, swarm };
+};
+
+const nextWake = (state: State): TimeMs | null => {
+  const times: TimeMs[] = [];
+  if (state.kind === "draining" || state.kind === "pausing") times.push(state.giveUpAtMs);
+  if (state.kind === "downloading") {
+    for (const session of state.swarm.sessions.values()) {
+      const deadline = deadlineOf(session);
+      if (deadline !== null) times.push(deadline);
+    }
+    for (const { standing } of state.swarm.peers.values())
+      if (standing.kind === "resting") times.push(standing.untilMs);
+  }
+  return times.length === 0 ? null : Math.min(...times);
+};
+
+// ---- Small things -------------------------------------------------------------------------------------------------
+
+const isReceiving = (state: State): state is Receiving =>
+  state.kind === "downloading" || state.kind === "pausing" || state.kind === "draining";
+
+/** States in which the disk worker is busy for this download. */
+const isWorking = (state: State): boolean =>
+  isReceiving(state) || state.kind === "opening" || state.kind === "assembling" || state.kind === "verifying";
+
+const withPieces = <S extends Receiving>(state: S, change: Partial<Pieces>): S => ({
+  ...state,
+  pieces: { ...state.pieces, ...change },
+});
+
+const count = <S extends State>(state: S, counter: keyof Counters): S => ({
+  ...state,
+  counters: { ...state.counters, [counter]: state.counters[counter] + 1 },
+});
+
+const withoutKey = (map: ReadonlyMap<number, number>, key: number): ReadonlyMap<number, number> => {
+  const copy = new Map(map);
+  copy.delete(key);
+  return copy;
+};
+
+const common = ({ setup, counters, swarm, run, staleResults, drain, wakeAtMs }: State) => ({
+  setup,
+  counters,
+  swarm,
+  run,
+  staleResults,
+  drain,
+  wakeAtMs,
+});
+
+/** Distinct chunks on disk. */
+export const storedCountOf = (state: State): number => {
+  switch (state.kind) {
+    case "idle":
+    case "opening":
+    case "failed":
+      return state.storedCount;
+    case "complete":
+      return state.setup.chunkCount;
+    case "cancelled":
+      return 0;
+    default:
+      return state.pieces.stored.count;
+  }
+};

@@ -1,0 +1,176 @@
+import type { TimeMs } from "#shared/base/env.ts";
+import type { Generation, UserId } from "#shared/base/ids.ts";
+import type { AppError } from "#shared/base/result.ts";
+import type { PieceMap } from "./piece-map.ts";
+import type { Swarm } from "./seeder-sessions.ts";
+
+/** States, events and effects of one download; what they mean and the table of transitions are in transfer-machine.ts. */
+
+/** What never changes while a download exists. */
+export interface Setup {
+  readonly chunkCount: number;
+  /** Requests that may be unanswered in one session. */
+  readonly windowChunks: number;
+  /** Chunks that may be at the disk worker; more are not asked for. */
+  readonly backlogChunks: number;
+  readonly drainTimeoutMs: number;
+}
+
+export interface Counters {
+  readonly requested: number;
+  readonly duplicate: number;
+  readonly late: number;
+  readonly rejected: number;
+}
+
+export interface Drain {
+  readonly startedAtMs: TimeMs;
+  readonly endedBy: "idle" | "answered" | "stopped" | "timeout" | null;
+}
+
+/** What every state has. */
+interface Common {
+  readonly setup: Setup;
+  readonly counters: Counters;
+  readonly swarm: Swarm;
+  /** Counts up whenever work is started or abandoned; a result of an older run is stale. */
+  readonly run: number;
+  /** Results that came too late to mean anything. */
+  readonly staleResults: number;
+  readonly drain: Drain | null;
+  /** The timer that the shell was last told to set. */
+  readonly wakeAtMs: TimeMs | null;
+}
+
+/** Chunks on disk, chunks handed to the disk worker (with the session they came from), and the same for pages of leaves. */
+export interface Pieces {
+  readonly stored: PieceMap;
+  readonly storing: ReadonlyMap<number, number>;
+  readonly pages: PieceMap;
+  readonly pagesStoring: ReadonlySet<number>;
+}
+
+export type Rest = "queued" | "paused";
+
+export type Idle = Common & { readonly kind: "idle"; readonly rest: Rest; readonly storedCount: number };
+export type Opening = Common & { readonly kind: "opening"; readonly storedCount: number };
+export type Downloading = Common & { readonly kind: "downloading"; readonly pieces: Pieces };
+/** Stopping on the user's wish: nothing is asked for any more, what still comes is kept; then idle. */
+export type Pausing = Common & {
+  readonly kind: "pausing";
+  readonly rest: Rest;
+  readonly pieces: Pieces;
+  readonly giveUpAtMs: TimeMs;
+};
+export type Draining = Common & {
+  readonly kind: "draining";
+  readonly pieces: Pieces;
+  readonly drain: Drain;
+  readonly giveUpAtMs: TimeMs;
+  /** What it will have been ended by, as far as is known: a `stopped` that cut short what was owed, answers, or nothing at all. */
+  readonly cutBy: "idle" | "answered" | "stopped";
+};
+export type Assembling = Common & { readonly kind: "assembling"; readonly pieces: Pieces; readonly assembled: number };
+export type Verifying = Common & {
+  readonly kind: "verifying";
+  readonly pieces: Pieces;
+  readonly step: "comparing" | "saving";
+};
+export type Complete = Common & { readonly kind: "complete"; readonly savedPath: string };
+export type Failed = Common & { readonly kind: "failed"; readonly error: AppError; readonly storedCount: number };
+export type Cancelled = Common & { readonly kind: "cancelled" };
+
+/** States in which arriving chunks are wanted. */
+export type Receiving = Downloading | Pausing | Draining;
+export type State = Idle | Opening | Receiving | Assembling | Verifying | Complete | Failed | Cancelled;
+
+/** Names a received frame that the shell holds until the machine says what becomes of it. */
+export type FrameId = number;
+
+export type Event = { readonly now: TimeMs } & (
+  | { readonly type: "start" }
+  | { readonly type: "pause" }
+  | { readonly type: "queue" }
+  | { readonly type: "cancel" }
+  | { readonly type: "retry" }
+  | { readonly type: "wake" }
+  /** Answers the effect of that name, once the state was published. */
+  | { readonly type: "proceed" }
+  | { readonly type: "seederJoined"; readonly peer: UserId; readonly generation: Generation }
+  | { readonly type: "seederLeft"; readonly peer: UserId; readonly generation: Generation }
+  | { readonly type: "accepted"; readonly session: number }
+  | { readonly type: "have"; readonly session: number; readonly available: PieceMap | null }
+  | { readonly type: "refused"; readonly session: number; readonly reason: string }
+  | { readonly type: "unavailable"; readonly session: number; readonly indices: readonly number[] }
+  | { readonly type: "stopped"; readonly session: number; readonly framesSent: number }
+  | { readonly type: "chunkArrived"; readonly session: number; readonly index: number; readonly frame: FrameId }
+  | { readonly type: "leavesArrived"; readonly session: number; readonly page: number; readonly frame: FrameId }
+  | {
+      readonly type: "opened";
+      readonly run: number;
+      readonly stored: PieceMap;
+      readonly pages: PieceMap;
+      readonly counters: Counters;
+      readonly finishedPath: string | null;
+    }
+  | {
+      readonly type: "chunkStored" | "chunkDuplicate";
+      readonly run: number;
+      readonly index: number;
+      readonly session: number;
+    }
+  | {
+      readonly type: "chunkRejected";
+      readonly run: number;
+      readonly index: number;
+      readonly session: number;
+      readonly peer: UserId;
+    }
+  | { readonly type: "leavesStored"; readonly run: number; readonly page: number }
+  | {
+      readonly type: "leavesRejected";
+      readonly run: number;
+      readonly page: number;
+      readonly session: number;
+      readonly peer: UserId;
+    }
+  | { readonly type: "assembleProgress"; readonly run: number; readonly chunks: number }
+  | { readonly type: "assembled" | "verified"; readonly run: number }
+  | { readonly type: "finished"; readonly run: number; readonly savedPath: string }
+  /** Any work of this run ended without result; `storeFailed` when it was a chunk or a page. */
+  | { readonly type: "workFailed" | "storeFailed"; readonly run: number; readonly error: AppError }
+  | { readonly type: "chunksLost"; readonly run: number; readonly indices: readonly number[] }
+);
+
+export type Effect =
+  /** Links to seeders are wanted, or no longer. */
+  | { readonly type: "acquireLinks" | "releaseLinks" }
+  | { readonly type: "open"; readonly session: number; readonly peer: UserId; readonly generation: Generation }
+  | { readonly type: "request" | "cancelRequests"; readonly session: number; readonly indices: readonly number[] }
+  | { readonly type: "requestLeaves"; readonly session: number; readonly page: number }
+  | { readonly type: "stop"; readonly session: number }
+  /** Nothing more can come for this session: its tag may be forgotten. */
+  | { readonly type: "forget"; readonly session: number }
+  /** Exactly one of these three follows every frame that arrived. */
+  | {
+      readonly type: "storeChunk";
+      readonly run: number;
+      readonly session: number;
+      readonly index: number;
+      readonly frame: FrameId;
+    }
+  | {
+      readonly type: "storeLeaves";
+      readonly run: number;
+      readonly session: number;
+      readonly page: number;
+      readonly frame: FrameId;
+    }
+  | { readonly type: "dropFrame"; readonly frame: FrameId }
+  | { readonly type: "scan" | "assemble" | "verify" | "finish"; readonly run: number }
+  | { readonly type: "stopWork" | "proceed" }
+  | { readonly type: "dropChunks"; readonly what: "chunks" | "everything" }
+  /** Write the phase down; what was downloaded is in chunks.db anyway. */
+  | { readonly type: "checkpoint" }
+  | { readonly type: "publish" }
+  | { readonly type: "wakeAt"; readonly atMs: TimeMs | null };

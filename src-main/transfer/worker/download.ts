@@ -1,0 +1,277 @@
+import { createHash } from "node:crypto";
+import { constants } from "node:fs";
+import { type FileHandle, lstat, open, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
+import { FILE_NAME_SUFFIX_MAX, WORK_BATCH_BYTES } from "#shared/base/limits.ts";
+import { err, ok } from "#shared/base/result.ts";
+import type { NativeFs } from "../../../native/index.ts";
+import { emptyRoot, pageCountOf } from "../../crypto/hash-tree.ts";
+import type { ChunkTables } from "../../store/chunks.ts";
+import type { FileSpec, JobContext, JobResult, Jobs } from "../chunk-worker-protocol.ts";
+import { foldName, partName, safeFileName, withSuffix } from "../file-name.ts";
+import { failWork, isCode, openPart, readWhole, WorkFailure, writeErrorOf, writeWhole, yieldTurn } from "./io.ts";
+import type { KnownFiles } from "./known-files.ts";
+
+/** The mark that operating systems keep on received files; it names the program, never the sender. */
+const ORIGIN_URL = "weir://received";
+/** Written data is handed to the disk in steps of this size while assembling, so that the final fsync has little left to do. */
+const SYNC_STEP_BYTES = 64 * 1024 * 1024;
+
+export interface DownloadTools {
+  readonly tables: ChunkTables;
+  readonly files: KnownFiles;
+  readonly native: NativeFs;
+}
+
+const partPath = (directory: string, spec: { fileId: string }): string => join(directory, partName(spec.fileId));
+
+/** Makes the temporary file and reserves its blocks, so that a full disk is known before the first byte travels. */
+export const prepare = async (
+  { native }: DownloadTools,
+  { spec, directory }: Jobs["prepare"]["input"],
+): Promise<JobResult<"prepare">> => {
+  try {
+    const file = await openPart(partPath(directory, spec));
+    try {
+      native.reserve(file.fd, spec.sizeBytes);
+    } finally {
+      await file.close();
+    }
+    return ok(null);
+  } catch (error) {
+    const failure = writeErrorOf(error);
+    await rm(partPath(directory, spec), { force: true }).catch(() => undefined);
+    return err(failure);
+  }
+};
+
+export const openDownload = async (
+  { tables, files }: DownloadTools,
+  { spec }: Jobs["open"]["input"],
+  context: JobContext,
+): Promise<JobResult<"open">> => {
+  try {
+    if (spec.chunkCount === 0 && !bytesEqual(spec.root, emptyRoot()))
+      return failWork(
+        "checksum_mismatch",
+        "The file's description contradicts itself. Ask the sender to share it again.",
+      );
+    const row = tables.ensure(spec.fileId);
+    // Another build of the same id (after a cancel) must not meet the old one's cache.
+    files.forget(spec.fileId);
+    const finishedPath = await finishedBefore(spec, row.final_path, row.final_inode);
+    if (finishedPath === null && row.final_path !== null) tables.setFinal(row.file, null);
+    const stored = new Uint8Array(Math.ceil(spec.chunkCount / 8));
+    for (let next = 0; ; ) {
+      const indices = tables.indicesFrom(row.file, next);
+      for (const index of indices) if (index < spec.chunkCount) setBit(stored, index);
+      const last = indices.at(-1);
+      if (last === undefined) break;
+      next = last + 1;
+      await yieldTurn(context.signal);
+    }
+    const pages = new Uint8Array(Math.ceil(pageCountOf(spec.chunkCount) / 8));
+    for (const { page } of tables.pages(row.file)) setBit(pages, page);
+    const { requested, duplicate, late, rejected } = row;
+    return ok({ stored, pages, counters: { requested, duplicate, late, rejected }, finishedPath });
+  } catch (error) {
+    return err(writeErrorOf(error));
+  }
+};
+
+const setBit = (bits: Bytes, index: number): void => {
+  bits[index >> 3] = (bits[index >> 3] ?? 0) | (1 << (index & 7));
+};
+
+/** The rename to the final name happened, and the app died before it could say so. */
+const finishedBefore = async (spec: FileSpec, path: string | null, inode: string | null): Promise<string | null> => {
+  if (path === null) return null;
+  try {
+    const there = await lstat(path, { bigint: true });
+    return there.isFile() && inodeOf(there) === inode && there.size === BigInt(spec.sizeBytes) ? path : null;
+  } catch (error) {
+    if (isCode(error, "ENOENT")) return null;
+    throw error;
+  }
+};
+
+const inodeOf = (stats: { dev: bigint; ino: bigint }): string => `${stats.dev}:${stats.ino}`;
+
+/** Decrypts all chunks in order into the temporary file. A row that is missing or was changed on disk is removed and named. */
+export const assemble = async (
+  tools: DownloadTools,
+  { spec, directory }: Jobs["assemble"]["input"],
+  context: JobContext,
+): Promise<JobResult<"assemble">> => {
+  let file: FileHandle | undefined;
+  try {
+    file = await openPart(partPath(directory, spec));
+    tools.native.reserve(file.fd, spec.sizeBytes);
+    await file.truncate(spec.sizeBytes);
+    await assembleInto(tools, file, spec, context);
+    return ok(null);
+  } catch (error) {
+    return err(writeErrorOf(error));
+  } finally {
+    await file?.close();
+  }
+};
+
+const assembleInto = async (
+  { tables, files }: DownloadTools,
+  file: FileHandle,
+  spec: FileSpec,
+  context: JobContext,
+): Promise<void> => {
+  const known = files.get(spec);
+  const batchChunks = WORK_BATCH_BYTES / spec.chunkBytes;
+  const corrupt: number[] = [];
+  let writing: Promise<void> = Promise.resolve();
+  let unsyncedBytes = 0;
+  for (let first = 0; first < spec.chunkCount; first += batchChunks) {
+    const end = Math.min(first + batchChunks, spec.chunkCount);
+    const plaintexts: Uint8Array[] = [];
+    const dataByIndex = new Map(tables.chunks(known.file, first, end).map(({ index, data }) => [index, data]));
+    for (let index = first; index < end; index += 1) {
+      const data = dataByIndex.get(index);
+      const plaintext = data === undefined ? null : known.cipher.decrypt(index, data);
+      if (plaintext === null) corrupt.push(index);
+      else plaintexts.push(plaintext);
+    }
+    // The last batch is written while this one was decrypted. Once something is wrong, only the search goes on.
+    await writing;
+    if (corrupt.length === 0) {
+      unsyncedBytes += WORK_BATCH_BYTES;
+      const sync = unsyncedBytes >= SYNC_STEP_BYTES;
+      if (sync) unsyncedBytes = 0;
+      const position = first * spec.chunkBytes;
+      writing = writeWhole(file, plaintexts, position).then(() => (sync ? file.datasync() : undefined));
+      // Awaited in the next round; until then it must not count as unhandled.
+      writing.catch(() => undefined);
+      context.progress(end);
+    }
+    await yieldTurn(context.signal);
+  }
+  await writing;
+  if (corrupt.length === 0) return;
+  tables.transaction(() => {
+    for (const index of corrupt) tables.removeChunk(known.file, index);
+  });
+  throw new WorkFailure({
+    type: "corrupt_chunks",
+    message: "Stored data was damaged on the disk. It is fetched again.",
+    indices: corrupt,
+  });
+};
+
+/** Reads the temporary file back and compares its SHA-256 with the one that the owner sent. */
+export const verify = async (
+  { spec, directory, sha256 }: Jobs["verify"]["input"],
+  context: JobContext,
+): Promise<JobResult<"verify">> => {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(partPath(directory, spec), constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
+    const { size } = await file.stat();
+    const whole = size === spec.sizeBytes ? await hashWhole(file, size, context) : null;
+    if (whole === null || !bytesEqual(whole, sha256))
+      return failWork("checksum_mismatch", "The finished file is not the one that was shared. Try again.");
+    return ok(null);
+  } catch (error) {
+    return err(writeErrorOf(error));
+  } finally {
+    await file?.close();
+  }
+};
+
+const hashWhole = async (file: FileHandle, size: number, context: JobContext): Promise<Uint8Array | null> => {
+  const hash = createHash("sha256");
+  let ready = Buffer.allocUnsafeSlow(WORK_BATCH_BYTES);
+  let spare = Buffer.allocUnsafeSlow(WORK_BATCH_BYTES);
+  const read = async (target: Buffer, position: number): Promise<Uint8Array | null> => {
+    const batch = target.subarray(0, Math.min(target.length, size - position));
+    return (await readWhole(file, batch, position)) ? batch : null;
+  };
+  let reading = read(ready, 0);
+  for (let position = 0; position < size; ) {
+    const batch = await reading;
+    if (batch === null) return null;
+    position += batch.length;
+    [ready, spare] = [spare, ready];
+    reading = read(ready, position);
+    reading.catch(() => undefined);
+    hash.update(batch);
+    context.progress(position);
+    await yieldTurn(context.signal);
+  }
+  await reading;
+  return hash.digest();
+};
+
+/**
+ * fsync, then the final name without replacing anything, then fsync of the folder. The name is noted in chunks.db before
+ * the rename, with the inode, so that after a crash in between the file is recognised and not written a second time.
+ */
+export const finish = async (
+  tools: DownloadTools,
+  { spec, directory, name }: Jobs["finish"]["input"],
+): Promise<JobResult<"finish">> => {
+  let file: FileHandle | undefined;
+  try {
+    const part = partPath(directory, spec);
+    file = await open(part, constants.O_RDWR | (constants.O_NOFOLLOW ?? 0));
+    tools.native.markQuarantine(part, ORIGIN_URL);
+    await file.sync();
+    const inode = inodeOf(await file.stat({ bigint: true }));
+    const path = await rename(tools, spec, { part, inode, directory, name: safeFileName(name) });
+    tools.native.fsyncDirectory(directory);
+    return ok(path);
+  } catch (error) {
+    return err(writeErrorOf(error));
+  } finally {
+    await file?.close();
+  }
+};
+
+const rename = async (
+  { tables, files, native }: DownloadTools,
+  spec: FileSpec,
+  { part, inode, directory, name }: { part: string; inode: string; directory: string; name: string },
+): Promise<string> => {
+  const taken = new Set((await readdir(directory)).map(foldName));
+  for (let number = 1; number <= FILE_NAME_SUFFIX_MAX; number += 1) {
+    const candidate = withSuffix(name, number);
+    if (taken.has(foldName(candidate))) continue;
+    const path = join(directory, candidate);
+    tables.setFinal(files.get(spec).file, { path, inode });
+    try {
+      native.renameNoReplace(part, path);
+      return path;
+    } catch (error) {
+      // Somebody made it since the folder was read.
+      if (!isCode(error, "EEXIST")) throw error;
+    }
+  }
+  return failWork("too_many_names", "Too many files in the folder have this name. Choose another folder.");
+};
+
+/** Gives back what a download used. Rows go in small steps, so that other work is not held up. */
+export const drop = async (
+  { tables, files }: DownloadTools,
+  { fileId, directory, what }: Jobs["drop"]["input"],
+): Promise<JobResult<"drop">> => {
+  try {
+    if (directory !== null) await rm(join(directory, partName(fileId)), { force: true });
+    const row = tables.find(fileId);
+    if (row === null) return ok(null);
+    // From here on a late chunk finds no file to belong to.
+    files.forget(fileId);
+    while (tables.removeSomeChunks(row.file)) await yieldTurn(new AbortController().signal);
+    if (what === "everything") tables.removeFile(row.file);
+    else tables.setFinal(row.file, null);
+    return ok(null);
+  } catch (error) {
+    return err(writeErrorOf(error));
+  }
+};

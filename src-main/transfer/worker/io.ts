@@ -1,0 +1,91 @@
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { setImmediate } from "node:timers/promises";
+import { messageOf } from "#shared/base/result.ts";
+import { type WorkError, workError } from "../chunk-worker-protocol.ts";
+
+/** What the jobs of the chunk worker share: errors as data, fair turns, whole reads. */
+
+/** Thrown inside a job to end it with a typed error; `run` at the worker's entry turns it into data. */
+export class WorkFailure extends Error {
+  override readonly name = "WorkFailure";
+  readonly error: WorkError;
+
+  constructor(error: WorkError) {
+    super(error.message);
+    this.error = error;
+  }
+}
+
+export const failWork = (type: Parameters<typeof workError>[0], message: string): never => {
+  throw new WorkFailure(workError(type, message));
+};
+
+const codeOf = (thrown: unknown): string =>
+  typeof thrown === "object" && thrown !== null && "code" in thrown ? String(thrown.code) : "";
+
+/** A system or SQLite error while writing, as data for the user. */
+export const writeErrorOf = (thrown: unknown): WorkError => {
+  if (thrown instanceof WorkFailure) return thrown.error;
+  const code = codeOf(thrown);
+  if (["ENOSPC", "EDQUOT", "SQLITE_FULL"].includes(code))
+    return workError("disk_full", "The disk is full. Free some space, then try again.");
+  if (["EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "ELOOP", "EISDIR", "SQLITE_READONLY"].includes(code))
+    return workError("not_writable", "The folder cannot be written to. Choose another folder.");
+  if (code === "EFBIG")
+    return workError("too_large", "The file is too large for this file system. Choose another folder.");
+  return workError("io_error", `The disk reported an error (${code === "" ? messageOf(thrown) : code}). Try again.`);
+};
+
+/** A system error while reading a file that the user shared. */
+export const readErrorOf = (thrown: unknown): WorkError => {
+  if (thrown instanceof WorkFailure) return thrown.error;
+  const code = codeOf(thrown);
+  if (["ENOENT", "ENOTDIR"].includes(code))
+    return workError("file_missing", "The file is no longer there. Share it again from its new place.");
+  if (["EACCES", "EPERM", "ELOOP"].includes(code))
+    return workError("file_unreadable", "The file cannot be read. Check its permissions.");
+  if (code === "EISDIR") return workError("not_a_file", "This is not a file. Choose a file.");
+  return writeErrorOf(thrown);
+};
+
+export const isCode = (thrown: unknown, code: string): boolean => codeOf(thrown) === code;
+
+/** Lets messages and other jobs have a turn; ends the job when it was cancelled meanwhile. */
+export const yieldTurn = async (signal: AbortSignal): Promise<void> => {
+  await setImmediate();
+  if (signal.aborted) failWork("cancelled", "The work was stopped.");
+};
+
+/** Reads exactly `target.length` bytes at `position`; fewer mean that the file became shorter. */
+export const readWhole = async (file: FileHandle, target: Uint8Array, position: number): Promise<boolean> => {
+  let at = 0;
+  while (at < target.length) {
+    const { bytesRead } = await file.read(target, at, target.length - at, position + at);
+    if (bytesRead === 0) return false;
+    at += bytesRead;
+  }
+  return true;
+};
+
+/** Writes all buffers one after the other from `position` on. */
+export const writeWhole = async (file: FileHandle, buffers: Uint8Array[], position: number): Promise<void> => {
+  const bytes = buffers.reduce((sum, buffer) => sum + buffer.length, 0);
+  const { bytesWritten } = await file.writev(buffers, position);
+  if (bytesWritten === bytes) return;
+  // A short write is rare (signals, full disks): go on with what is left, one buffer at a time.
+  let skip = bytesWritten;
+  let at = position;
+  for (const buffer of buffers) {
+    for (let from = Math.min(skip, buffer.length); from < buffer.length; ) {
+      const written = await file.write(buffer, from, buffer.length - from, at + from);
+      from += written.bytesWritten;
+    }
+    skip = Math.max(0, skip - buffer.length);
+    at += buffer.length;
+  }
+};
+
+/** Opens the temporary file of a download; never through a link that somebody put in its place. */
+export const openPart = (path: string): Promise<FileHandle> =>
+  open(path, constants.O_RDWR | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0), 0o666);

@@ -1,0 +1,112 @@
+import { bytesEqual } from "#shared/base/bytes.ts";
+import { CHUNK_TAG_BYTES, STORE_BATCH_CHUNKS } from "#shared/base/limits.ts";
+import { err, ok } from "#shared/base/result.ts";
+import { chunkLength } from "#shared/wire/manifest.ts";
+import { leafHash, provePage } from "../../crypto/hash-tree.ts";
+import type { ChunkTables, DownloadCounters } from "../../store/chunks.ts";
+import type { ChunkToStore, FileSpec, JobResult, Jobs, StoreOutcome } from "../chunk-worker-protocol.ts";
+import { WorkFailure, writeErrorOf } from "./io.ts";
+import type { KnownFile, KnownFiles } from "./known-files.ts";
+
+interface Pending extends ChunkToStore {
+  readonly spec: FileSpec;
+  readonly counters: DownloadCounters;
+}
+export interface Stored {
+  readonly job: number;
+  readonly outcome: StoreOutcome;
+}
+
+/** Collects chunks and stores them in batches: proven first, then one transaction, and only after its commit the answers. */
+export class ChunkReceiver {
+  readonly #tables: ChunkTables;
+  readonly #files: KnownFiles;
+  readonly #answer: (results: Stored[]) => void;
+  #pending: Pending[] = [];
+  #scheduled = false;
+
+  constructor(tables: ChunkTables, files: KnownFiles, answer: (results: Stored[]) => void) {
+    this.#tables = tables;
+    this.#files = files;
+    this.#answer = answer;
+  }
+
+  add(spec: FileSpec, counters: DownloadCounters, chunks: readonly ChunkToStore[]): void {
+    for (const chunk of chunks) this.#pending.push({ ...chunk, spec, counters });
+    this.#schedule();
+  }
+
+  /** Commits everything at once: before work that must see it, and before the end. */
+  flush(): void {
+    while (this.#pending.length > 0) this.#commitBatch();
+  }
+
+  /** After the messages that have already arrived, so that a batch grows while the disk is the slower side. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      if (this.#pending.length > 0) this.#commitBatch();
+      if (this.#pending.length > 0) this.#schedule();
+    });
+  }
+
+  #commitBatch(): void {
+    const batch = this.#pending.slice(0, STORE_BATCH_CHUNKS);
+    this.#pending = this.#pending.slice(STORE_BATCH_CHUNKS);
+    this.#answer(this.#store(batch));
+  }
+
+  #store(batch: readonly Pending[]): Stored[] {
+    try {
+      const proven = batch.map((chunk) => ({ chunk, verdict: this.#prove(chunk) }));
+      return this.#tables.transaction(() => {
+        const counted = new Map<number, DownloadCounters>();
+        const results = proven.map(({ chunk, verdict }): Stored => {
+          if ("outcome" in verdict) return { job: chunk.job, outcome: verdict.outcome };
+          counted.set(verdict.known.file, chunk.counters);
+          const outcome = this.#tables.saveChunk(verdict.known.file, chunk.index, chunk.bytes);
+          return { job: chunk.job, outcome };
+        });
+        for (const [file, counters] of counted) this.#tables.setCounters(file, counters);
+        return results;
+      });
+    } catch (error) {
+      const failure = writeErrorOf(error);
+      return batch.map(({ job }) => ({ job, outcome: failure }));
+    }
+  }
+
+  #prove({ spec, index, bytes }: Pending): { known: KnownFile } | { outcome: StoreOutcome } {
+    try {
+      const known = this.#files.get(spec);
+      const leaf = known.leaf(index);
+      if (leaf === null)
+        return { outcome: { type: "missing_leaves", message: "The chunk came before its hash. Try again." } };
+      const right = bytes.length === chunkLength(spec, index) + CHUNK_TAG_BYTES && bytesEqual(leafHash(bytes), leaf);
+      return right ? { known } : { outcome: "rejected" };
+    } catch (error) {
+      if (error instanceof WorkFailure) return { outcome: error.error };
+      throw error;
+    }
+  }
+}
+
+/** Proves a page of leaves against the root of the manifest and keeps it. */
+export const storeLeaves = async (
+  tables: ChunkTables,
+  files: KnownFiles,
+  { spec, page, payload }: Jobs["storeLeaves"]["input"],
+): Promise<JobResult<"storeLeaves">> => {
+  try {
+    const proven = provePage(spec, page, payload);
+    if (proven === null) return ok("rejected");
+    const known = files.get(spec);
+    tables.transaction(() => tables.savePage(known.file, page, proven.pageRoot, proven.leaves));
+    known.forgetPage(page);
+    return ok("stored");
+  } catch (error) {
+    return err(writeErrorOf(error));
+  }
+};

@@ -1,0 +1,132 @@
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { assert } from "#shared/base/assert.ts";
+import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
+import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
+import { err, ok } from "#shared/base/result.ts";
+import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
+import { chunkLength } from "#shared/wire/manifest.ts";
+import { leafHash } from "../../crypto/hash-tree.ts";
+import type { ChunkTables } from "../../store/chunks.ts";
+import type { FileSpec, JobResult, Jobs, ReadFrame } from "../chunk-worker-protocol.ts";
+import { failWork, readErrorOf, readWhole, writeErrorOf } from "./io.ts";
+import type { KnownFile, KnownFiles } from "./known-files.ts";
+
+/** A page of leaves with its uncles, ready to send; null while this side does not hold the whole tree. */
+export const readLeaves = async (
+  files: KnownFiles,
+  { spec, page }: Jobs["readLeaves"]["input"],
+): Promise<JobResult<"readLeaves">> => {
+  try {
+    const known = files.get(spec);
+    const tree = known.pageTree();
+    const leaves = tree === null ? null : known.leaves(page);
+    if (tree === null || leaves === null) return ok(null);
+    const uncleBytes = tree.uncleBytes(page);
+    const bytes = new Uint8Array(BULK_HEADER_BYTES + uncleBytes + leaves.length);
+    tree.writeUncles(bytes.subarray(BULK_HEADER_BYTES), page);
+    bytes.set(leaves, BULK_HEADER_BYTES + uncleBytes);
+    return ok({ index: page, bytes });
+  } catch (error) {
+    return err(writeErrorOf(error));
+  }
+};
+
+/**
+ * Encrypted chunks in frames that need only their header. A chunk that was rebuilt and does not hash to its leaf is never
+ * sent: the file changed, and the same (key, nonce) must not encrypt two plaintexts.
+ */
+export const readChunks = async (
+  tables: ChunkTables,
+  files: KnownFiles,
+  { spec, source, indices }: Jobs["readChunks"]["input"],
+): Promise<JobResult<"readChunks">> => {
+  try {
+    const known = files.get(spec);
+    return ok(
+      source.kind === "file"
+        ? { frames: await fromFile(known, source.path, indices), unavailable: [] }
+        : fromTables(tables, known, indices),
+    );
+  } catch (error) {
+    return err(source.kind === "file" ? readErrorOf(error) : writeErrorOf(error));
+  }
+};
+
+const frameBytesOf = (spec: FileSpec, index: number): number =>
+  BULK_HEADER_BYTES + chunkLength(spec, index) + CHUNK_TAG_BYTES;
+
+/** One buffer for all frames of a batch: one allocation, one transfer between threads. */
+const layOut = (spec: FileSpec, indices: readonly number[]): ReadFrame[] => {
+  const sizes = indices.map((index) => frameBytesOf(spec, index));
+  const buffer = Buffer.allocUnsafeSlow(sizes.reduce((sum, size) => sum + size, 0)).buffer;
+  let at = 0;
+  return indices.map((index, i) => {
+    const size = sizes[i] ?? 0;
+    const bytes: Bytes = new Uint8Array(buffer, at, size);
+    at += size;
+    return { index, bytes };
+  });
+};
+
+const fromFile = async (known: KnownFile, path: string, indices: readonly number[]): Promise<ReadFrame[]> => {
+  const { spec, cipher } = known;
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    const frames = layOut(spec, indices);
+    for (const run of runsOf(indices)) {
+      const bytes = (run.count - 1) * spec.chunkBytes + chunkLength(spec, run.first + run.count - 1);
+      const plaintext = Buffer.allocUnsafeSlow(bytes);
+      if (!(await readWhole(file, plaintext, run.first * spec.chunkBytes))) return changed();
+      for (let i = 0; i < run.count; i += 1) {
+        const frame = frames[run.at + i];
+        assert(frame !== undefined && frame.index === run.first + i, "runs and frames are in the same order");
+        const at = i * spec.chunkBytes;
+        const payload = frame.bytes.subarray(BULK_HEADER_BYTES);
+        cipher.encryptInto(payload, frame.index, plaintext.subarray(at, at + chunkLength(spec, frame.index)));
+        const leaf = known.leaf(frame.index);
+        if (leaf === null) return failWork("missing_leaves", "The file's hashes are missing. Share it again.");
+        if (!bytesEqual(leafHash(payload), leaf)) return changed();
+      }
+    }
+    return frames;
+  } finally {
+    await file?.close();
+  }
+};
+
+const changed = (): never =>
+  failWork("file_changed", "The file was changed after it was shared. Share it again to send the new version.");
+
+/** Indices that follow each other, so that each run is one read. */
+const runsOf = (indices: readonly number[]): { first: number; at: number; count: number }[] => {
+  const runs: { first: number; at: number; count: number }[] = [];
+  indices.forEach((index, at) => {
+    const last = runs.at(-1);
+    if (last !== undefined && index === last.first + last.count) last.count += 1;
+    else runs.push({ first: index, at, count: 1 });
+  });
+  return runs;
+};
+
+const fromTables = (
+  tables: ChunkTables,
+  known: KnownFile,
+  indices: readonly number[],
+): Jobs["readChunks"]["output"] => {
+  const unavailable: number[] = [];
+  const frames: ReadFrame[] = [];
+  for (const index of indices) {
+    const data = tables.chunk(known.file, index);
+    const leaf = known.leaf(index);
+    if (data === null || leaf === null || !bytesEqual(leafHash(data), leaf)) {
+      unavailable.push(index);
+      continue;
+    }
+    const bytes = new Uint8Array(BULK_HEADER_BYTES + data.length);
+    bytes.set(data, BULK_HEADER_BYTES);
+    frames.push({ index, bytes });
+  }
+  return { frames, unavailable };
+};

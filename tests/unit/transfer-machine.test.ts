@@ -1,0 +1,340 @@
+import * as v from "valibot";
+import { describe, expect, test } from "vitest";
+import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { REQUEST_TIMEOUT_MS, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import { PieceMap } from "../../src-main/transfer/piece-map.ts";
+import { initialState, step, storedCountOf } from "../../src-main/transfer/transfer-machine.ts";
+import type { Effect, Event, State } from "../../src-main/transfer/transfer-state.ts";
+
+const user = (letter: string): UserId => v.parse(UserIdSchema, letter.repeat(32));
+const [ALICE, CAROL] = [user("a"), user("c")];
+const NO_COUNTERS = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
+
+/** What an event is without its time, per member of the union. */
+type Untimed<E> = E extends unknown ? Omit<E, "now"> : never;
+
+/** Drives the machine and keeps what it asked for. */
+class Run {
+  state: State;
+  now = 1000;
+  effects: readonly Effect[] = [];
+  readonly phases: string[] = [];
+
+  constructor(chunkCount = 10, windowChunks = 32) {
+    const setup = { chunkCount, windowChunks, backlogChunks: 64, drainTimeoutMs: 5000 };
+    this.state = initialState(setup, { rest: "queued", storedCount: 0, counters: NO_COUNTERS });
+  }
+
+  do(event: Untimed<Event>): this {
+    // Only the time is added, so the event is one of the union again.
+    const [state, effects] = step(this.state, { ...event, now: this.now } as Event);
+    if (state.kind !== this.state.kind) this.phases.push(state.kind);
+    this.state = state;
+    this.effects = effects;
+    return effects.some(({ type }) => type === "proceed") ? this.do({ type: "proceed" }) : this;
+  }
+
+  opened(stored: number[] = []): this {
+    const { chunkCount } = this.state.setup;
+    const map = stored.reduce((m, i) => m.with(i), PieceMap.empty(chunkCount));
+    const pages = PieceMap.full(Math.ceil(chunkCount / 1024));
+    this.do({ type: "start" });
+    return this.do({
+      type: "opened",
+      run: this.state.run,
+      stored: map,
+      pages,
+      counters: NO_COUNTERS,
+      finishedPath: null,
+    });
+  }
+
+  /** A seeder that is linked and serves everything; its session number. */
+  serving(peer: UserId, generation = 1): number {
+    this.do({ type: "seederJoined", peer, generation });
+    const open = this.one("open");
+    this.do({ type: "have", session: open.session, available: null });
+    return open.session;
+  }
+
+  arrive(session: number, index: number): this {
+    return this.do({ type: "chunkArrived", session, index, frame: 100 + index });
+  }
+  stored(session: number, index: number): this {
+    return this.do({ type: "chunkStored", run: this.state.run, session, index });
+  }
+  /** Arrives and is stored. */
+  get(session: number, ...indices: number[]): this {
+    for (const index of indices) this.arrive(session, index).stored(session, index);
+    return this;
+  }
+
+  all<T extends Effect["type"]>(type: T): Extract<Effect, { type: T }>[] {
+    return this.effects.filter((e): e is Extract<Effect, { type: T }> => e.type === type);
+  }
+  one<T extends Effect["type"]>(type: T): Extract<Effect, { type: T }> {
+    const found = this.all(type);
+    expect(found.map((e) => e.type)).toEqual([type]);
+    return found[0] as Extract<Effect, { type: T }>;
+  }
+  requested(): number[] {
+    return this.all("request").flatMap((e) => [...e.indices]);
+  }
+  endWork(): this {
+    this.do({ type: "assembled", run: this.state.run });
+    this.do({ type: "verified", run: this.state.run });
+    return this.do({ type: "finished", run: this.state.run, savedPath: "/d/f" });
+  }
+}
+
+const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
+
+describe("the four scenarios of the drain phase", () => {
+  test("a normal download: nothing in flight, no wait", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    expect(run.requested()).toEqual(range(10));
+    run.get(alice, ...range(10));
+    expect(run.phases).toEqual(["opening", "downloading", "draining", "assembling"]);
+    expect(run.state.drain).toMatchObject({ startedAtMs: 1000, endedBy: "answered" });
+    run.endWork();
+    expect(run.phases.slice(-2)).toEqual(["verifying", "complete"]);
+    expect(run.all("dropChunks")).toEqual([{ type: "dropChunks", what: "chunks" }]);
+  });
+
+  test("three in flight: all of them are waited for, then assembly", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(6));
+    for (const index of [6, 7, 8, 9]) run.arrive(alice, index);
+    run.stored(alice, 6);
+    expect(run.state.kind).toBe("draining");
+    run.stored(alice, 7).stored(alice, 9);
+    expect(run.state.kind).toBe("draining");
+    run.stored(alice, 8);
+    expect(run.state.kind).toBe("assembling");
+    expect(storedCountOf(run.state)).toBe(10);
+    expect(run.state.counters).toMatchObject({ duplicate: 0, late: 0 });
+  });
+
+  test("three in flight at a second seeder: its `stopped` ends the drain exactly, frames that were sent are waited for", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(7));
+    run.now += REQUEST_TIMEOUT_MS;
+    run.do({ type: "wake" });
+    expect(run.requested()).toEqual([7, 8, 9]);
+    const carol = run.serving(CAROL);
+    run.now += 3 * REQUEST_TIMEOUT_MS;
+    run.do({ type: "wake" });
+    expect(run.requested()).toEqual([7, 8, 9]);
+    run.get(carol, 7, 8, 9);
+    expect(run.state.kind).toBe("draining");
+    run.arrive(alice, 7);
+    run.do({ type: "stopped", session: alice, framesSent: 9 });
+    expect(run.state.kind).toBe("draining");
+    run.arrive(alice, 8);
+    expect(run.state.kind).toBe("assembling");
+    expect(run.state.drain?.endedBy).toBe("stopped");
+    expect(run.state.counters.duplicate).toBe(2);
+  });
+
+  test("timeout with a chunk missing: it is fetched again, never assembled with a hole", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(7), 9);
+    run.arrive(alice, 7).arrive(alice, 8).stored(alice, 7);
+    expect(run.state.kind).toBe("draining");
+    run.now += 5000;
+    run.do({ type: "wake" });
+    expect(run.state.kind).toBe("downloading");
+    expect(run.state.drain?.endedBy).toBe("timeout");
+    expect(run.requested()).toEqual([8]);
+    run.get(alice, 8);
+    expect(run.state.kind).toBe("assembling");
+    expect(run.phases).not.toContain("failed");
+  });
+
+  test("duplicate chunks change neither progress nor storage", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(6));
+    run.arrive(alice, 5);
+    expect(run.effects.filter((e) => e.type === "storeChunk")).toEqual([]);
+    expect(run.one("dropFrame").frame).toBe(105);
+    expect(storedCountOf(run.state)).toBe(6);
+    expect(run.state.counters.duplicate).toBe(1);
+    run.get(alice, ...range(4, 6));
+    expect(run.state.kind).toBe("assembling");
+  });
+
+  test("a late chunk while assembling never touches storage", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(10)).arrive(alice, 2);
+    expect(run.all("storeChunk")).toEqual([]);
+    expect(run.one("dropFrame").frame).toBe(102);
+    expect(run.state.counters.late).toBe(1);
+    expect(run.endWork().state.kind).toBe("complete");
+  });
+});
+
+describe("seeders", () => {
+  test("the window is bounded and refilled a quarter at a time", () => {
+    const run = new Run(100, 16).opened();
+    const alice = run.serving(ALICE);
+    expect(run.requested()).toEqual(range(16));
+    run.get(alice, 0, 1, 2);
+    expect(run.requested()).toEqual([]);
+    run.arrive(alice, 3);
+    expect(run.requested()).toEqual(range(4, 16));
+    expect(run.state.counters.requested).toBe(20);
+  });
+
+  test("two seeders share the work without asking twice", () => {
+    const run = new Run(20, 8).opened();
+    run.serving(ALICE);
+    expect(run.requested()).toEqual(range(8));
+    run.serving(CAROL);
+    expect(run.requested()).toEqual(range(8, 8));
+  });
+
+  test("what a lost link owed is asked for over the next one", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, 0, 1);
+    run.do({ type: "seederLeft", peer: ALICE, generation: 1 });
+    run.arrive(alice, 2);
+    expect(run.state.counters.late).toBe(1);
+    run.serving(ALICE, 2);
+    expect(run.requested()).toEqual(range(8, 2));
+  });
+
+  test("a bad chunk bans its sender for the file, and another seeder is asked", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.arrive(alice, 0).do({ type: "chunkRejected", run: run.state.run, session: alice, index: 0, peer: ALICE });
+    expect(run.one("stop").session).toBe(alice);
+    expect(run.state.counters.rejected).toBe(1);
+    run.do({ type: "seederJoined", peer: ALICE, generation: 2 });
+    expect(run.all("open")).toEqual([]);
+    run.serving(CAROL);
+    expect(run.requested()).toEqual(range(10));
+    run.do({ type: "retry" });
+    expect(run.one("open").peer).toBe(ALICE);
+  });
+
+  test("a busy seeder is asked again later, a refusal by the last one fails the download", () => {
+    const run = new Run().opened();
+    run.do({ type: "seederJoined", peer: ALICE, generation: 1 });
+    run.do({ type: "refused", session: run.one("open").session, reason: "busy" });
+    expect(run.all("open")).toEqual([]);
+    expect(run.one("wakeAt").atMs).toBe(run.now + SEEDER_RETRY_MS);
+    run.now += SEEDER_RETRY_MS;
+    run.do({ type: "wake" });
+    run.do({ type: "refused", session: run.one("open").session, reason: "file_changed" });
+    expect(run.state).toMatchObject({ kind: "failed", error: { type: "file_changed" } });
+    run.do({ type: "retry" });
+    expect(run.state.kind).toBe("opening");
+  });
+
+  test("unavailable chunks are not asked of that seeder again", () => {
+    const run = new Run(4).opened();
+    const alice = run.serving(ALICE);
+    run.do({ type: "unavailable", session: alice, indices: [1, 2] });
+    expect(run.requested()).toEqual([]);
+    run.serving(CAROL);
+    expect(run.requested()).toEqual([1, 2]);
+  });
+
+  test("leaves come before chunks, one page ahead", () => {
+    const run = new Run(3000, 8);
+    run.do({ type: "start" });
+    const opened = {
+      stored: PieceMap.empty(3000),
+      pages: PieceMap.empty(3),
+      counters: NO_COUNTERS,
+      finishedPath: null,
+    };
+    run.do({ type: "opened", run: run.state.run, ...opened });
+    const alice = run.serving(ALICE);
+    expect(run.requested()).toEqual([]);
+    expect(run.all("requestLeaves").map((e) => e.page)).toEqual([0, 1]);
+    run.do({ type: "leavesArrived", session: alice, page: 0, frame: 7 });
+    expect(run.one("storeLeaves")).toMatchObject({ page: 0, frame: 7 });
+    run.do({ type: "leavesStored", run: run.state.run, page: 0 });
+    expect(run.requested()).toEqual(range(8));
+  });
+});
+
+describe("the user", () => {
+  test("pauses: chunks under way are kept, nothing more is asked for, then links are given back", () => {
+    const run = new Run(100, 8).opened();
+    const alice = run.serving(ALICE);
+    run.arrive(alice, 0).do({ type: "pause" });
+    expect(run.one("stop").session).toBe(alice);
+    run.arrive(alice, 1);
+    expect(run.one("storeChunk").index).toBe(1);
+    run.stored(alice, 0).stored(alice, 1);
+    expect(run.state.kind).toBe("pausing");
+    run.do({ type: "stopped", session: alice, framesSent: 2 });
+    expect(run.state).toMatchObject({ kind: "idle", rest: "paused", storedCount: 2 });
+    expect(run.all("releaseLinks")).toHaveLength(1);
+    run.opened([0, 1]);
+    expect(run.one("open").peer).toBe(ALICE);
+  });
+
+  test("pauses and goes on before the seeder answered: it is asked again once it has stopped", () => {
+    const run = new Run(100, 8).opened();
+    const alice = run.serving(ALICE);
+    run.do({ type: "pause" }).do({ type: "start" });
+    expect(run.state.kind).toBe("downloading");
+    run.do({ type: "stopped", session: alice, framesSent: 0 });
+    expect(run.one("open").session).not.toBe(alice);
+  });
+
+  test("cancels: everything is dropped, and what comes later is late", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.arrive(alice, 0).do({ type: "cancel" });
+    expect(run.one("dropChunks").what).toBe("everything");
+    expect(run.state.kind).toBe("cancelled");
+    run.arrive(alice, 1).do({ type: "chunkStored", run: 1, session: alice, index: 0 });
+    expect(run.state).toMatchObject({ kind: "cancelled", counters: { late: 1 }, staleResults: 1 });
+  });
+});
+
+describe("work", () => {
+  test("a full disk fails the download and keeps the chunks for a retry", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, 0, 1).arrive(alice, 2);
+    run.do({ type: "storeFailed", run: run.state.run, error: { type: "disk_full", message: "full" } });
+    expect(run.state).toMatchObject({ kind: "failed", error: { type: "disk_full" }, storedCount: 2 });
+    expect(run.all("dropChunks")).toEqual([]);
+  });
+
+  test("rows damaged on disk are fetched again", () => {
+    const run = new Run().opened(range(10));
+    expect(run.state.kind).toBe("assembling");
+    expect(run.state.drain?.endedBy).toBe("idle");
+    run.do({ type: "chunksLost", run: run.state.run, indices: [3, 4] });
+    const alice = run.serving(ALICE);
+    expect(run.requested()).toEqual([3, 4]);
+    run.get(alice, 3, 4);
+    expect(run.endWork().state.kind).toBe("complete");
+  });
+
+  test("a file without chunks passes every phase", () => {
+    const run = new Run(0).opened().endWork();
+    expect(run.phases).toEqual(["opening", "draining", "assembling", "verifying", "complete"]);
+  });
+
+  test("results of an older run change nothing and are counted", () => {
+    const run = new Run().opened(range(10));
+    const old = run.state.run;
+    run.do({ type: "chunksLost", run: old, indices: [0] });
+    run.do({ type: "assembled", run: old });
+    expect(run.state).toMatchObject({ kind: "downloading", staleResults: 1 });
+  });
+});
