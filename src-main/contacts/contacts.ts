@@ -49,6 +49,8 @@ export interface Contacts extends Disposable {
 
   list(): ContactView[];
   get(userId: UserId): ContactView | null;
+  /** Everybody, blocked people and requests included, in the order of adding. */
+  userIds(): UserId[];
   isAccepted(userId: UserId): boolean;
   /** Null for somebody who is no contact. */
   relationOf(userId: UserId): RelationState | null;
@@ -140,6 +142,10 @@ class ContactBook implements Contacts {
   get(userId: UserId): ContactView | null {
     const record = this.#table.get(userId);
     return record === null ? null : this.#view(record);
+  }
+
+  userIds(): UserId[] {
+    return this.#table.list().map((record) => record.userId);
   }
 
   isAccepted(userId: UserId): boolean {

@@ -17,7 +17,7 @@ import { LINK_ENVELOPES_IN_FLIGHT_MAX, OUTBOX_RETRY_BASE_MS, OUTBOX_RETRY_MAX_MS
  *   blocked   nothing may be sent: the key changed, or the contact is blocked
  *   waiting   after a failure, until `untilMs`
  *
- * | work \ event | added, receiptsDue | loaded        | sealed, stored | failed  | linkUp  | linkDown, serverUp | acked | woken   |
+ * | work \ event | added, receiptsDue | loaded        | sealed, stored | failed  | linkUp, ackTimeout | linkDown, serverUp | acked | woken   |
  * |--------------|--------------------|---------------|----------------|---------|---------|--------------------|-------|---------|
  * | idle         | next               | stale         | stale          | stale   | next    | next               | -     | next    |
  * | loading      | -                  | seal/put/send | stale          | stale   | next    | next               | -     | -       |
@@ -75,6 +75,8 @@ export type OutboxEvent =
   | { readonly type: "serverUp" }
   | { readonly type: "serverDown" }
   | { readonly type: "acked"; readonly seq: number }
+  /** Something on this link was not acknowledged in time: everything that was not is sent again. */
+  | { readonly type: "ackTimeout"; readonly generation: Generation }
   /** The time of a wait has come, or what may be sent has changed. */
   | { readonly type: "woken" };
 
@@ -193,6 +195,9 @@ export const step = (state: OutboxState, event: OutboxEvent): Outcome => {
       const after = { ...state, link: { ...state.link, unacked } };
       return work.kind === "full" ? next(after) : [after, []];
     }
+    case "ackTimeout":
+      if (state.link?.generation !== event.generation || state.link.unacked.length === 0) return [state, []];
+      return wayChanged({ ...state, link: { generation: event.generation, sentSeq: 0, unacked: [] } });
     case "woken":
       return work.kind === "blocked" || work.kind === "waiting" || work.kind === "idle" ? next(state) : [state, []];
     default:

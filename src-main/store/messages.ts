@@ -72,12 +72,12 @@ export class MessagesTable {
     this.#raise = sql.prepare<{ chat: string; message: string; sender: string; state: string }>(`
       UPDATE messages SET state = @state WHERE chat_id = @chat AND message_id = @message AND sender_id = @sender AND
         instr('queued sent delivered read', state) < instr('queued sent delivered read', @state) AND state <> 'failed'`);
-    this.#unread = sql.prepare<[string, string], { n: number }>(`
-      SELECT count(*) AS n FROM messages WHERE chat_id = ?1 AND sender_id <> ?2 AND
-        position > coalesce((SELECT read_up_to FROM chats WHERE chat_id = ?1), 0)`);
-    this.#unreadIds = sql.prepare<[string, string], { position: number; message_id: MessageId }>(`
-      SELECT position, message_id FROM messages WHERE chat_id = ?1 AND sender_id <> ?2 AND
-        position > coalesce((SELECT read_up_to FROM chats WHERE chat_id = ?1), 0) ORDER BY position`);
+    this.#unread = sql.prepare<{ chat: string; self: string }, { n: number }>(`
+      SELECT count(*) AS n FROM messages WHERE chat_id = @chat AND sender_id <> @self AND
+        position > coalesce((SELECT read_up_to FROM chats WHERE chat_id = @chat), 0)`);
+    this.#unreadIds = sql.prepare<{ chat: string; self: string }, { position: number; message_id: MessageId }>(`
+      SELECT position, message_id FROM messages WHERE chat_id = @chat AND sender_id <> @self AND
+        position > coalesce((SELECT read_up_to FROM chats WHERE chat_id = @chat), 0) ORDER BY position`);
     this.#readUpTo = sql.prepare<[string], { read_up_to: number }>("SELECT read_up_to FROM chats WHERE chat_id = ?");
     this.#setReadUpTo = sql.prepare<[string, number]>(
       "INSERT INTO chats VALUES (?, ?) ON CONFLICT (chat_id) DO UPDATE SET read_up_to = max(read_up_to, excluded.read_up_to)",
@@ -120,11 +120,13 @@ export class MessagesTable {
   }
 
   unreadCount(chatId: ChatId, self: UserId): number {
-    return this.#unread.get(chatId, self)?.n ?? 0;
+    return this.#unread.get({ chat: chatId, self })?.n ?? 0;
   }
 
   unread(chatId: ChatId, self: UserId): { position: number; messageId: MessageId }[] {
-    return this.#unreadIds.all(chatId, self).map(({ position, message_id }) => ({ position, messageId: message_id }));
+    return this.#unreadIds
+      .all({ chat: chatId, self })
+      .map(({ position, message_id }) => ({ position, messageId: message_id }));
   }
 
   readUpTo(chatId: ChatId): number {

@@ -1,0 +1,434 @@
+import { assertNever } from "#shared/base/assert.ts";
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Env, TimeMs } from "#shared/base/env.ts";
+import { chatIdOf, type UserId } from "#shared/base/ids.ts";
+import { EARLY_MESSAGE_WAIT_MS, HELD_ENVELOPES_MAX, INBOX_PENDING_MAX } from "#shared/base/limits.ts";
+import { messageOf, type Result } from "#shared/base/result.ts";
+import type { FileView } from "#shared/ipc/views.ts";
+import { type Content, type DurableContent, decodeContent } from "#shared/wire/content.ts";
+import type { FileOffer } from "#shared/wire/manifest.ts";
+import type { Contacts } from "../contacts/contacts.ts";
+import { nameFromUserId } from "../contacts/display-name.ts";
+import { createKeyedQueue } from "../crypto/keyed-queue.ts";
+import type { SessionError, Sessions } from "../crypto/sessions.ts";
+import type { Database } from "../store/database.ts";
+import { type EnvelopeRecord, InboxTable, MessagesTable, OutboxTable } from "../store/messages.ts";
+import { Changes } from "./changes.ts";
+import { type OrderEvent, step } from "./order-machine.ts";
+
+/** Where files that messages offer are kept. */
+export interface FilesPort {
+  /** Inside the transaction that stores the message. An error refuses the message: the manifest is not genuine, say. */
+  record(offer: FileOffer, from: UserId): Result<void>;
+  view(fileId: string): FileView | null;
+}
+
+/** Points at which the life of the process may end; for tests that end it there. */
+export type ReceivePoint = "read" | "decrypt" | "commit" | "process" | "render" | "ack";
+
+export interface InboxDeps {
+  readonly env: Env;
+  readonly db: Database;
+  readonly self: UserId;
+  readonly sessions: Sessions;
+  readonly contacts: Contacts;
+  readonly files: Pick<FilesPort, "record">;
+  readonly tell: (changes: Changes) => void;
+  /** The peer is to be told that messages arrived. */
+  readonly receiptsDue: (peer: UserId) => void;
+  readonly checkpoint: (point: ReceivePoint) => void;
+}
+
+export interface InboxCounters {
+  opened: number;
+  duplicates: number;
+  undecryptable: number;
+  refused: number;
+  fromStrangers: number;
+  fromBlocked: number;
+  held: number;
+  missing: number;
+}
+
+/** A stranger's envelope that holds no valid request: not even the session that it would make may stay. */
+class Refused extends Error {
+  override readonly name = "Refused";
+}
+
+/**
+ * Receives sealed envelopes: drops what was seen, opens the rest, and stores what they say in the transaction that
+ * advances the ratchet. Envelopes of one peer are taken one at a time, in order of arrival.
+ */
+export class Inbox implements Disposable {
+  readonly counters: InboxCounters = {
+    opened: 0,
+    duplicates: 0,
+    undecryptable: 0,
+    refused: 0,
+    fromStrangers: 0,
+    fromBlocked: 0,
+    held: 0,
+    missing: 0,
+  };
+  readonly #deps: InboxDeps;
+  readonly #table: InboxTable;
+  readonly #messages: MessagesTable;
+  readonly #outbox: OutboxTable;
+  readonly #queue = createKeyedQueue(INBOX_PENDING_MAX);
+  readonly #gapTimers = new Map<UserId, Disposable>();
+  /** Peers whose trouble was told in this run: one notice is enough. */
+  readonly #warned = new Set<UserId>();
+  readonly #running = new Set<Promise<unknown>>();
+  /** Changes of a transaction that somebody else commits; told by `wake`. */
+  #deferred = new Changes();
+  #disposed = false;
+
+  constructor(deps: InboxDeps) {
+    this.#deps = deps;
+    this.#table = new InboxTable(deps.db);
+    this.#messages = new MessagesTable(deps.db);
+    this.#outbox = new OutboxTable(deps.db);
+  }
+
+  /** Takes up what an earlier run left. */
+  start(): void {
+    for (const peer of this.#table.peersWithEarly()) this.#watchGap(peer);
+  }
+
+  /** "ack": it is stored for good, or of no use. "retry": it must be delivered again. */
+  receive(peer: UserId, envelope: EnvelopeRecord): Promise<"ack" | "retry"> {
+    return this.#inTurn(peer, async () => {
+      await this.#openHeld(peer);
+      return this.#take(peer, envelope, false);
+    });
+  }
+
+  /** What may be opened from the peer has changed. */
+  wake(peer: UserId): void {
+    const changes = this.#deferred;
+    this.#deferred = new Changes();
+    this.#deps.tell(changes);
+    if (this.#table.heldCount(peer) === 0) return;
+    void this.#inTurn(peer, async () => {
+      await this.#openHeld(peer);
+      return "ack";
+    });
+  }
+
+  /** Inside a transaction: whatever comes next of this peer is the start. */
+  restart(peer: UserId): void {
+    this.#advance(peer, { type: "restarted" }, null, this.#deferred);
+  }
+
+  /** Inside a transaction: the contact is gone. */
+  clear(peer: UserId): void {
+    this.#table.clear(peer);
+    this.#table.setNextIn(peer, null);
+  }
+
+  async settled(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+
+  dispose(): void {
+    this.#disposed = true;
+    for (const timer of this.#gapTimers.values()) timer.dispose();
+    this.#gapTimers.clear();
+  }
+
+  async #inTurn(peer: UserId, task: () => Promise<"ack" | "retry">): Promise<"ack" | "retry"> {
+    if (this.#disposed) return "retry";
+    const work = this.#queue.run(peer, task).then(
+      (result) => (result.ok ? result.value : "retry"),
+      (error: unknown) => {
+        this.#deps.env.log.error("an envelope could not be taken in", { error: messageOf(error) });
+        return "retry" as const;
+      },
+    );
+    this.#running.add(work);
+    return work.finally(() => this.#running.delete(work));
+  }
+
+  async #openHeld(peer: UserId): Promise<void> {
+    while (!this.#deps.contacts.isKeyChanged(peer)) {
+      const envelope = this.#table.firstHeld(peer);
+      if (envelope === null || (await this.#take(peer, envelope, true)) === "retry") return;
+      this.#table.release(peer, envelope.id);
+    }
+  }
+
+  async #take(peer: UserId, envelope: EnvelopeRecord, held: boolean): Promise<"ack" | "retry"> {
+    this.#deps.checkpoint("read");
+    if (!this.#isWelcome(peer, envelope, held)) return "ack";
+    const { kind, body } = envelope;
+    const changes = new Changes();
+    try {
+      const opened = await this.#deps.sessions.open(peer, { kind, body }, (plaintext) => {
+        this.#deps.checkpoint("decrypt");
+        this.#store(peer, envelope, plaintext, changes);
+      });
+      if (!opened.ok) return this.#onFailure(peer, envelope, held, opened.error);
+    } catch (error) {
+      this.#deps.contacts.settle();
+      if (!(error instanceof Refused)) throw error;
+      this.counters.fromStrangers += 1;
+      return "ack";
+    }
+    this.#deps.checkpoint("commit");
+    this.counters.opened += 1;
+    this.#afterCommit(peer, changes);
+    return "ack";
+  }
+
+  #isWelcome(peer: UserId, envelope: EnvelopeRecord, held: boolean): boolean {
+    const relation = this.#deps.contacts.relationOf(peer);
+    // Only a first message can be a request; anything else of somebody unknown is from a contact that was removed.
+    if (relation === null && envelope.kind !== "prekey") {
+      this.counters.fromStrangers += 1;
+      return false;
+    }
+    if (relation?.kind === "blocked") {
+      this.counters.fromBlocked += 1;
+      return false;
+    }
+    const known = this.#table.isSeen(peer, envelope.id) || (!held && this.#table.isHeld(peer, envelope.id));
+    if (known) this.counters.duplicates += 1;
+    return !known;
+  }
+
+  #afterCommit(peer: UserId, changes: Changes): void {
+    this.#deps.checkpoint("process");
+    this.#deps.contacts.settle();
+    this.#deps.tell(changes);
+    this.#deps.checkpoint("render");
+    if (changes.messages.length > 0) this.#deps.receiptsDue(peer);
+    this.#watchGap(peer);
+  }
+
+  #onFailure(peer: UserId, envelope: EnvelopeRecord, held: boolean, error: SessionError): "ack" | "retry" {
+    this.#deps.contacts.settle();
+    switch (error.type) {
+      case "identity_changed":
+        this.#deps.contacts.identityChanged(peer);
+        if (held) return "retry";
+        return this.#hold(peer, envelope);
+      case "duplicate_message":
+        this.counters.duplicates += 1;
+        return "ack";
+      case "no_session":
+      case "undecryptable":
+      case "bad_bundle":
+        return this.#giveUp(peer, envelope);
+      case "queue_full":
+        return "retry";
+      default:
+        return assertNever(error);
+    }
+  }
+
+  /** The envelope stays sealed, durably, until the user has decided about the new key. */
+  #hold(peer: UserId, envelope: EnvelopeRecord): "ack" | "retry" {
+    if (this.#deps.contacts.relationOf(peer) === null) return "ack";
+    if (this.#table.heldCount(peer) >= HELD_ENVELOPES_MAX) return "retry";
+    this.#table.hold(peer, envelope);
+    this.counters.held += 1;
+    return "ack";
+  }
+
+  #giveUp(peer: UserId, envelope: EnvelopeRecord): "ack" {
+    this.counters.undecryptable += 1;
+    if (this.#deps.contacts.relationOf(peer) === null) return "ack";
+    this.#table.see(peer, envelope.id, this.#deps.env.clock.now());
+    if (this.#warned.has(peer)) return "ack";
+    this.#warned.add(peer);
+    const changes = new Changes();
+    changes.notice(
+      "warning",
+      "undecryptable",
+      `A message from ${this.#nameOf(peer)} could not be decrypted and is lost. Ask them to send it again.`,
+    );
+    this.#deps.tell(changes);
+    return "ack";
+  }
+
+  // ---- Inside the transaction ----
+
+  #store(peer: UserId, envelope: EnvelopeRecord, plaintext: Uint8Array, changes: Changes): void {
+    const nowMs = this.#deps.env.clock.now();
+    const decoded = decodeContent(plaintext);
+    const content = decoded.ok && decoded.value.kind !== "link" ? decoded.value : null;
+    if (this.#deps.contacts.relationOf(peer) === null) {
+      this.#storeRequest(peer, envelope, content);
+      return;
+    }
+    this.#table.see(peer, envelope.id, nowMs);
+    if (content === null) {
+      this.counters.refused += 1;
+      changes.notice("warning", "bad_message", `${this.#nameOf(peer)} sent something that this version cannot read.`);
+      return;
+    }
+    this.#outbox.removeUpTo(peer, content.received);
+    this.#advance(peer, { type: "arrived", seq: content.seq }, { content, plaintext, envelope }, changes);
+  }
+
+  #storeRequest(peer: UserId, envelope: EnvelopeRecord, content: DurableContent | null): void {
+    if (content?.kind !== "contactRequest") throw new Refused();
+    if (this.#deps.contacts.receive(peer, content, envelope.arrivedAtMs) === "refused") throw new Refused();
+    this.#table.see(peer, envelope.id, this.#deps.env.clock.now());
+    this.#table.setNextIn(peer, content.seq + 1);
+  }
+
+  /** One event through the order of the sender, with everything that it lets through. */
+  #advance(
+    peer: UserId,
+    event: OrderEvent,
+    arrival: { content: DurableContent; plaintext: Uint8Array; envelope: EnvelopeRecord } | null,
+    changes: Changes,
+  ): void {
+    const nowMs = this.#deps.env.clock.now();
+    const before = { next: this.#table.nextIn(peer), early: this.#table.earlySeqs(peer) };
+    const [after, effects] = step(before, event);
+    // Before the contents are applied: one of them may remove the contact, which starts the numbers anew.
+    if (after.next !== before.next) this.#table.setNextIn(peer, after.next);
+    for (const effect of effects) {
+      switch (effect.type) {
+        case "apply":
+          if (arrival !== null && effect.seq === arrival.content.seq)
+            this.#apply(peer, arrival.content, arrival.envelope.arrivedAtMs, changes);
+          else this.#applyEarly(peer, effect.seq, nowMs, changes);
+          break;
+        case "keep":
+          if (arrival !== null) this.#table.keepEarly(peer, effect.seq, arrival.plaintext, nowMs);
+          break;
+        case "drop":
+          this.counters.duplicates += 1;
+          break;
+        case "missing":
+          this.#reportMissing(peer, effect.count, changes);
+          break;
+        default:
+          assertNever(effect);
+      }
+    }
+  }
+
+  #applyEarly(peer: UserId, seq: number, nowMs: TimeMs, changes: Changes): void {
+    const plaintext = this.#table.early(peer, seq);
+    this.#table.removeEarly(peer, seq);
+    const content = plaintext === null ? null : decodeContent(plaintext);
+    if (content?.ok) this.#apply(peer, content.value, nowMs, changes);
+  }
+
+  #apply(peer: UserId, content: Content, arrivedAtMs: TimeMs, changes: Changes): void {
+    switch (content.kind) {
+      case "contactRequest":
+      case "contactReveal":
+      case "contactAccept":
+      case "profile":
+        if (this.#deps.contacts.receive(peer, content, arrivedAtMs) === "refused") this.counters.refused += 1;
+        return;
+      case "text":
+        this.#addMessage(peer, content, content.text, null, changes);
+        return;
+      case "file":
+        this.#addFile(peer, content, changes);
+        return;
+      case "receipt": {
+        const chatId = chatIdOf(peer);
+        for (const messageId of content.messageIds) {
+          if (this.#messages.raiseState(chatId, messageId, this.#deps.self, content.state))
+            changes.message(chatId, messageId);
+        }
+        return;
+      }
+      case "link":
+        this.counters.refused += 1;
+        return;
+      default:
+        assertNever(content);
+    }
+  }
+
+  #addFile(peer: UserId, content: Extract<Content, { kind: "file" }>, changes: Changes): void {
+    const { manifest } = content.offer.signed;
+    const genuine = manifest.ownerId === peer && this.#deps.contacts.isAccepted(peer);
+    if (!genuine || !this.#deps.files.record(content.offer, peer).ok) {
+      this.counters.refused += 1;
+      changes.notice("warning", "file_refused", `A file from ${this.#nameOf(peer)} was refused: it is not theirs.`);
+      return;
+    }
+    this.#addMessage(peer, content, "", manifest.fileId, changes);
+  }
+
+  #addMessage(
+    peer: UserId,
+    content: Extract<Content, { kind: "text" | "file" }>,
+    text: string,
+    fileId: Extract<Content, { kind: "file" }>["offer"]["signed"]["manifest"]["fileId"] | null,
+    changes: Changes,
+  ): void {
+    if (!this.#deps.contacts.isAccepted(peer)) {
+      this.counters.refused += 1;
+      return;
+    }
+    const chatId = chatIdOf(peer);
+    const { messageId } = content;
+    // A clock that is ahead must not put a message into the future.
+    const sentAtMs = Math.min(content.sentAtMs, this.#deps.env.clock.now());
+    const isNew = this.#messages.insert({
+      chatId,
+      messageId,
+      senderId: peer,
+      sentAtMs,
+      text,
+      fileId,
+      state: "delivered",
+    });
+    if (!isNew) this.counters.duplicates += 1;
+    this.#outbox.addReceipt(peer, messageId, "delivered");
+    changes.message(chatId, messageId);
+  }
+
+  #reportMissing(peer: UserId, count: number, changes: Changes): void {
+    this.counters.missing += count;
+    const what = count === 1 ? "A message" : `${count} messages`;
+    changes.notice(
+      "warning",
+      "message_missing",
+      `${what} from ${this.#nameOf(peer)} did not arrive. Ask them to send it again.`,
+    );
+  }
+
+  // ---- Gaps ----
+
+  /** The oldest content that waits for an earlier one decides when the gap is given up. */
+  #watchGap(peer: UserId): void {
+    const oldestMs = this.#table.oldestEarlyMs(peer);
+    this.#gapTimers.get(peer)?.dispose();
+    this.#gapTimers.delete(peer);
+    if (oldestMs === null || this.#disposed) return;
+    const { clock } = this.#deps.env;
+    const delayMs = Math.max(0, oldestMs + EARLY_MESSAGE_WAIT_MS - clock.now());
+    this.#gapTimers.set(
+      peer,
+      clock.setTimer(delayMs, () => void this.#inTurn(peer, () => this.#giveUpGap(peer))),
+    );
+  }
+
+  async #giveUpGap(peer: UserId): Promise<"ack"> {
+    const oldestMs = this.#table.oldestEarlyMs(peer);
+    // Filled while this waited for its turn; what waits now has its own time.
+    if (oldestMs === null || oldestMs + EARLY_MESSAGE_WAIT_MS > this.#deps.env.clock.now()) {
+      this.#watchGap(peer);
+      return "ack";
+    }
+    const changes = new Changes();
+    this.#deps.db.transaction(() => this.#advance(peer, { type: "gapExpired" }, null, changes));
+    this.#afterCommit(peer, changes);
+    return "ack";
+  }
+
+  #nameOf(peer: UserId): string {
+    return this.#deps.contacts.get(peer)?.name ?? nameFromUserId(peer);
+  }
+}

@@ -1,0 +1,364 @@
+import { assertNever, defined } from "#shared/base/assert.ts";
+import { utf8 } from "#shared/base/bytes.ts";
+import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
+import { Emitter, type Event } from "#shared/base/emitter.ts";
+import type { Env } from "#shared/base/env.ts";
+import { type ChatId, chatIdOf, type FileId, type MessageId, peerOfChat, type UserId } from "#shared/base/ids.ts";
+import { MESSAGE_TEXT_BYTES_MAX, SEEN_ENVELOPE_TTL_MS } from "#shared/base/limits.ts";
+import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
+import type { ChatView, ErrorView, MessageView, NoticeView } from "#shared/ipc/views.ts";
+import type { ContentDraft } from "#shared/wire/content.ts";
+import type { FileOffer } from "#shared/wire/manifest.ts";
+import type { Contacts } from "../contacts/contacts.ts";
+import type { Sessions } from "../crypto/sessions.ts";
+import type { AppMessage, Links } from "../links/links.ts";
+import type { Signaling } from "../signaling/signaling.ts";
+import type { Database } from "../store/database.ts";
+import { InboxTable, type MessageRecord, MessagesTable, OutboxTable } from "../store/messages.ts";
+import { Changes } from "./changes.ts";
+import { type FilesPort, Inbox, type InboxCounters, type ReceivePoint } from "./inbox.ts";
+import { newMessageId } from "./new-id.ts";
+import { Outbox } from "./outbox.ts";
+import { Typing } from "./typing.ts";
+
+export interface MessagesDeps {
+  readonly env: Env;
+  readonly db: Database;
+  readonly self: UserId;
+  readonly sessions: Sessions;
+  readonly signaling: Signaling;
+  readonly links: Links;
+  readonly contacts: Contacts;
+  readonly files: FilesPort;
+  readonly preferences: () => { readReceipts: boolean; typingIndicators: boolean };
+  /** Called at the points of receiving at which a crash must lose nothing; for tests. */
+  readonly checkpoint?: (point: ReceivePoint) => void;
+}
+
+/**
+ * Direct chats. Everything is in the database before it is told or sent; a message that was acknowledged to its sender
+ * is shown exactly once, in the sender's order.
+ */
+export interface Messages extends Disposable {
+  readonly onMessageChanged: Event<MessageView>;
+  readonly onChatChanged: Event<ChatView>;
+  readonly onNotice: Event<NoticeView>;
+
+  /** Errors: `unknown_chat`, `waiting_for_contact`, `contact_not_accepted`, `contact_blocked`, `message_too_long`, `outbox_full`. */
+  sendText(chatId: ChatId, text: string): Result<MessageView>;
+  sendFile(chatId: ChatId, offer: FileOffer): Result<MessageView>;
+  /** Newest first. Errors: `unknown_chat`, `unknown_message` (for `beforeId`). */
+  list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]>;
+  chats(): ChatView[];
+  markRead(chatId: ChatId): Result<ChatView>;
+  typing(chatId: ChatId, typing: boolean): Result<{ sent: boolean }>;
+  /** Tells every accepted contact the new name. */
+  broadcastProfile(name: string): void;
+  /** The view of a file has changed: tells about the messages that show it. */
+  fileChanged(fileId: FileId): void;
+  counters(): InboxCounters;
+  /** Resolves when nothing is being sealed, sent or opened any more; before the database is closed. */
+  settled(): Promise<void>;
+}
+
+/** Old ids of envelopes are thrown away this often. */
+const PRUNE_INTERVAL_MS = 24 * 60 * 60 * 1000;
+
+class DirectMessages implements Messages {
+  readonly #deps: MessagesDeps;
+  readonly #messages: MessagesTable;
+  readonly #receipts: OutboxTable;
+  readonly #seen: InboxTable;
+  readonly #outbox: Outbox;
+  readonly #inbox: Inbox;
+  readonly #typing: Typing;
+  readonly #owned = new DisposableStore();
+  readonly #messageChanged: Emitter<MessageView>;
+  readonly #chatChanged: Emitter<ChatView>;
+  readonly #notices: Emitter<NoticeView>;
+  readonly #checkpoint: (point: ReceivePoint) => void;
+  #pruneTimer: Disposable | null = null;
+
+  constructor(deps: MessagesDeps) {
+    this.#deps = deps;
+    const { env, db, self, sessions, signaling, links, contacts, files } = deps;
+    this.#checkpoint = deps.checkpoint ?? (() => undefined);
+    this.#messages = new MessagesTable(db);
+    this.#receipts = new OutboxTable(db);
+    this.#seen = new InboxTable(db);
+    const onError = (error: unknown): void =>
+      env.log.error("a listener of messages failed", { error: messageOf(error) });
+    this.#messageChanged = this.#owned.add(new Emitter(onError));
+    this.#chatChanged = this.#owned.add(new Emitter(onError));
+    this.#notices = this.#owned.add(new Emitter(onError));
+    const tell = (changes: Changes): void => this.#tell(changes);
+    this.#outbox = this.#owned.add(new Outbox({ env, db, self, sessions, signaling, links, contacts, tell }));
+    this.#inbox = this.#owned.add(
+      new Inbox({
+        env,
+        db,
+        self,
+        sessions,
+        contacts,
+        files,
+        tell,
+        receiptsDue: (peer) => this.#outbox.receiptsDue(peer),
+        checkpoint: this.#checkpoint,
+      }),
+    );
+    this.#typing = this.#owned.add(new Typing({ env, links, onChanged: (peer) => this.#tellChat(chatIdOf(peer)) }));
+    this.#owned.add(contacts.attachOutbox(this.#forContacts()));
+    this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onLinkMessage(peer, generation, message)));
+    this.#owned.add({ dispose: () => this.#pruneTimer?.dispose() });
+    signaling.setEnvelopeHandler(async ({ id, from, sealed, receivedAtMs }) => {
+      const arrivedAtMs = Math.min(receivedAtMs, env.clock.now());
+      const answer = await this.#inbox.receive(from, { id, kind: sealed.kind, body: sealed.body, arrivedAtMs });
+      this.#checkpoint("ack");
+      return answer;
+    });
+    this.#prune();
+    this.#inbox.start();
+    this.#outbox.start();
+  }
+
+  get onMessageChanged(): Messages["onMessageChanged"] {
+    return this.#messageChanged.event;
+  }
+
+  get onChatChanged(): Messages["onChatChanged"] {
+    return this.#chatChanged.event;
+  }
+
+  get onNotice(): Messages["onNotice"] {
+    return this.#notices.event;
+  }
+
+  sendText(chatId: ChatId, text: string): Result<MessageView> {
+    if (text === "") return fail("empty_message", "Write something before you send.");
+    if (utf8(text).length > MESSAGE_TEXT_BYTES_MAX)
+      return fail("message_too_long", "The message is too long. Shorten it, or send it as a file.");
+    const { env } = this.#deps;
+    const messageId = newMessageId(env.random);
+    const draft = { kind: "text", messageId, sentAtMs: env.clock.now(), text } as const;
+    return this.#send(chatId, draft, text, null);
+  }
+
+  sendFile(chatId: ChatId, offer: FileOffer): Result<MessageView> {
+    const { env } = this.#deps;
+    const messageId = newMessageId(env.random);
+    const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer } as const;
+    return this.#send(chatId, draft, "", offer.signed.manifest.fileId);
+  }
+
+  list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]> {
+    if (this.#deps.contacts.relationOf(peerOfChat(chatId)) === null) return unknownChat();
+    const before = beforeId === undefined ? null : this.#messages.get(chatId, beforeId);
+    if (beforeId !== undefined && before === null)
+      return fail("unknown_message", "This message is not in the chat. Open the chat again.");
+    return ok(this.#messages.page(chatId, limit, before?.position ?? null).map((record) => this.#view(record)));
+  }
+
+  chats(): ChatView[] {
+    return this.#deps.contacts
+      .userIds()
+      .map((peer) => this.#chat(chatIdOf(peer)))
+      .filter((chat) => chat !== null);
+  }
+
+  markRead(chatId: ChatId): Result<ChatView> {
+    const peer = peerOfChat(chatId);
+    if (this.#deps.contacts.relationOf(peer) === null) return unknownChat();
+    const unread = this.#messages.unread(chatId, this.#deps.self);
+    const newest = unread.at(-1);
+    if (newest !== undefined) {
+      const tellPeer = this.#deps.preferences().readReceipts;
+      this.#deps.db.transaction(() => {
+        this.#messages.setReadUpTo(chatId, newest.position);
+        if (tellPeer) for (const { messageId } of unread) this.#receipts.addReceipt(peer, messageId, "read");
+      });
+      if (tellPeer) this.#outbox.receiptsDue(peer);
+      this.#tellChat(chatId);
+    }
+    return ok(this.#chatView(chatId, defined(this.#deps.contacts.get(peer), "contact").name));
+  }
+
+  typing(chatId: ChatId, typing: boolean): Result<{ sent: boolean }> {
+    const peer = peerOfChat(chatId);
+    const { contacts, preferences } = this.#deps;
+    if (contacts.relationOf(peer) === null) return unknownChat();
+    const allowed = preferences().typingIndicators && this.#sendBlocked(peer) === null;
+    return ok({ sent: allowed && this.#typing.tell(peer, typing) });
+  }
+
+  broadcastProfile(name: string): void {
+    const { contacts, db } = this.#deps;
+    const peers = contacts.userIds().filter((peer) => contacts.isAccepted(peer));
+    db.transaction(() => {
+      for (const peer of peers) this.#outbox.enqueue(peer, { kind: "profile", name });
+    });
+    for (const peer of peers) this.#outbox.added(peer);
+  }
+
+  fileChanged(fileId: FileId): void {
+    for (const record of this.#messages.byFile(fileId)) this.#messageChanged.emit(this.#view(record));
+  }
+
+  counters(): InboxCounters {
+    return { ...this.#inbox.counters };
+  }
+
+  async settled(): Promise<void> {
+    await this.#inbox.settled();
+    await this.#outbox.settled();
+  }
+
+  dispose(): void {
+    this.#owned.dispose();
+  }
+
+  #forContacts(): Parameters<Contacts["attachOutbox"]>[0] {
+    return {
+      enqueue: (peer, draft) => this.#outbox.enqueue(peer, draft),
+      restartStream: (peer) => this.#inbox.restart(peer),
+      sealAgain: (peer) => this.#outbox.sealAgain(peer),
+      removed: (peer) => {
+        this.#messages.removeChat(chatIdOf(peer));
+        this.#outbox.clear(peer);
+        this.#inbox.clear(peer);
+      },
+      wake: (peer) => {
+        this.#outbox.wake(peer);
+        this.#inbox.wake(peer);
+        this.#tellChat(chatIdOf(peer));
+      },
+    };
+  }
+
+  #onLinkMessage(peer: UserId, generation: number, message: AppMessage): void {
+    switch (message.type) {
+      case "envelope": {
+        const { id, kind, body } = message;
+        const envelope = { id, kind, body, arrivedAtMs: this.#deps.env.clock.now() };
+        void this.#inbox.receive(peer, envelope).then((answer) => {
+          if (answer === "ack") this.#deps.links.send(peer, generation, { type: "envelopeAck", id });
+          this.#checkpoint("ack");
+        });
+        return;
+      }
+      case "envelopeAck":
+        this.#outbox.acked(peer, message.id);
+        return;
+      case "typing":
+        if (this.#deps.contacts.isAccepted(peer)) this.#typing.received(peer, message.typing);
+        return;
+      default:
+        // The other messages are those of transfers.
+        return;
+    }
+  }
+
+  #send(
+    chatId: ChatId,
+    draft: Extract<ContentDraft, { kind: "text" | "file" }>,
+    text: string,
+    fileId: FileId | null,
+  ): Result<MessageView> {
+    const peer = peerOfChat(chatId);
+    const refused = this.#refusal(peer);
+    if (refused !== null) return refused;
+    const admitted = this.#outbox.admit(peer, draft);
+    if (!admitted.ok) return admitted;
+    const { messageId, sentAtMs } = draft;
+    this.#deps.db.transaction(() => {
+      const record = { chatId, messageId, senderId: this.#deps.self, sentAtMs, text, fileId, state: "queued" } as const;
+      this.#messages.insert(record);
+      this.#outbox.enqueue(peer, draft);
+    });
+    const changes = new Changes();
+    changes.message(chatId, messageId);
+    this.#tell(changes);
+    this.#outbox.added(peer);
+    return ok(this.#view(defined(this.#messages.get(chatId, messageId), "the message just stored")));
+  }
+
+  /** A changed key is no refusal: the message waits until the user has accepted it. */
+  #refusal(peer: UserId): ReturnType<typeof fail> | null {
+    const relation = this.#deps.contacts.relationOf(peer);
+    switch (relation?.kind) {
+      case undefined:
+        return unknownChat();
+      case "accepted":
+        return null;
+      case "outgoing":
+        return fail("waiting_for_contact", "Your request was not accepted yet. Messages can be sent afterwards.");
+      case "incoming":
+        return fail("contact_not_accepted", "Accept the contact request before you write.");
+      case "blocked":
+        return fail("contact_blocked", "You blocked this contact. Unblock it before you write.");
+      default:
+        return assertNever(relation);
+    }
+  }
+
+  #sendBlocked(peer: UserId): ErrorView | null {
+    const refused = this.#refusal(peer);
+    if (refused !== null) return refused.error;
+    if (!this.#deps.contacts.isKeyChanged(peer)) return null;
+    return {
+      type: "key_changed",
+      message: "The contact's key has changed. Compare the safety number and accept it; messages wait until then.",
+    };
+  }
+
+  #tell(changes: Changes): void {
+    for (const { chatId, messageId } of changes.messages) {
+      const record = this.#messages.get(chatId, messageId);
+      if (record === null) continue;
+      if (record.senderId !== this.#deps.self) this.#typing.received(record.senderId, false);
+      this.#messageChanged.emit(this.#view(record));
+    }
+    for (const chatId of changes.chats) this.#tellChat(chatId);
+    for (const notice of changes.notices) this.#notices.emit({ ...notice, atMs: this.#deps.env.clock.now() });
+  }
+
+  #tellChat(chatId: ChatId): void {
+    const chat = this.#chat(chatId);
+    if (chat !== null) this.#chatChanged.emit(chat);
+  }
+
+  /** Null without a contact, and for one that is not accepted and with whom nothing was ever written. */
+  #chat(chatId: ChatId): ChatView | null {
+    const contact = this.#deps.contacts.get(peerOfChat(chatId));
+    if (contact === null) return null;
+    const view = this.#chatView(chatId, contact.name);
+    return contact.state === "accepted" || view.lastMessage !== null ? view : null;
+  }
+
+  #chatView(chatId: ChatId, name: string): ChatView {
+    const last = this.#messages.page(chatId, 1, null)[0];
+    return {
+      chatId,
+      name,
+      lastMessage: last === undefined ? null : this.#view(last),
+      unreadCount: this.#messages.unreadCount(chatId, this.#deps.self),
+      typing: this.#typing.isTyping(peerOfChat(chatId)),
+      sendBlocked: this.#sendBlocked(peerOfChat(chatId)),
+    };
+  }
+
+  #view(record: MessageRecord): MessageView {
+    const { messageId, chatId, senderId, sentAtMs, text, state, fileId } = record;
+    const file = fileId === null ? null : this.#deps.files.view(fileId);
+    return { messageId, chatId, senderId, sentAtMs, text, state, file };
+  }
+
+  #prune(): void {
+    const { clock } = this.#deps.env;
+    this.#seen.pruneSeen(clock.now() - SEEN_ENVELOPE_TTL_MS);
+    this.#pruneTimer = clock.setTimer(PRUNE_INTERVAL_MS, () => this.#prune());
+  }
+}
+
+const unknownChat = () => fail("unknown_chat", "There is no such chat. It may have been removed with its contact.");
+
+export const createMessages = (deps: MessagesDeps): Messages => new DirectMessages(deps);
