@@ -60,13 +60,15 @@ const complete = (lock: Lock): number => {
   const missing = missingEntries(lock);
   for (const [by, name, version] of missing) {
     if (!/^\d+\.\d+\.\d+/.test(version)) throw new Error(`${by} wants ${name} ${version}, which is no exact version`);
-    const { cpu, ...rest } = platformOf(name);
+    const { cpu, libc, os } = platformOf(name);
+    // Fields in npm's order, so that npm does not rewrite them.
     lock.packages[`node_modules/${name}`] = {
       version,
       ...(cpu && { cpu }),
       ...(lock.packages[by]?.dev && { dev: true }),
+      ...(libc && { libc }),
       optional: true,
-      ...rest,
+      ...(os && { os }),
     };
   }
   lock.packages = Object.fromEntries(Object.entries(lock.packages).sort(([a], [b]) => a.localeCompare(b, "en")));
