@@ -1,4 +1,5 @@
 import { ensureAppBuilt } from "./app-build.ts";
+import { findChromium } from "./find-chromium.ts";
 import { ensureNativeBuilt } from "./native-build.ts";
 import { note, runTool, seconds } from "./run.ts";
 
@@ -44,7 +45,12 @@ const runGroup = async (group: Group, flags: readonly string[]): Promise<Outcome
   // Each group reports its own coverage; one folder would keep only the last.
   const reports = `--coverage.reportsDirectory=coverage/${group.name}`;
   const args = ["run", "--passWithNoTests", reports, ...projects, ...flags];
-  const ran = await runTool("vitest", args, { timeoutMs: group.timeoutMs, streams: "inherit" });
+  const chromium = findChromium();
+  if (group.name === "e2e" && chromium === null) {
+    return { name: group.name, ok: false, ms: 0, words: "no Chromium here: install it, or name it in WEIR_CHROMIUM" };
+  }
+  const env = chromium === null ? {} : { WEIR_CHROMIUM: chromium, STANDIN_CHROMIUM: chromium };
+  const ran = await runTool("vitest", args, { timeoutMs: group.timeoutMs, streams: "inherit", env });
   const words = ran.timedOut ? `stopped after ${seconds(group.timeoutMs)}` : ran.code === 0 ? "passed" : "failed";
   return { name: group.name, ok: ran.code === 0, ms: ran.ms, words };
 };
