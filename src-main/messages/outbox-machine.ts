@@ -147,7 +147,7 @@ const loaded = (state: OutboxState, row: Next): Outcome => {
 const wait = (state: OutboxState, nowMs: TimeMs, jitter: number): Outcome => {
   const attempt = state.attempt + 1;
   const ceiling = Math.min(OUTBOX_RETRY_MAX_MS, OUTBOX_RETRY_BASE_MS * 2 ** Math.min(state.attempt, 16));
-  const untilMs = nowMs + ceiling / 2 + (ceiling / 2) * jitter;
+  const untilMs = nowMs + Math.round(ceiling / 2 + (ceiling / 2) * jitter);
   return [{ ...state, attempt, work: { kind: "waiting", untilMs } }, [{ type: "wakeAt", atMs: untilMs }]];
 };
 

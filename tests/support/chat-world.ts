@@ -124,7 +124,7 @@ export class ChatWorld {
       const due = this.#timers.filter((t) => t.owner.alive && t.atMs <= untilMs).sort((a, b) => a.atMs - b.atMs)[0];
       if (due === undefined) break;
       this.#timers = this.#timers.filter((timer) => timer !== due);
-      this.nowMs = Math.max(this.nowMs, due.atMs);
+      this.nowMs = Math.max(this.nowMs, Math.ceil(due.atMs));
       due.fn();
       await this.run();
     }
@@ -146,8 +146,11 @@ export class ChatWorld {
   async run(): Promise<void> {
     for (;;) {
       await this.settle();
-      if (this.wire.length > 0) this.deliver(0);
-      else if (!(await this.pushMail())) return;
+      const nothing = this.wire.length === 0;
+      for (let left = this.wire.length; left > 0; left--) this.deliver(0);
+      let pushed = false;
+      while (await this.pushMail()) pushed = true;
+      if (nothing && !pushed) return;
     }
   }
 
@@ -297,6 +300,8 @@ export class ChatPeer {
     const life = { alive: true };
     const env = this.world.envFor(life);
     const db = Database.openApp(this.path, new Uint8Array(32).fill(7), appMigrations);
+    // A killed process loses nothing that the system has taken; only power cuts need the sync that costs most of the time.
+    db.sql.pragma("synchronous = OFF");
     const account = loadOrCreateAccount(db, env);
     this.#userId = account.userId;
     const sessions =
