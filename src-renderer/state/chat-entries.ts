@@ -17,15 +17,17 @@ const lastActivityMs = ({ contact, chat }: ChatEntry): number => chat?.lastMessa
 /** Case and accents do not matter when a person looks for a name. */
 const folded = (text: string): string => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
+export const matchesSearch = (name: string, search: string): boolean => folded(name).includes(folded(search.trim()));
+
 /** Newest first. Blocked people appear only when they are searched for. */
 export const chatEntriesOf = (
   contacts: Iterable<ContactView>,
   chatOf: (userId: string) => ChatView | undefined,
   search: string,
 ): ChatEntries => {
-  const needle = folded(search.trim());
+  const isSearch = search.trim() !== "";
   const entries = [...contacts]
-    .filter((contact) => (needle === "" ? contact.state !== "blocked" : folded(contact.name).includes(needle)))
+    .filter((contact) => (isSearch ? matchesSearch(contact.name, search) : contact.state !== "blocked"))
     .map((contact): ChatEntry => ({ contact, chat: chatOf(contact.userId) ?? null }))
     .sort((a, b) => lastActivityMs(b) - lastActivityMs(a));
   return {

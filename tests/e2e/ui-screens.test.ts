@@ -1,0 +1,195 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { BOB, CAROL, DMITRI, FATIMA, GRETE } from "../support/fake-weir-sample.ts";
+import { type OpenOptions, UiHarness, type Window } from "../support/ui-harness.ts";
+
+/**
+ * Every screen, light and dark: no accessibility rule broken, no error, no violation of the content security policy.
+ * With WEIR_SCREENSHOTS=1 the pictures go to docs/screenshots/.
+ */
+const screenshots = join(import.meta.dirname, "../../docs/screenshots");
+const takesScreenshots = process.env["WEIR_SCREENSHOTS"] === "1";
+
+interface Screen extends Omit<OpenOptions, "theme"> {
+  readonly name: string;
+  readonly visit: (window: Window) => Promise<void>;
+}
+
+const openChat = async ({ page }: Window, userId: string): Promise<void> => {
+  await page.locator(`[data-chat="${userId}"]`).click();
+};
+
+const screens: Screen[] = [
+  {
+    name: "first-start",
+    scenario: "firstStart",
+    visit: async ({ page }) => page.getByRole("button", { name: "Start using Weir" }).waitFor(),
+  },
+  {
+    name: "empty",
+    scenario: "empty",
+    visit: async ({ page }) => page.getByRole("heading", { name: "Nobody here yet" }).waitFor(),
+  },
+  {
+    name: "pair-invite",
+    scenario: "empty",
+    visit: async ({ page }) => {
+      await page.getByRole("button", { name: "Add a contact" }).click();
+      await page.getByText("K7M Q4X").waitFor();
+    },
+  },
+  {
+    name: "pair-accept-error",
+    scenario: "empty",
+    visit: async ({ page }) => {
+      await page.getByRole("button", { name: "Enter an invitation" }).first().click();
+      await page.getByLabel("Invitation link or code").fill("ABC234");
+      await page.getByRole("button", { name: "Connect", exact: true }).click();
+      await page.getByText("unknown or used up").waitFor();
+    },
+  },
+  {
+    name: "chat",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, BOB);
+      await window.page.getByText("Call you when I have seen it.").last().waitFor();
+    },
+  },
+  {
+    name: "chat-phases",
+    scenario: "sample",
+    height: 1040,
+    visit: async (window) => {
+      await openChat(window, CAROL);
+      await window.page.getByText("Assembling").first().waitFor();
+    },
+  },
+  {
+    name: "request",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, FATIMA);
+      await window.page.getByRole("button", { name: "Accept" }).waitFor();
+    },
+  },
+  {
+    name: "outgoing",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, GRETE);
+      await window.page.getByRole("button", { name: "Withdraw" }).waitFor();
+    },
+  },
+  {
+    name: "key-change",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, DMITRI);
+      await window.page.getByRole("button", { name: "Review and accept" }).waitFor();
+    },
+  },
+  {
+    name: "verify",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, CAROL);
+      await window.page.getByRole("button", { name: "More about Carol Okafor" }).click();
+      await window.page.getByRole("menuitem", { name: "Verify safety number" }).click();
+      await window.page.getByRole("button", { name: "Mark as verified" }).waitFor();
+    },
+  },
+  {
+    name: "transfers",
+    scenario: "sample",
+    height: 1180,
+    visit: async ({ page }) => {
+      await page.getByRole("button", { name: "Transfers" }).click();
+      await page.getByRole("article").first().getByText("Details").click();
+    },
+  },
+  {
+    name: "links",
+    scenario: "sample",
+    visit: async ({ page }) => page.getByRole("button", { name: "Connections" }).click(),
+  },
+  {
+    name: "settings",
+    scenario: "sample",
+    height: 1500,
+    visit: async ({ page }) => page.getByRole("button", { name: "Settings" }).click(),
+  },
+  {
+    name: "switcher",
+    scenario: "sample",
+    visit: async ({ page }) => {
+      await page.keyboard.press("Control+k");
+      await page.getByPlaceholder("Jump to a chat or page").waitFor();
+    },
+  },
+  {
+    name: "offline",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, BOB);
+      await window.fake(`fake.server({ state: "disconnected" }); fake.chat("${BOB}", { typing: true });`);
+      await window.page.getByText("The server cannot be reached.").waitFor();
+    },
+  },
+  {
+    name: "narrow-empty",
+    scenario: "empty",
+    width: 420,
+    height: 780,
+    visit: async ({ page }) => page.getByRole("heading", { name: "No contacts yet" }).waitFor(),
+  },
+  {
+    name: "narrow-list",
+    scenario: "sample",
+    width: 420,
+    height: 780,
+    visit: async ({ page }) => page.getByRole("heading", { name: "Requests" }).waitFor(),
+  },
+  {
+    name: "narrow-chat",
+    scenario: "headless",
+    width: 420,
+    height: 780,
+    visit: async (window) => openChat(window, BOB),
+  },
+  {
+    name: "narrow-transfers",
+    scenario: "headless",
+    width: 420,
+    height: 780,
+    visit: async ({ page }) => page.getByRole("button", { name: "Transfers" }).click(),
+  },
+];
+
+describe("screens", () => {
+  let harness: UiHarness;
+  beforeAll(async () => {
+    harness = await UiHarness.start();
+    if (takesScreenshots) await mkdir(screenshots, { recursive: true });
+  }, 120_000);
+  afterAll(() => harness.stop());
+
+  for (const theme of ["light", "dark"] as const) {
+    it.each(screens)(`$name, ${theme}`, async (screen) => {
+      const window = await harness.open({ ...screen, theme });
+      try {
+        await screen.visit(window);
+        // The virtual list measures its rows over a few frames.
+        await window.page.waitForTimeout(350);
+        if (takesScreenshots) await window.page.screenshot({ path: join(screenshots, `${screen.name}-${theme}.png`) });
+        expect(await harness.axe(window.page)).toEqual([]);
+        const width = await window.page.evaluate("document.documentElement.scrollWidth - innerWidth");
+        expect(width, "nothing may be wider than the window").toBe(0);
+        expect(window.problems).toEqual([]);
+      } finally {
+        await window.close();
+      }
+    });
+  }
+});

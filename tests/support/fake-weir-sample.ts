@@ -1,0 +1,328 @@
+import type { ContactView, FileView, LinkView, MessageView, TransferView } from "#shared/ipc/views.ts";
+import type { FakeState } from "./fake-weir.ts";
+
+/** A believable week in the life of a Weir user, in every state that the window can show. */
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** Friday, 20 November 2026, 16:42 local time. */
+export const SAMPLE_NOW_MS = new Date(2026, 10, 20, 16, 42).getTime();
+
+const userId = (seed: string): string => `${seed}kq7x2mzt5hw3bnc4vj6ryedasfgpo`.slice(0, 32).padEnd(32, "a");
+export const ME = userId("aa2");
+export const BOB = userId("ba2");
+export const CAROL = userId("cc2");
+export const DMITRI = userId("db2");
+export const ELIF = userId("ed2");
+export const FATIMA = userId("fe2");
+export const GRETE = userId("gg2");
+export const HIRO = userId("ha2");
+
+const SERVER_URL = "ws://192.168.178.20:41641";
+const SAFETY_NUMBER = "039172845510264897731059284617330582914470652218936074125563";
+
+const contact = (id: string, name: string, changes: Partial<ContactView> = {}): ContactView => ({
+  userId: id,
+  name,
+  state: "accepted",
+  verified: false,
+  online: false,
+  keyChanged: false,
+  safetyWords: null,
+  safetyNumber: SAFETY_NUMBER,
+  addedAtMs: SAMPLE_NOW_MS - 30 * DAY,
+  ...changes,
+});
+
+const fileId = (name: string): string =>
+  name
+    .replace(/[^A-Za-z0-9]/g, "")
+    .padEnd(22, "0")
+    .slice(0, 22);
+
+const file = (name: string, sizeBytes: number, ownerId: string, changes: Partial<FileView> = {}): FileView => ({
+  fileId: fileId(name),
+  name,
+  sizeBytes,
+  sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+  chunkCount: Math.max(1, Math.ceil(sizeBytes / 65_536)),
+  ownerId,
+  sharedWith: [ME, BOB],
+  version: 1,
+  seeders: [ownerId],
+  access: "granted",
+  ...changes,
+});
+
+const transfer = (of: FileView, changes: Partial<TransferView> = {}): TransferView => ({
+  fileId: of.fileId,
+  name: of.name,
+  phase: "downloading",
+  paused: false,
+  waitingForSeeders: false,
+  chunksStored: 0,
+  chunkCount: of.chunkCount,
+  bytesStored: 0,
+  sizeBytes: of.sizeBytes,
+  assembledChunks: 0,
+  bytesPerSecond: 0,
+  etaMs: null,
+  inFlight: 0,
+  seeders: [],
+  drain: null,
+  requestedChunks: 0,
+  duplicateChunks: 0,
+  lateChunks: 0,
+  rejectedChunks: 0,
+  error: null,
+  savedPath: null,
+  ...changes,
+});
+
+const part = (of: FileView, share: number): Pick<TransferView, "chunksStored" | "bytesStored" | "requestedChunks"> => {
+  const chunksStored = Math.floor(of.chunkCount * share);
+  return { chunksStored, bytesStored: Math.floor(of.sizeBytes * share), requestedChunks: chunksStored + 32 };
+};
+
+export const files = {
+  footage: file("harbour-footage-4k.mov", 7_340_032_000, BOB),
+  stems: file("Mixdown stems.zip", 812_646_400, CAROL),
+  raw: file("IMG_20261118_raw.dng", 67_108_864, BOB),
+  scan: file("Survey point cloud.tar.zst", 3_221_225_472, CAROL),
+  notes: file("Meeting notes.pdf", 482_113, CAROL),
+  proposal: file("Proposal v3.odt", 1_204_118, ME, { seeders: [ME, BOB] }),
+  dump: file("field-recordings.flac", 1_932_735_283, CAROL),
+  build: file("weir-0.1.0.AppImage", 118_489_088, DMITRI),
+  model: file("terrain-model.7z", 5_368_709_120, ELIF),
+  backup: file("laptop-backup.img", 64_424_509_440, CAROL),
+};
+
+const seeder = (userIdOf: string, path: "lan" | "direct" | "relay", bytesPerSecond: number, chunks: number) => ({
+  userId: userIdOf,
+  path,
+  bytesPerSecond,
+  chunks,
+});
+
+export const transfersByPhase = {
+  downloading: transfer(files.footage, {
+    ...part(files.footage, 0.374),
+    bytesPerSecond: 48_300_000,
+    etaMs: 95_000,
+    inFlight: 32,
+    duplicateChunks: 3,
+    seeders: [seeder(BOB, "lan", 48_300_000, 41_888)],
+  }),
+  draining: transfer(files.stems, {
+    ...part(files.stems, 1),
+    phase: "draining",
+    inFlight: 3,
+    drain: { startedAtMs: SAMPLE_NOW_MS - 40, remaining: 3, endedBy: null },
+    seeders: [seeder(CAROL, "direct", 11_000_000, 12_400)],
+  }),
+  assembling: transfer(files.scan, { ...part(files.scan, 1), phase: "assembling", assembledChunks: 31_204 }),
+  verifying: transfer(files.dump, {
+    ...part(files.dump, 1),
+    phase: "verifying",
+    assembledChunks: files.dump.chunkCount,
+  }),
+  complete: transfer(files.raw, {
+    ...part(files.raw, 1),
+    phase: "complete",
+    assembledChunks: files.raw.chunkCount,
+    savedPath: "/home/alice/Downloads/IMG_20261118_raw.dng",
+  }),
+  failed: transfer(files.build, {
+    ...part(files.build, 0.62),
+    phase: "failed",
+    rejectedChunks: 2,
+    error: { type: "disk_full", message: "The disk is full. Free 46 MB in Downloads and retry; what arrived is kept." },
+  }),
+  waiting: transfer(files.model, { ...part(files.model, 0.18), waitingForSeeders: true }),
+  paused: transfer(files.backup, { ...part(files.backup, 0.52), paused: true }),
+};
+
+let lastMessage = 0;
+const message = (
+  chatId: string,
+  senderId: string,
+  agoMs: number,
+  text: string,
+  changes: Partial<MessageView> = {},
+): MessageView => {
+  lastMessage += 1;
+  return {
+    messageId: `sample${String(lastMessage).padStart(16, "0")}`,
+    chatId,
+    senderId,
+    sentAtMs: SAMPLE_NOW_MS - agoMs,
+    text,
+    state: senderId === ME ? "read" : "delivered",
+    file: null,
+    ...changes,
+  };
+};
+
+/** Old small talk, so that there is something to scroll through. */
+const history = (): MessageView[] =>
+  Array.from({ length: 150 }, (_, index) =>
+    message(
+      BOB,
+      index % 3 === 0 ? ME : BOB,
+      6 * DAY - index * 20 * MINUTE,
+      ["Sounds good.", "Let me check the tapes first.", "The second take is better, I think. Listen from minute four."][
+        index % 3
+      ] ?? "",
+    ),
+  );
+
+const bobChat = (): MessageView[] => [
+  ...history(),
+  message(BOB, BOB, DAY + 3 * HOUR, "Back from the harbour. The light was unreal this morning."),
+  message(BOB, BOB, DAY + 3 * HOUR - MINUTE, "I will send you the raw file of the best one, see for yourself."),
+  message(BOB, BOB, DAY + 3 * HOUR - 2 * MINUTE, "", { file: files.raw }),
+  message(BOB, ME, DAY + 2 * HOUR, "Wow. That reflection! Can we use it for the cover?"),
+  message(BOB, BOB, DAY + 2 * HOUR - 3 * MINUTE, "Of course 🙂"),
+  message(BOB, ME, 2 * HOUR, "Here is the proposal. Page 4 still needs your numbers, the rest is final I hope."),
+  message(BOB, ME, 2 * HOUR - MINUTE, "", { file: files.proposal }),
+  message(
+    BOB,
+    BOB,
+    96 * MINUTE,
+    "Thanks, reading it now. The format is explained at https://www.w3.org/TR/png-3/ if anyone asks.",
+  ),
+  message(BOB, BOB, 24 * MINUTE, "And the footage from today, all of it. Take your time."),
+  message(BOB, BOB, 23 * MINUTE, "", { file: files.footage }),
+  message(BOB, ME, 4 * MINUTE, "Already coming in, at almost 50 MB/s. I remember when we posted hard disks."),
+  message(BOB, ME, 3 * MINUTE, "Call you when I have seen it.", { state: "delivered" }),
+];
+
+const phasesChat = (): MessageView[] => [
+  message(CAROL, CAROL, 3 * HOUR, "Everything from the field trip, as promised:"),
+  message(CAROL, CAROL, 3 * HOUR - MINUTE, "", { file: files.stems }),
+  message(CAROL, CAROL, 3 * HOUR - 2 * MINUTE, "", { file: files.scan }),
+  message(CAROL, CAROL, 3 * HOUR - 3 * MINUTE, "", { file: files.dump }),
+  message(CAROL, CAROL, 2 * HOUR, "", { file: files.backup }),
+  message(CAROL, CAROL, HOUR, "", { file: files.notes }),
+  message(CAROL, CAROL, 41 * MINUTE, "The last one is small, the rest can wait until you are home."),
+];
+
+const link = (peerId: string, changes: Partial<LinkView>): LinkView => ({
+  peerId,
+  state: "connected",
+  generation: 3,
+  path: "direct",
+  rttMs: 18,
+  reason: null,
+  staleEvents: 0,
+  ...changes,
+});
+
+export const emptyState = (): FakeState => ({
+  profile: {
+    userId: ME,
+    name: "Alice Moreau",
+    fingerprint: "ab".repeat(64),
+    server: { state: "connected", url: SERVER_URL, error: null },
+    keyProtection: "keystore",
+  },
+  settings: {
+    downloadDirectory: "/home/alice/Downloads",
+    drainTimeoutMs: 5000,
+    theme: "system",
+    server: "embedded",
+    readReceipts: true,
+    typingIndicators: true,
+  },
+  host: {
+    kind: "electron",
+    platform: "linux",
+    version: "0.1.0",
+    canPick: true,
+    canOpen: true,
+    dataDirectory: "/home/alice/.local/share/weir",
+  },
+  contacts: [],
+  chats: [],
+  messages: [],
+  files: [],
+  transfers: [],
+  links: [],
+  invitations: {
+    QRS234: contact(HIRO, "Hiro Tanaka", {
+      state: "outgoing",
+      safetyWords: ["lantern", "orbit", "velvet", "harbour"],
+      safetyNumber: null,
+    }),
+    ABC234: {
+      type: "unknown_code",
+      message: "This code is unknown or used up. Ask for a new one; codes last 10 minutes.",
+    },
+  },
+  nowMs: SAMPLE_NOW_MS,
+});
+
+const CHAT_NAMES: readonly (readonly [string, string])[] = [
+  [BOB, "Bob Lindqvist"],
+  [CAROL, "Carol Okafor"],
+  [DMITRI, "Dmitri Petrov"],
+  [ELIF, "Elif Yıldız"],
+];
+
+export const sampleState = (): FakeState => {
+  const messages = [
+    ...bobChat(),
+    ...phasesChat(),
+    message(DMITRI, DMITRI, 5 * HOUR, "Build is green again, sending you the image.", {}),
+    message(DMITRI, DMITRI, 5 * HOUR - MINUTE, "", { file: files.build }),
+    message(ELIF, ME, 2 * DAY, "Is the terrain model with you or still at the office?"),
+    message(ELIF, ELIF, 2 * DAY - HOUR, "", { file: files.model }),
+  ];
+  const lastOf = (chatId: string): MessageView | null => messages.findLast((one) => one.chatId === chatId) ?? null;
+  return {
+    ...emptyState(),
+    contacts: [
+      contact(BOB, "Bob Lindqvist", {
+        online: true,
+        verified: true,
+        safetyWords: ["copper", "meadow", "signal", "north"],
+      }),
+      contact(CAROL, "Carol Okafor", { online: true }),
+      contact(DMITRI, "Dmitri Petrov", { keyChanged: true, verified: false }),
+      contact(ELIF, "Elif Yıldız"),
+      contact(FATIMA, "Fatima Zahra", {
+        state: "incoming",
+        safetyNumber: null,
+        safetyWords: ["amber", "falcon", "tunnel", "olive"],
+        addedAtMs: SAMPLE_NOW_MS - 2 * MINUTE,
+      }),
+      contact(GRETE, "Grete Winkelmann", {
+        state: "outgoing",
+        safetyNumber: null,
+        safetyWords: ["winter", "pepper", "castle", "drum"],
+        addedAtMs: SAMPLE_NOW_MS - 26 * HOUR,
+      }),
+    ],
+    chats: CHAT_NAMES.map(([chatId, name]) => ({
+      chatId,
+      name,
+      lastMessage: lastOf(chatId),
+      unreadCount: chatId === CAROL ? 3 : 0,
+      typing: false,
+      sendBlocked:
+        chatId === DMITRI
+          ? { type: "key_changed", message: "Accept Dmitri's new safety number before you write." }
+          : null,
+    })),
+    messages,
+    files: Object.values(files),
+    transfers: Object.values(transfersByPhase),
+    links: [
+      link(BOB, { path: "lan", rttMs: 0.8 }),
+      link(CAROL, { path: "direct", rttMs: 24 }),
+      link(DMITRI, { state: "connecting", path: null, rttMs: null }),
+      link(ELIF, { state: "failed", path: null, rttMs: null, reason: "No path through either network" }),
+    ],
+  };
+};

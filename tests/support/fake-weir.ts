@@ -1,0 +1,303 @@
+import type { Result } from "#shared/base/result.ts";
+import type { CommandInput, CommandName, CommandOutput, ContractEvents, EventName } from "#shared/ipc/contract.ts";
+import type {
+  ChatView,
+  ContactView,
+  FileView,
+  HostView,
+  LinkView,
+  MessageView,
+  ProfileView,
+  SettingsView,
+  TransferView,
+} from "#shared/ipc/views.ts";
+
+/**
+ * The contract in memory, for looking at the window and driving it without a main process. It keeps the contract's
+ * promises (snapshots, newest first, typed errors), and moves a transfer through its phases when it is told to.
+ */
+export interface FakeState {
+  profile: ProfileView;
+  settings: SettingsView;
+  host: HostView;
+  contacts: ContactView[];
+  chats: ChatView[];
+  messages: MessageView[];
+  files: FileView[];
+  transfers: TransferView[];
+  links: LinkView[];
+  /** What `invites.accept` answers with, by what was entered; anything else is an invalid invitation. */
+  invitations: Record<string, ContactView | { type: string; message: string }>;
+  /** The clock of everything that the fake makes. */
+  nowMs: number;
+}
+
+type Handlers = { [Name in CommandName]: (input: CommandInput<Name>) => Result<CommandOutput<Name>> };
+type Listener = (payload: never) => void;
+
+const ok = <T>(value: T): { ok: true; value: T } => ({ ok: true, value });
+const fail = (type: string, message: string): { ok: false; error: { type: string; message: string } } => ({
+  ok: false,
+  error: { type, message },
+});
+
+export class FakeWeir {
+  readonly state: FakeState;
+  /** Every call so far, for tests that ask what the window did. */
+  readonly calls: { name: CommandName; input: unknown }[] = [];
+  readonly #listeners = new Map<EventName, Set<Listener>>();
+  readonly #handlers: Handlers;
+  #lastId = 0;
+
+  constructor(state: FakeState) {
+    this.state = state;
+    this.#handlers = this.#makeHandlers();
+  }
+
+  /** What the preload script would expose. */
+  readonly weir = {
+    call: async <Name extends CommandName>(
+      name: Name,
+      input: CommandInput<Name>,
+    ): Promise<Result<CommandOutput<Name>>> => {
+      this.calls.push({ name, input });
+      await Promise.resolve();
+      // Copies, as over a process border: the window must not share objects with the fake.
+      return structuredClone(this.#handlers[name](input));
+    },
+    on: <Name extends EventName>(event: Name, listener: (payload: ContractEvents[Name]) => void): (() => void) => {
+      const listeners = this.#listeners.get(event) ?? new Set<Listener>();
+      this.#listeners.set(event, listeners.add(listener));
+      return () => listeners.delete(listener);
+    },
+    pathOf: (file: { name: string; size: number }): Promise<string> =>
+      Promise.resolve(`handle:${file.size}:${file.name}`),
+  };
+
+  emit<Name extends EventName>(event: Name, payload: ContractEvents[Name]): void {
+    for (const listener of this.#listeners.get(event) ?? []) {
+      (listener as (payload: ContractEvents[Name]) => void)(structuredClone(payload));
+    }
+  }
+
+  /** Changes a transfer and publishes it. */
+  transfer(fileId: string, changes: Partial<TransferView>): TransferView {
+    const transfer = { ...this.#transferOf(fileId), ...changes };
+    this.state.transfers = [...this.state.transfers.filter((known) => known.fileId !== fileId), transfer];
+    this.emit("transfer.changed", transfer);
+    return transfer;
+  }
+
+  /** Changes a contact and publishes it; a new one needs all fields. */
+  contact(userId: string, changes: Partial<ContactView>): ContactView {
+    const known = this.state.contacts.find((contact) => contact.userId === userId);
+    const contact: ContactView = {
+      userId,
+      name: "Somebody",
+      state: "accepted",
+      verified: false,
+      online: false,
+      keyChanged: false,
+      safetyWords: null,
+      safetyNumber: null,
+      addedAtMs: this.state.nowMs,
+      ...known,
+      ...changes,
+    };
+    this.state.contacts = [...this.state.contacts.filter((other) => other.userId !== userId), contact];
+    this.emit("contact.changed", contact);
+    return contact;
+  }
+
+  chat(chatId: string, changes: Partial<ChatView>): ChatView {
+    const chat = { ...this.#chatOf(chatId), ...changes };
+    this.state.chats = [...this.state.chats.filter((known) => known.chatId !== chatId), chat];
+    this.emit("chat.changed", chat);
+    return chat;
+  }
+
+  server(changes: Partial<ProfileView["server"]>): void {
+    this.state.profile.server = { ...this.state.profile.server, ...changes };
+    this.emit("server.changed", this.state.profile.server);
+  }
+
+  /** A message that arrives. */
+  receive(chatId: string, text: string): MessageView {
+    const message = this.#message(chatId, chatId, text, "delivered", null);
+    this.#publishMessage(message);
+    return message;
+  }
+
+  messageState(messageId: string, state: MessageView["state"]): void {
+    const known = this.state.messages.find((message) => message.messageId === messageId);
+    if (known) this.#publishMessage({ ...known, state });
+  }
+
+  #id(): string {
+    this.#lastId += 1;
+    return `fake${String(this.#lastId).padStart(18, "0")}`;
+  }
+
+  #message(
+    chatId: string,
+    senderId: string,
+    text: string,
+    state: MessageView["state"],
+    file: FileView | null,
+  ): MessageView {
+    this.state.nowMs += 1000;
+    return { messageId: this.#id(), chatId, senderId, sentAtMs: this.state.nowMs, text, state, file };
+  }
+
+  #publishMessage(message: MessageView): void {
+    const { chatId, senderId } = message;
+    const index = this.state.messages.findIndex((known) => known.messageId === message.messageId);
+    if (index === -1) this.state.messages.push(message);
+    else this.state.messages[index] = message;
+    this.emit("message.changed", message);
+    const chat = this.#chatOf(chatId);
+    const arrived = index === -1 && senderId !== this.state.profile.userId ? 1 : 0;
+    this.chat(chatId, { lastMessage: message, unreadCount: chat.unreadCount + arrived });
+  }
+
+  #chatOf(chatId: string): ChatView {
+    const known = this.state.chats.find((chat) => chat.chatId === chatId);
+    const name = this.state.contacts.find((contact) => contact.userId === chatId)?.name ?? "Somebody";
+    return known ?? { chatId, name, lastMessage: null, unreadCount: 0, typing: false, sendBlocked: null };
+  }
+
+  #transferOf(fileId: string): TransferView {
+    const known = this.state.transfers.find((transfer) => transfer.fileId === fileId);
+    const file = this.state.files.find((candidate) => candidate.fileId === fileId);
+    return (
+      known ?? {
+        fileId,
+        name: file?.name ?? "file",
+        phase: "downloading",
+        paused: false,
+        waitingForSeeders: false,
+        chunksStored: 0,
+        chunkCount: file?.chunkCount ?? 1,
+        bytesStored: 0,
+        sizeBytes: file?.sizeBytes ?? 0,
+        assembledChunks: 0,
+        bytesPerSecond: 0,
+        etaMs: null,
+        inFlight: 0,
+        seeders: [],
+        drain: null,
+        requestedChunks: 0,
+        duplicateChunks: 0,
+        lateChunks: 0,
+        rejectedChunks: 0,
+        error: null,
+        savedPath: null,
+      }
+    );
+  }
+
+  #makeHandlers(): Handlers {
+    const { state } = this;
+    const notFound = fail("not_found", "This is no longer here.");
+    const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>
+      state.contacts.some((contact) => contact.userId === userId) ? ok(this.contact(userId, changes)) : notFound;
+    const changeTransfer = (fileId: string, changes: Partial<TransferView>): Result<TransferView> =>
+      state.transfers.some((transfer) => transfer.fileId === fileId) ? ok(this.transfer(fileId, changes)) : notFound;
+    return {
+      "profile.get": () => ok(state.profile),
+      "profile.update": ({ name }) => ok(Object.assign(state.profile, { name })),
+      "invites.create": () =>
+        ok({
+          link: `weir://invite/${"AQxPZc3Jt0wq8Lk2".repeat(12)}`,
+          code: "K7MQ4X",
+          expiresAtMs: state.nowMs + 10 * 60 * 1000 - 13_000,
+        }),
+      "invites.accept": ({ invite }) => {
+        const found = state.invitations[invite];
+        if (found === undefined) {
+          return fail(
+            "invalid_invite",
+            "This is not a Weir invitation. Copy the whole link, or type the 6-character code.",
+          );
+        }
+        return "type" in found ? { ok: false, error: found } : ok({ contact: this.contact(found.userId, found) });
+      },
+      "contacts.list": () => ok(state.contacts),
+      "contacts.accept": ({ userId }) => changeContact(userId, { state: "accepted", keyChanged: false }),
+      "contacts.verify": ({ userId, verified }) => changeContact(userId, { verified: verified ?? true }),
+      "contacts.block": ({ userId }) => changeContact(userId, { state: "blocked" }),
+      "contacts.unblock": ({ userId }) => changeContact(userId, { state: "accepted" }),
+      "contacts.remove": ({ userId }) => {
+        state.contacts = state.contacts.filter((contact) => contact.userId !== userId);
+        this.emit("contact.changed", { userId, removed: true });
+        return ok({ removed: true });
+      },
+      "chats.list": () => ok(state.chats),
+      "chats.markRead": ({ chatId }) => ok(this.chat(chatId, { unreadCount: 0 })),
+      "chats.typing": () => ok({ sent: true }),
+      "messages.send": ({ chatId, text }) => {
+        const message = this.#message(chatId, state.profile.userId, text, "queued", null);
+        this.#publishMessage(message);
+        return ok(message);
+      },
+      "messages.list": ({ chatId, limit = 50, beforeId }) => {
+        const all = state.messages.filter((message) => message.chatId === chatId);
+        const before = beforeId === undefined ? all.length : all.findIndex((message) => message.messageId === beforeId);
+        return ok(all.slice(Math.max(0, before - limit), Math.max(0, before)).reverse());
+      },
+      "files.share": ({ chatId, path }) => {
+        const name = path.split(/[/:]/).at(-1) ?? "file";
+        const file: FileView = {
+          fileId: this.#id(),
+          name,
+          sizeBytes: 1_500_000,
+          sha256: "5f".repeat(32),
+          chunkCount: 23,
+          ownerId: state.profile.userId,
+          sharedWith: [state.profile.userId, chatId],
+          version: 1,
+          seeders: [state.profile.userId],
+          access: "granted",
+        };
+        state.files.push(file);
+        this.#publishMessage(this.#message(chatId, state.profile.userId, "", "sent", file));
+        return ok(file);
+      },
+      "files.get": ({ fileId }) => {
+        const file = state.files.find((known) => known.fileId === fileId);
+        return file ? ok(file) : notFound;
+      },
+      "files.list": () => ok(state.files),
+      "transfers.start": ({ fileId }) =>
+        ok(this.transfer(fileId, { phase: "downloading", paused: false, error: null })),
+      "transfers.pause": ({ fileId }) => changeTransfer(fileId, { paused: true, bytesPerSecond: 0, etaMs: null }),
+      "transfers.resume": ({ fileId }) => changeTransfer(fileId, { paused: false }),
+      "transfers.cancel": ({ fileId }) =>
+        changeTransfer(fileId, {
+          phase: "failed",
+          error: { type: "cancelled", message: "You cancelled the download." },
+        }),
+      "transfers.retry": ({ fileId }) => changeTransfer(fileId, { phase: "downloading", error: null }),
+      "transfers.list": () => ok(state.transfers),
+      "links.list": () => ok(state.links),
+      "links.enable": () => ok(state.links),
+      "links.disable": () => ok(state.links),
+      "links.reconnect": ({ peerId }) => {
+        const link = state.links.find((known) => known.peerId === peerId);
+        return link ? ok(link) : notFound;
+      },
+      "settings.get": () => ok(state.settings),
+      "settings.set": (changes) => {
+        Object.assign(state.settings, changes);
+        if (changes.server !== undefined) this.server({ url: changes.server, state: "connected", error: null });
+        return ok(state.settings);
+      },
+      "diagnostics.export": () => ok({ version: state.host.version, links: state.links.length, transfers: 3 }),
+      "host.info": () => ok(state.host),
+      "host.pickFiles": () => ok([{ path: "handle:1:notes.pdf", name: "notes.pdf", sizeBytes: 81_234 }]),
+      "host.pickDirectory": () => ok({ path: "/home/alice/Elsewhere" }),
+      "host.open": () => ok({ opened: true }),
+      "host.showInFolder": () => ok({ shown: true }),
+    };
+  }
+}

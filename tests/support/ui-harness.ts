@@ -1,0 +1,179 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { promisify } from "node:util";
+import type { AxeResults } from "axe-core";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { build } from "vite";
+import { contentSecurityPolicy, securityHeaders } from "../../src-main/host/policy/csp.ts";
+import type { Scenario } from "./fake-weir-page.ts";
+import { SAMPLE_NOW_MS } from "./fake-weir-sample.ts";
+
+/** The built window in a real browser, under the policy of the product, with the fake in place of the main process. */
+const root = join(import.meta.dirname, "../..");
+const CHROMIUM = process.env["WEIR_CHROMIUM"] ?? "/usr/bin/chromium";
+const CONTENT_TYPES: Record<string, string> = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
+  ".svg": "image/svg+xml",
+  ".woff2": "font/woff2",
+};
+
+/** In a process of its own: vitest sets NODE_ENV, and that would build Svelte with its development checks. */
+const buildRenderer = async (outDir: string): Promise<void> => {
+  const vite = join(root, "node_modules/vite/bin/vite.js");
+  const config = join(root, "src-renderer/vite.config.ts");
+  await promisify(execFile)(
+    process.execPath,
+    [vite, "build", "--config", config, "--logLevel", "warn", "--emptyOutDir", "--outDir", outDir],
+    { cwd: root, env: { ...process.env, NODE_ENV: "production" }, timeout: 100_000 },
+  );
+};
+
+const bundleFake = async (outDir: string): Promise<string> => {
+  await build({
+    configFile: false,
+    root,
+    logLevel: "warn",
+    build: {
+      outDir,
+      emptyOutDir: true,
+      minify: false,
+      lib: {
+        entry: join(root, "tests/support/fake-weir-page.ts"),
+        formats: ["iife"],
+        name: "fakeWeirPage",
+        fileName: () => "fake.js",
+      },
+    },
+  });
+  return readFile(join(outDir, "fake.js"), "utf8");
+};
+
+const serve = async (directory: string): Promise<{ server: Server; url: string }> => {
+  const headers = securityHeaders(contentSecurityPolicy());
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url ?? "/", "http://127.0.0.1");
+    const name = pathname === "/" ? "/index.html" : pathname;
+    readFile(join(directory, name)).then(
+      (body) => {
+        response.writeHead(200, { ...headers, "content-type": CONTENT_TYPES[extname(name)] ?? "text/plain" }).end(body);
+      },
+      () => response.writeHead(404, headers).end(),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("the test server has no port");
+  return { server, url: `http://127.0.0.1:${address.port}/` };
+};
+
+export interface OpenOptions {
+  readonly scenario: Scenario;
+  readonly theme?: "light" | "dark";
+  readonly width?: number;
+  readonly height?: number;
+  readonly context?: BrowserContextOptions;
+}
+
+export interface Window {
+  readonly page: Page;
+  /** What must stay empty: console errors, page errors and violations of the content security policy. */
+  readonly problems: string[];
+  /** Runs code against `fake`, the FakeWeir of this page. */
+  fake(code: string): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+export class UiHarness {
+  readonly #directory: string;
+  readonly #server: Server;
+  readonly #browser: Browser;
+  readonly #fakeSource: string;
+  readonly #axeSource: string;
+  readonly url: string;
+
+  private constructor(parts: {
+    directory: string;
+    server: Server;
+    url: string;
+    browser: Browser;
+    fakeSource: string;
+    axeSource: string;
+  }) {
+    this.#directory = parts.directory;
+    this.#server = parts.server;
+    this.#browser = parts.browser;
+    this.#fakeSource = parts.fakeSource;
+    this.#axeSource = parts.axeSource;
+    this.url = parts.url;
+  }
+
+  static async start(): Promise<UiHarness> {
+    const directory = await mkdtemp(join(tmpdir(), "weir-ui-"));
+    await buildRenderer(join(directory, "renderer"));
+    const fakeSource = await bundleFake(join(directory, "fake"));
+    const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+    const { server, url } = await serve(join(directory, "renderer"));
+    const browser = await chromium.launch({
+      executablePath: CHROMIUM,
+      args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--force-color-profile=srgb"],
+    });
+    return new UiHarness({ directory, server, url, browser, fakeSource, axeSource });
+  }
+
+  async open({ scenario, theme = "light", width = 1180, height = 780, context }: OpenOptions): Promise<Window> {
+    const browserContext = await this.#browser.newContext({
+      viewport: { width, height },
+      colorScheme: theme,
+      reducedMotion: "reduce",
+      locale: "en-GB",
+      permissions: ["clipboard-read", "clipboard-write"],
+      ...context,
+    });
+    const page = await browserContext.newPage();
+    const problems: string[] = [];
+    page.on("console", (message) => {
+      if (message.type() === "error") problems.push(`console: ${message.text()}`);
+    });
+    page.on("pageerror", (error) => problems.push(`page: ${error.message}`));
+    await page.exposeFunction("reportViolation", (text: string) => problems.push(`policy: ${text}`));
+    await page.clock.setFixedTime(SAMPLE_NOW_MS);
+    await page.addInitScript({
+      content: `${this.#fakeSource}
+        globalThis.fake = fakeWeirPage.makeFake(${JSON.stringify(scenario)});
+        globalThis.weir = fake.weir;
+        document.addEventListener("securitypolicyviolation", (event) =>
+          reportViolation(event.violatedDirective + " " + event.blockedURI + " " + event.sample));`,
+    });
+    await page.goto(this.url);
+    await page.evaluate("document.fonts.ready.then(() => undefined)");
+    return {
+      page,
+      problems,
+      fake: (code) => page.evaluate(`(() => { ${code} })()`),
+      close: () => browserContext.close(),
+    };
+  }
+
+  /** Accessibility rules that the page breaks, one line each. */
+  async axe(page: Page): Promise<string[]> {
+    await page.evaluate(this.#axeSource);
+    const results = (await page.evaluate(
+      `axe.run(document, { resultTypes: ["violations"], rules: { "target-size": { enabled: true } } })`,
+    )) as AxeResults;
+    return results.violations.flatMap((violation) =>
+      violation.nodes.map((node) => `${violation.id}: ${node.target.join(" ")}: ${node.failureSummary ?? ""}`),
+    );
+  }
+
+  async stop(): Promise<void> {
+    await this.#browser.close();
+    await new Promise((resolve) => this.#server.close(resolve));
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
