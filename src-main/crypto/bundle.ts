@@ -5,7 +5,7 @@ import { fail, ok, type Result } from "#shared/base/result.ts";
 import { deviceKeysSigningBytes, type PreKeyBundle } from "#shared/rendezvous/protocol.ts";
 import { userIdOf, verifyAccountSignature } from "./identity.ts";
 
-export type BadBundle = { type: "bad_bundle"; message: string };
+type BadBundle = { type: "bad_bundle"; message: string };
 
 const bad = (what: string) =>
   fail("bad_bundle", `The keys that the server gave for this contact are not genuine (${what}). Nothing was sent.`);

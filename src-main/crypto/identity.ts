@@ -41,7 +41,7 @@ export const verifyAccountSignature = (accountKey: Uint8Array, bytes: Uint8Array
   try {
     return verifyWith(null, bytes, publicKeyOf(accountKey), signature);
   } catch {
-    // The 32 bytes are no point on the curve.
+    // OpenSSL answers false for 32 bytes that are no point on the curve; another implementation may refuse them.
     return false;
   }
 };

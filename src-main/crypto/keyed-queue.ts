@@ -1,7 +1,7 @@
 import { SESSION_QUEUE_MAX } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 
-export type QueueFull = { type: "queue_full"; message: string };
+type QueueFull = { type: "queue_full"; message: string };
 
 /**
  * Runs tasks of the same key one after the other in order of arrival; tasks of different keys do not wait for each

@@ -12,7 +12,6 @@ import { type DeviceKeys, deviceKeysSigningBytes, type RequestInput } from "#sha
 import type { Database } from "../store/database.ts";
 import type { CurrentKey, KeyKind, SignalRepository, StoredKey } from "../store/signal.ts";
 import type { Account } from "./identity.ts";
-import { createKeyedQueue } from "./keyed-queue.ts";
 import type { LocalIdentity } from "./signal-stores.ts";
 
 type Publication = RequestInput<"keys.publish">;
@@ -25,7 +24,7 @@ type Publication = RequestInput<"keys.publish">;
  * kept while a message made with it can still be in a mailbox (MAILBOX_TTL_MS), and in any case the newest
  * SIGNED_PREKEYS_KEPT. Unused one-time keys are kept as the limits PREKEY_ARCHIVE_MS and PREKEYS_UNUSED_MAX say.
  */
-export interface KeyRing {
+interface KeyRing {
   keysToPublish(atServer: { oneTimeEc: number; oneTimeKyber: number }): Promise<Publication>;
   published(keys: Publication): void;
 }
@@ -44,9 +43,6 @@ const KEYS_PER_TURN = 20;
 const KEY_ID_MAX = 0xffffff;
 
 export const createKeyRing = ({ db, repository, env, account, deviceId, local }: KeyRingDeps): KeyRing => {
-  /** Two calls at once must not both rotate or both fill up. */
-  const queue = createKeyedQueue();
-
   const takeIds = (kind: KeyKind, count: number): number[] =>
     repository.takeKeyIds(kind, count, () => 1 + Math.floor(env.random.number() * KEY_ID_MAX));
 
@@ -118,7 +114,7 @@ export const createKeyRing = ({ db, repository, env, account, deviceId, local }:
   };
 
   return {
-    keysToPublish: (atServer) => queue.force("keys", () => fillUp(atServer)),
+    keysToPublish: fillUp,
     published: (keys) =>
       repository.confirm(
         keys.oneTimeEc.map((key) => key.id),

@@ -54,7 +54,10 @@ export interface Sessions {
   identity(peer: UserId): { trusted: Uint8Array<ArrayBuffer> | null; changedTo: Uint8Array<ArrayBuffer> | null };
   /** Trusts the changed key and ends the session that was agreed with the old one; ok when nothing had changed. */
   acceptChangedIdentity(peer: UserId): Promise<Result<void, SessionError>>;
-  /** 60 digits, the same on both sides (libsignal Fingerprint); null before an identity is known. */
+  /**
+   * 60 digits, the same on both sides (libsignal Fingerprint); null before an identity is known. While a changed
+   * identity waits it is the number of the changed one: that is what the peer sees, and what is to be compared.
+   */
   safetyNumber(peer: UserId): string | null;
   /** Forgets session and identity, when a contact is removed. */
   forget(peer: UserId): Promise<void>;

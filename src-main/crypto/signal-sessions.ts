@@ -232,7 +232,7 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
         utf8(account.userId),
         local.keyPair.publicKey,
         utf8(peer),
-        PublicKey.deserialize(identity.trusted),
+        PublicKey.deserialize(identity.changedTo ?? identity.trusted),
       );
       return fingerprint.displayableFingerprint().toString();
     },

@@ -21,7 +21,7 @@ type State =
   | { readonly kind: "making"; readonly done: Promise<void> }
   | { readonly kind: "held" };
 
-export interface BallastOptions {
+interface BallastOptions {
   readonly env: Env;
   readonly directory: string;
   readonly bytes?: number;

@@ -4,7 +4,7 @@ import Sqlite from "better-sqlite3";
 import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 
-export type ProfileInUse = { type: "profile_in_use"; message: string };
+type ProfileInUse = { type: "profile_in_use"; message: string };
 
 /**
  * Keeps a second process from opening the same profile: two would advance the same ratchets and lose messages.

@@ -9,6 +9,7 @@ import {
   userIdOf,
   verifyAccountSignature,
 } from "../../src-main/crypto/identity.ts";
+import { userIdOf as serverUserIdOf, verifySignature as serverVerifies } from "../../src-server/account-key.ts";
 import { createSessionPeer, type SessionPeer, testEnv, text, unwrap } from "../support/session-peer.ts";
 
 let alice: SessionPeer;
@@ -47,6 +48,13 @@ describe("an account", () => {
     );
     expect(userIdOf(key)).toBe("vvlmgxflkbr3tz7kk2brj3ebyqf2k55k");
   });
+});
+
+test("client and server agree on ids and signatures", () => {
+  const { accountKey, userId } = alice.account;
+  expect(serverUserIdOf(accountKey)).toBe(userId);
+  expect(serverVerifies(accountKey, text("login"), alice.account.sign(text("login")))).toBe(true);
+  expect(serverVerifies(accountKey, text("logout"), alice.account.sign(text("login")))).toBe(false);
 });
 
 describe("an account signature", () => {

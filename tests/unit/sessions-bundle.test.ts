@@ -99,6 +99,14 @@ describe("a bundle", () => {
     expect(typeOf(await alice.sessions.start(bob.userId, await mallory.bundle()))).toBe("bad_bundle");
   });
 
+  test("that is signed throughout, but by another account than the user id says, is refused", async () => {
+    const bundle = await mallory.bundle();
+    const signature = mallory.account.sign(deviceKeysSigningBytes(bundle.keys, bob.userId, 1));
+    const forged = { ...withKeys(bundle, { signature }), userId: bob.userId };
+    expect(typeOf(await alice.sessions.start(bob.userId, forged))).toBe("bad_bundle");
+    expect(alice.sessions.hasSession(bob.userId)).toBe(false);
+  });
+
   test("whose account vouches for a foreign prekey is refused by the identity key's signature", async () => {
     const bundle = await bob.bundle();
     const keys = { ...bundle.keys, signedPreKey: (await mallory.bundle()).keys.signedPreKey };

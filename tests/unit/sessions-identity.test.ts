@@ -80,7 +80,8 @@ describe("a changed identity", () => {
       expect(typeOf(await openText(alice, bob, first))).toBe("identity_changed");
       expect(await trySeal()).toBe("identity_changed");
       expect(identityOf(alice, bob)).toEqual({ trusted: keyOf(bob), changedTo: keyOf(newBob) });
-      expect(alice.sessions.safetyNumber(bob.userId)).toBe(oldNumber);
+      expect(alice.sessions.safetyNumber(bob.userId)).not.toBe(oldNumber);
+      expect(alice.sessions.safetyNumber(bob.userId)).toBe(newBob.sessions.safetyNumber(alice.userId));
       await alice.reopen();
     }
 
@@ -112,22 +113,27 @@ describe("a changed identity", () => {
     expect(unwrap(await openText(alice, bob, onItsWay))).toBe("sent before the change");
   });
 
-  test("cannot be made up by a message that does not open, nor by an old one after acceptance", async () => {
-    const old = await firstMessageOf(bob, "old");
-    expect(unwrap(await openText(alice, bob, old))).toBe("old");
-    const first = await firstMessageOf(newBob, "new");
-    const broken = { kind: first.kind, body: new Uint8Array(first.body) };
-    broken.body[broken.body.length - 1] = (broken.body.at(-1) ?? 0) ^ 1;
-    const before = storedState(alice);
-    expect(typeOf(await openText(alice, bob, broken))).toBe("undecryptable");
-    expect(storedState(alice)).toEqual(before);
+  test.each([["one-time keys"], ["the last-resort key"]])(
+    "cannot be made up by a message that does not open, nor by an old one (with %s) after acceptance",
+    async (kind) => {
+      const bundle = kind === "one-time keys" ? await alice.bundle() : await alice.bundleWithoutOneTimeKeys();
+      unwrap(await bob.sessions.start(alice.userId, bundle));
+      const old = await sealText(bob, alice, "old");
+      expect(unwrap(await openText(alice, bob, old))).toBe("old");
+      const first = await firstMessageOf(newBob, "new");
+      const broken = { kind: first.kind, body: new Uint8Array(first.body) };
+      broken.body[broken.body.length - 1] = (broken.body.at(-1) ?? 0) ^ 1;
+      const before = storedState(alice);
+      expect(typeOf(await openText(alice, bob, broken))).toBe("undecryptable");
+      expect(storedState(alice)).toEqual(before);
 
-    expect(typeOf(await openText(alice, bob, first))).toBe("identity_changed");
-    unwrap(await alice.sessions.acceptChangedIdentity(bob.userId));
-    expect(unwrap(await openText(alice, bob, first))).toBe("new");
-    expect(typeOf(await openText(alice, bob, old))).toBe("undecryptable");
-    expect(identityOf(alice, bob)).toEqual({ trusted: keyOf(newBob), changedTo: null });
-  });
+      expect(typeOf(await openText(alice, bob, first))).toBe("identity_changed");
+      unwrap(await alice.sessions.acceptChangedIdentity(bob.userId));
+      expect(unwrap(await openText(alice, bob, first))).toBe("new");
+      expect(typeOf(await openText(alice, bob, old))).toBe("undecryptable");
+      expect(identityOf(alice, bob)).toEqual({ trusted: keyOf(newBob), changedTo: null });
+    },
+  );
 
   test("in the middle of 200 messages lets nothing through to the new key", async () => {
     await connect(alice, bob);
