@@ -7,6 +7,8 @@ namespace weir {
 
 namespace {
 
+constexpr DWORD kDiskQuotaExceeded = 1295;  // ERROR_DISK_QUOTA_EXCEEDED, which some SDKs do not name
+
 Outcome FromLastError(const char* call) {
   switch (GetLastError()) {
     case ERROR_ALREADY_EXISTS:
@@ -16,7 +18,7 @@ Outcome FromLastError(const char* call) {
     case ERROR_PATH_NOT_FOUND: return {"ENOENT", "no such file or directory", call};
     case ERROR_DISK_FULL:
     case ERROR_HANDLE_DISK_FULL: return {"ENOSPC", "no space left on device", call};
-    case ERROR_DISK_QUOTA_EXCEEDED: return {"EDQUOT", "disk quota exceeded", call};
+    case kDiskQuotaExceeded: return {"EDQUOT", "disk quota exceeded", call};
     case ERROR_FILE_TOO_LARGE: return {"EFBIG", "file too large", call};
     case ERROR_ACCESS_DENIED: return {"EPERM", "operation not permitted", call};
     case ERROR_LOCK_VIOLATION:
