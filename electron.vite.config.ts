@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { defineConfig } from "electron-vite";
 import renderer from "./src-renderer/vite.config.ts";
 
@@ -32,6 +33,17 @@ export default defineConfig({
   },
   renderer: {
     ...renderer,
-    build: { ...renderer.build, outDir: "out/renderer", rolldownOptions: { input: "src-renderer/index.html" } },
+    // This file is bundled before it runs, so an imported one no longer knows its own folder.
+    root: resolve("src-renderer"),
+    build: {
+      ...renderer.build,
+      outDir: resolve("out/renderer"),
+      minify: true,
+      // electron-vite adds Electron's Chromium to a list of browsers, which fails; and the headless host serves the same
+      // files to any current browser.
+      target: "es2024",
+      cssTarget: renderer.build?.target ?? "es2024",
+      rolldownOptions: { input: resolve("src-renderer/index.html") },
+    },
   },
 });

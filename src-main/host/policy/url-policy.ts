@@ -22,7 +22,8 @@ export const externalUrl = (raw: string): Result<string, ExternalUrlError> => {
   switch (url.protocol) {
     case "http:":
     case "https:":
-      if (url.username !== "" || url.password !== "") return refused("it carries a user name or a password");
+      // Seen in the raw text, because the parser drops empty ones: "https://:@host" looks like something else.
+      if (/^https?:\/\/[^/?#]*@/i.test(raw)) return refused("it carries a user name or a password");
       if (url.hostname === "") return refused("it names no host");
       return ok(url.href);
     case "mailto:":
