@@ -89,32 +89,35 @@ const attempt = <T>(what: string, call: () => T): Result<T, RtcError> => {
 const live = new Set<PeerConnection | DataChannel>();
 let openDrivers = 0;
 let settingsApplied = false;
-let onAllReleased: (() => void) | null = null;
+/** Set while the last driver is gone and the library waits for its objects. */
+let shutdown: { readonly timer: Disposable; readonly run: () => void } | null = null;
 
 const released = (item: PeerConnection | DataChannel): void => {
   live.delete(item);
-  if (live.size === 0) onAllReleased?.();
+  // Not in the callback that released the last object: cleanup destroys that very callback.
+  if (live.size === 0 && shutdown !== null) setImmediate(shutdown.run);
 };
 
 /** Native objects that are not yet released; zero again soon after everything was closed. */
 export const liveRtcObjects = (): number => live.size;
 
-/** Shuts the library down when no driver is left and every object has been reported closed (or does not get there). */
+const cancelShutdown = (): void => {
+  shutdown?.timer.dispose();
+  shutdown = null;
+};
+
+/** Shuts the library down once every object has been reported closed, or does not get there in time. */
 const shutDownWhenIdle = (env: Env): void => {
-  let done = false;
-  const shutDown = (): void => {
-    if (done) return;
-    done = true;
-    timer.dispose();
-    onAllReleased = null;
-    if (openDrivers > 0) return;
+  const run = (): void => {
+    // A new driver came, or this ran already.
+    if (shutdown?.run !== run) return;
+    cancelShutdown();
     const result = attempt("shut down", () => rtc.cleanup());
+    live.clear();
     if (!result.ok) env.log.error("rtc shutdown failed", { reason: result.error.message });
   };
-  const timer = env.clock.setTimer(RTC_CLEANUP_TIMEOUT_MS, shutDown);
-  // Outside the callback that released the last object: cleanup destroys that very callback.
-  onAllReleased = () => setImmediate(shutDown);
-  if (live.size === 0) onAllReleased();
+  shutdown = { timer: env.clock.setTimer(RTC_CLEANUP_TIMEOUT_MS, run), run };
+  if (live.size === 0) setImmediate(run);
 };
 
 export const createRtcDriver = (env: Env): RtcDriver => {
@@ -123,6 +126,7 @@ export const createRtcDriver = (env: Env): RtcDriver => {
     rtc.setSctpSettings({ recvBufferSize: SCTP_BUFFER_BYTES, sendBufferSize: SCTP_BUFFER_BYTES });
   }
   openDrivers += 1;
+  cancelShutdown();
   let disposed = false;
   const connections = new Set<RtcConnection>();
 
@@ -282,8 +286,7 @@ const openConnection = (
     close() {
       if (closed) return;
       closed = true;
-      attempt("close", () => channels.control.close());
-      attempt("close", () => channels.bulk.close());
+      // It closes its channels too. Closing them one by one before that loses their `onClosed` once in some hundred times.
       attempt("close", () => pc.close());
     },
   });
