@@ -51,6 +51,8 @@ export interface Contacts extends Disposable {
   get(userId: UserId): ContactView | null;
   /** Everybody, blocked people and requests included, in the order of adding. */
   userIds(): UserId[];
+  /** The name to show; null for somebody who is no contact. */
+  nameOf(userId: UserId): string | null;
   isAccepted(userId: UserId): boolean;
   /** Null for somebody who is no contact. */
   relationOf(userId: UserId): RelationState | null;
@@ -103,6 +105,8 @@ class ContactBook implements Contacts {
   readonly #changed: Emitter<ContractEvents["contact.changed"]>;
   readonly #notices: Emitter<NoticeView>;
   readonly #online = new Set<UserId>();
+  /** Safety numbers take thousands of hashes each (see libsignal's Fingerprint), so they are made once per identity key. */
+  readonly #safetyNumbers = new Map<UserId, { identityKey: Bytes; digits: string | null }>();
   /** Told after the commit. */
   #touched = new Set<UserId>();
   #toForget = new Set<UserId>();
@@ -146,6 +150,10 @@ class ContactBook implements Contacts {
 
   userIds(): UserId[] {
     return this.#table.list().map((record) => record.userId);
+  }
+
+  nameOf(userId: UserId): string | null {
+    return this.#table.get(userId)?.name ?? null;
   }
 
   isAccepted(userId: UserId): boolean {
@@ -414,6 +422,7 @@ class ContactBook implements Contacts {
         this.#table.remove(userId);
         this.#outbox?.removed(userId);
         this.#online.delete(userId);
+        this.#safetyNumbers.delete(userId);
         this.#toForget.add(userId);
         return;
       case "warnTampered":
@@ -477,9 +486,17 @@ class ContactBook implements Contacts {
               ],
               record.nonces,
             ),
-      safetyNumber: sessions.safetyNumber(record.userId),
+      safetyNumber: identityKey === null ? null : this.#safetyNumber(record.userId, identityKey),
       addedAtMs: record.addedAtMs,
     };
+  }
+
+  #safetyNumber(userId: UserId, identityKey: Bytes): string | null {
+    const known = this.#safetyNumbers.get(userId);
+    if (known !== undefined && bytesEqual(known.identityKey, identityKey)) return known.digits;
+    const digits = this.#deps.sessions.safetyNumber(userId);
+    this.#safetyNumbers.set(userId, { identityKey, digits });
+    return digits;
   }
 }
 

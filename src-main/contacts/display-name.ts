@@ -13,7 +13,8 @@ export const nameFromUserId = (userId: string): string => userId.slice(0, 8);
 
 /** A name from a peer as it may be shown; `fallback` when nothing is left of it. At most PROFILE_NAME_LENGTH_MAX UTF-16 units. */
 export const cleanName = (name: string, fallback: string): string => {
-  const text = name.toWellFormed().replace(HARMFUL, "").replace(/\s+/gu, " ").trim();
+  // White space first, so that a tab or line break stays a gap between words; then the gaps that removals joined.
+  const text = name.toWellFormed().replace(/\s+/gu, " ").replace(HARMFUL, "").replace(/ +/gu, " ").trim();
   let cut = "";
   for (const character of text) {
     if (cut.length + character.length > PROFILE_NAME_LENGTH_MAX) break;

@@ -429,6 +429,6 @@ export class Inbox implements Disposable {
   }
 
   #nameOf(peer: UserId): string {
-    return this.#deps.contacts.get(peer)?.name ?? nameFromUserId(peer);
+    return this.#deps.contacts.nameOf(peer) ?? nameFromUserId(peer);
   }
 }

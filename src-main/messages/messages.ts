@@ -179,7 +179,7 @@ class DirectMessages implements Messages {
       if (tellPeer) this.#outbox.receiptsDue(peer);
       this.#tellChat(chatId);
     }
-    return ok(this.#chatView(chatId, defined(this.#deps.contacts.get(peer), "contact").name));
+    return ok(this.#chatView(chatId, defined(this.#deps.contacts.nameOf(peer), "contact")));
   }
 
   typing(chatId: ChatId, typing: boolean): Result<{ sent: boolean }> {
@@ -328,10 +328,11 @@ class DirectMessages implements Messages {
 
   /** Null without a contact, and for one that is not accepted and with whom nothing was ever written. */
   #chat(chatId: ChatId): ChatView | null {
-    const contact = this.#deps.contacts.get(peerOfChat(chatId));
-    if (contact === null) return null;
-    const view = this.#chatView(chatId, contact.name);
-    return contact.state === "accepted" || view.lastMessage !== null ? view : null;
+    const peer = peerOfChat(chatId);
+    const name = this.#deps.contacts.nameOf(peer);
+    if (name === null) return null;
+    const view = this.#chatView(chatId, name);
+    return this.#deps.contacts.isAccepted(peer) || view.lastMessage !== null ? view : null;
   }
 
   #chatView(chatId: ChatId, name: string): ChatView {
