@@ -90,6 +90,7 @@ export class Connection implements Disposable {
     mailboxes.close(session);
     online.remove(session);
     presence.close(session);
+    session.ended();
   }
 
   #loginTimedOut(): void {

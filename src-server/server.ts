@@ -1,12 +1,11 @@
 import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { Server } from "socket.io";
-import * as parser from "socket.io-parser";
 import type { Env } from "#shared/base/env.ts";
 import {
   LOGIN_TIMEOUT_MS,
+  SERVER_CLOSE_GRACE_MS,
   SERVER_CONNECTIONS_MAX,
-  SERVER_MESSAGE_ATTACHMENTS_MAX,
   SERVER_MESSAGE_BYTES_MAX,
   SERVER_PENDING_LOGINS_MAX,
 } from "#shared/base/limits.ts";
@@ -15,6 +14,7 @@ import manifest from "../package.json" with { type: "json" };
 import { RecentAnswers } from "./answers.ts";
 import { Connection, type ConnectionHost, type Counters } from "./connection.ts";
 import { openDatabase, StartError } from "./database.ts";
+import { boundedParser } from "./decoder.ts";
 import { createHttpHandler } from "./health.ts";
 import { Mailboxes } from "./mailbox.ts";
 import { Presence } from "./presence.ts";
@@ -77,16 +77,24 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
     requestTimeout: LOGIN_TIMEOUT_MS,
     connectionsCheckingInterval: HTTP_CHECK_INTERVAL_MS,
   });
-  const io = attach(http, () => hasRoom(io, online));
   const startedAtMs = env.clock.monotonicMs();
-  const source = { db, env, online, counters, version: options.version ?? manifest.version, startedAtMs };
-  http.on("request", createHttpHandler({ ...source, connections: () => io.engine.clientsCount }));
+  const version = options.version ?? manifest.version;
+  const source = { db, env, online, counters, version, startedAtMs, connections: () => io.engine.clientsCount };
+  // Before socket.io attaches itself: it passes on what is not its own, and never a request that it answered.
+  http.on("request", createHttpHandler(source));
+  const io = attach(http, () => hasRoom(io, online));
 
   io.on("connection", (socket) => {
     const address = remoteAddress(socket.request, options.trustProxy ?? false);
     const connection = new Connection(host, socket, address);
     connections.add(connection);
     socket.on("disconnect", () => void connection.idle().finally(() => connections.delete(connection)));
+  });
+
+  const sockets = new Set<Socket>();
+  http.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
   });
 
   let port: number;
@@ -105,9 +113,13 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
 
   const stop = async (): Promise<void> => {
     sweeper.dispose();
+    const grace = env.clock.setTimer(SERVER_CLOSE_GRACE_MS, () => {
+      for (const socket of sockets) socket.destroy();
+    });
     const closed = io.close();
     http.closeAllConnections();
     await closed;
+    grace.dispose();
     await Promise.all([...connections].map((connection) => connection.idle()));
     await Promise.all([host.mailboxes.idle(), sweeper.idle]);
     await database.close();
@@ -124,13 +136,6 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   };
 };
 
-/** socket.io allows 10 binary fields in a message, and a key upload has hundreds. */
-class Decoder extends parser.Decoder {
-  constructor() {
-    super({ maxAttachments: SERVER_MESSAGE_ATTACHMENTS_MAX });
-  }
-}
-
 const attach = (http: HttpServer, hasRoomForOne: () => boolean): Server =>
   new Server(http, {
     transports: ["websocket"],
@@ -140,7 +145,7 @@ const attach = (http: HttpServer, hasRoomForOne: () => boolean): Server =>
     maxHttpBufferSize: SERVER_MESSAGE_BYTES_MAX,
     connectTimeout: LOGIN_TIMEOUT_MS,
     allowRequest: (_request, decide) => (hasRoomForOne() ? decide(null, true) : decide("busy", false)),
-    parser: { Encoder: parser.Encoder, Decoder },
+    parser: boundedParser,
   });
 
 /** Half-open connections have a bound of their own, so that a flood of them leaves everybody else alone. */

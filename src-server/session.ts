@@ -13,7 +13,7 @@ export class Session {
   readonly address: string;
   readonly #socket: Socket;
   readonly #queue: SendQueue;
-  #signalsUnacknowledged = 0;
+  readonly #unacknowledged = new Set<(delivered: boolean) => void>();
 
   constructor(
     socket: Socket,
@@ -40,18 +40,22 @@ export class Session {
 
   /** True once the client's program has the signal. False when it is gone, busy or silent. */
   async deliverSignal(push: Extract<Push, { name: "signal" }>): Promise<boolean> {
-    if (!this.#queue.accepts) return false;
-    if (this.#signalsUnacknowledged >= SIGNALS_UNACKNOWLEDGED_MAX) return false;
-    this.#signalsUnacknowledged++;
-    try {
-      await this.#socket.timeout(SIGNAL_ACK_TIMEOUT_MS).emitWithAck("push", push);
-      return true;
-    } catch {
-      // Not acknowledged in time or disconnected: both mean "not delivered", and the sender is told so.
-      return false;
-    } finally {
-      this.#signalsUnacknowledged--;
-    }
+    if (!this.#queue.accepts || this.#unacknowledged.size >= SIGNALS_UNACKNOWLEDGED_MAX) return false;
+    return new Promise((resolve) => {
+      const settle = (delivered: boolean): void => {
+        this.#unacknowledged.delete(settle);
+        resolve(delivered);
+      };
+      this.#unacknowledged.add(settle);
+      this.#socket
+        .timeout(SIGNAL_ACK_TIMEOUT_MS)
+        .emit("push", push, (timedOut: Error | null) => settle(timedOut === null));
+    });
+  }
+
+  /** Call when the socket is gone: nobody waits for an acknowledgement that cannot come any more. */
+  ended(): void {
+    for (const settle of [...this.#unacknowledged]) settle(false);
   }
 
   close(): void {
@@ -78,6 +82,8 @@ export class SendQueue {
     if (!this.#socket.connected) return false;
     if (this.#waiting <= SERVER_SEND_QUEUE_MAX) return true;
     this.#socket.disconnect(true);
+    // Nothing can be said to somebody who does not read: without this, what waits would stay until a timeout.
+    this.#socket.request.socket.destroy();
     return false;
   }
 }

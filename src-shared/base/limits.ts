@@ -57,8 +57,8 @@ export const TRANSFERS_ACTIVE_MAX = 8;
 export const PROGRESS_INTERVAL_MS = 100;
 /** Bytes that the chunk worker reads, hashes or writes in one go: large enough for the disk, small enough that others get their turn. */
 export const WORK_BATCH_BYTES = 1 * MiB;
-/** Files that hash, are assembled or are verified at once in the chunk worker; each holds a few WORK_BATCH_BYTES. */
-export const WORK_JOBS_MAX = 4;
+/** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
+export const SHARES_ACTIVE_MAX = 16;
 /** WAL pages of chunks.db (64 KiB each) before a checkpoint: 8 MiB keeps one checkpoint far below the receive credit's worth of time. */
 export const CHUNKS_CHECKPOINT_PAGES = 128;
 /** Batches per peer that a seeder has read or is reading ahead of the link. */
@@ -241,6 +241,8 @@ export const PREKEYS_STORED_MAX = 10 * PREKEY_BATCH;
 /** Expired rows are removed this often, in transactions of at most this many rows, so that requests never wait long. */
 export const SERVER_SWEEP_INTERVAL_MS = MINUTE;
 export const SERVER_SWEEP_ROWS = 500;
+/** At its end the server waits this long for clients to close; one that does not answer is cut off. */
+export const SERVER_CLOSE_GRACE_MS = 1 * SECOND;
 /** A database that has not answered a health check by then counts as broken. */
 export const HEALTH_TIMEOUT_MS = 2 * SECOND;
 /** Requests of a client that are on their way; the others wait in order. */

@@ -179,10 +179,14 @@ export const oneTimeKeys = (
 
 export const sealed = (size = 40): RequestInput<"mailbox.put">["sealed"] => ({ kind: "message", body: bytes(size) });
 
-export const fileRecord = (owner: TestIdentity, sizeBytes = 200_000): RequestInput<"files.register">["record"] => {
+export const fileRecord = (
+  owner: TestIdentity,
+  sizeBytes = 200_000,
+  fileId = freshFileId(),
+): RequestInput<"files.register">["record"] => {
   const chunkBytes = chunkBytesFor(sizeBytes);
   const manifest = {
-    fileId: freshFileId(),
+    fileId,
     ownerId: owner.userId,
     sizeBytes,
     chunkBytes,
