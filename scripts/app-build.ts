@@ -31,7 +31,11 @@ export const ensureAppBuilt = async (force = false): Promise<AppBuild> => {
     return { type: "fresh" };
   }
   rmSync(STAMP, { force: true });
-  const ran = await runTool("electron-vite", ["build"], { timeoutMs: BUILD_TIMEOUT_MS, streams: "capture" });
+  const ran = await runTool("electron-vite", ["build"], {
+    timeoutMs: BUILD_TIMEOUT_MS,
+    streams: "capture",
+    env: { NO_COLOR: "1", FORCE_COLOR: "0" },
+  });
   if (ran.code !== 0) return { type: "failed", message: failureMessage(ran) };
   const missing = OUTPUTS.filter((path) => !existsSync(join(root, path)));
   if (missing.length > 0) return { type: "failed", message: `the build made no ${missing.join(", ")}` };
