@@ -67,6 +67,8 @@ export interface WorldOptions {
   readonly seed?: number;
   /** libsignal, or the small double that counts. */
   readonly crypto?: "signal" | "counting";
+  /** Where the profiles are; a fresh folder, removed at the end, if not given. */
+  readonly folder?: string;
 }
 
 export class ChatWorld {
@@ -80,7 +82,7 @@ export class ChatWorld {
   readonly keys = new Map<UserId, { accountKey: Bytes; published: Publish }>();
   /** Lets a test stand in the middle of `invites.resolve`. */
   tamper: (invite: Invite) => Invite = (invite) => invite;
-  readonly folder = mkdtempSync(join(tmpdir(), "weir-chat-"));
+  readonly folder: string;
   #timers: Timer[] = [];
   #links = new Map<string, number>();
   #generations = 0;
@@ -89,6 +91,7 @@ export class ChatWorld {
   constructor(options: WorldOptions = {}) {
     this.crypto = options.crypto ?? "signal";
     this.number = seededNumbers(options.seed ?? 1);
+    this.folder = options.folder ?? mkdtempSync(join(tmpdir(), "weir-chat-"));
   }
 
   async join(name: string): Promise<ChatPeer> {
@@ -434,8 +437,7 @@ export class ChatPeer {
       await nextTurn();
       if (!life.alive) return never;
       if (peer.server !== "connected") return fail("server_unreachable", "The server cannot be reached.");
-      const answer =
-        peer.world.crypto === "signal" || name !== "keys.fetch" ? peer.#answer(account, name, input) : ok({});
+      const answer = peer.#answer(account, name, input);
       await nextTurn();
       if (!life.alive) return never;
       return peer.loseAnswer(name) ? fail("timeout", "No answer.") : answer;
