@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Log, LogLevel } from "#shared/base/env.ts";
@@ -49,7 +50,7 @@ const db = Database.openChunks(settings.databasePath, chunksMigrations);
 db.onDiskFull(() => post({ type: "diskFull" }));
 const tables = new ChunkTables(db);
 const files = new KnownFiles(tables);
-const tools = { tables, files, native: loadNative(log) };
+const tools = { tables, files, native: loadNative(log), dataDirectory: dirname(settings.databasePath) };
 const receiver = new ChunkReceiver(tables, files, (results) => post({ type: "stored", results }));
 
 const handlers: JobHandlers = {

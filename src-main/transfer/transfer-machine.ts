@@ -89,14 +89,26 @@ export const failedState = (
   storedCount: from.storedCount,
 });
 
+export const completeState = (setup: Setup, from: { savedPath: string; counters: Counters }): State => ({
+  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters: from.counters })),
+  kind: "complete",
+  savedPath: from.savedPath,
+});
+
+export const cancelledState = (setup: Setup, counters: Counters): State => ({
+  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters })),
+  kind: "cancelled",
+});
+
 export const step = (state: State, event: Event): readonly [State, readonly Effect[]] => {
   const effects: Effect[] = [];
   const handled = advance(handle(state, event, effects), event.now, effects);
   const wakeAtMs = nextWake(handled);
   if (wakeAtMs !== handled.wakeAtMs) effects.push({ type: "wakeAt", atMs: wakeAtMs });
-  const next = wakeAtMs === handled.wakeAtMs ? handled : { ...handled, wakeAtMs };
+  const next: State = wakeAtMs === handled.wakeAtMs ? handled : { ...handled, wakeAtMs };
   if (next !== state) {
-    if (next.kind !== state.kind) effects.push({ type: "checkpoint" });
+    // First of all: what was reached is written down before anything is thrown away for it.
+    if (next.kind !== state.kind) effects.unshift({ type: "checkpoint" });
     effects.push({ type: "publish" });
   }
   return [next, effects];
@@ -198,7 +210,7 @@ const workResult = (state: State, event: Extract<Event, { run: number }>, effect
 
 const start = (state: State, effects: Effect[]): State => {
   if (state.kind === "pausing") {
-    effects.push({ type: "acquireLinks" });
+    effects.push({ type: "wantLinks" });
     return { ...common(state), kind: "downloading", pieces: state.pieces };
   }
   return state.kind === "idle" ? open(state, state.storedCount, effects) : state;
@@ -206,7 +218,7 @@ const start = (state: State, effects: Effect[]): State => {
 
 const open = (state: State, storedCount: number, effects: Effect[]): State => {
   const run = state.run + 1;
-  effects.push({ type: "acquireLinks" }, { type: "scan", run });
+  effects.push({ type: "wantLinks" }, { type: "scan", run });
   return { ...common(state), kind: "opening", run, storedCount };
 };
 
@@ -217,7 +229,7 @@ const rest = (state: State, why: Rest, now: TimeMs, effects: Effect[]): State =>
     case "pausing":
       return { ...state, rest: why };
     case "opening":
-      effects.push({ type: "stopWork" }, { type: "releaseLinks" });
+      effects.push({ type: "stopWork" });
       return { ...common(state), kind: "idle", run: state.run + 1, rest: why, storedCount: state.storedCount };
     case "downloading":
     case "draining": {
@@ -234,7 +246,7 @@ const cancel = (state: State, effects: Effect[]): State => {
   const tooLate = state.kind === "verifying" && state.step === "saving";
   if (state.kind === "complete" || state.kind === "cancelled" || tooLate) return state;
   const swarm = stopAll(state.swarm, () => true, effects);
-  effects.push({ type: "stopWork" }, { type: "dropChunks", what: "everything" }, { type: "releaseLinks" });
+  effects.push({ type: "stopWork" }, { type: "dropChunks", what: "everything" });
   return { ...common(state), kind: "cancelled", run: state.run + 1, swarm };
 };
 
@@ -260,13 +272,13 @@ const largest = (a: Counters, b: Counters): Counters => ({
 });
 
 const complete = (state: State, savedPath: string, effects: Effect[]): State => {
-  effects.push({ type: "dropChunks", what: "chunks" }, { type: "releaseLinks" });
+  effects.push({ type: "dropChunks", what: "chunks" });
   return { ...common(state), kind: "complete", savedPath };
 };
 
 const failed = (state: State, error: AppError, effects: Effect[]): State => {
   const swarm = stopAll(state.swarm, () => true, effects);
-  effects.push({ type: "stopWork" }, { type: "releaseLinks" });
+  effects.push({ type: "stopWork" });
   return { ...common(state), kind: "failed", run: state.run + 1, error, storedCount: storedCountOf(state), swarm };
 };
 
@@ -454,7 +466,7 @@ const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
         return advance({ ...common(tidy), kind: "downloading", pieces: tidy.pieces }, now, effects);
       return isQuiet(tidy) ? assemble(tidy, tidy.cutBy, effects) : tidy;
     case "pausing":
-      return isQuiet(tidy) ? endPausing(tidy, effects) : tidy;
+      return isQuiet(tidy) ? endPausing(tidy) : tidy;
     default:
       return tidy;
   }
@@ -514,8 +526,7 @@ const assemble = (state: Draining, endedBy: NonNullable<Drain["endedBy"]>, effec
   };
 };
 
-const endPausing = (state: Pausing, effects: Effect[]): State => {
-  effects.push({ type: "releaseLinks" });
+const endPausing = (state: Pausing): State => {
   const storedCount = state.pieces.stored.count;
   return { ...common(state), kind: "idle", run: state.run + 1, rest: state.rest, storedCount };
 };

@@ -143,8 +143,8 @@ export type Event = { readonly now: TimeMs } & (
 );
 
 export type Effect =
-  /** Links to seeders are wanted, or no longer. */
-  | { readonly type: "acquireLinks" | "releaseLinks" }
+  /** Links to the file's seeders are wanted. A download never closes one: others use it too, and it has its own owner. */
+  | { readonly type: "wantLinks" }
   | { readonly type: "open"; readonly session: number; readonly peer: UserId; readonly generation: Generation }
   | { readonly type: "request" | "cancelRequests"; readonly session: number; readonly indices: readonly number[] }
   | { readonly type: "requestLeaves"; readonly session: number; readonly page: number }

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, lstat, open, readdir, rm } from "node:fs/promises";
+import { type FileHandle, lstat, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
-import { FILE_NAME_SUFFIX_MAX, WORK_BATCH_BYTES } from "#shared/base/limits.ts";
+import { DISK_RESERVE_BYTES, FILE_NAME_SUFFIX_MAX, WORK_BATCH_BYTES } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
 import { emptyRoot, pageCountOf } from "../../crypto/hash-tree.ts";
@@ -22,16 +22,19 @@ export interface DownloadTools {
   readonly tables: ChunkTables;
   readonly files: KnownFiles;
   readonly native: NativeFs;
+  /** Where chunks.db lies. */
+  readonly dataDirectory: string;
 }
 
 const partPath = (directory: string, spec: { fileId: string }): string => join(directory, partName(spec.fileId));
 
 /** Makes the temporary file and reserves its blocks, so that a full disk is known before the first byte travels. */
 export const prepare = async (
-  { native }: DownloadTools,
+  { native, dataDirectory }: DownloadTools,
   { spec, directory }: Jobs["prepare"]["input"],
 ): Promise<JobResult<"prepare">> => {
   try {
+    await checkSpace(spec, directory, dataDirectory);
     const file = await openPart(partPath(directory, spec));
     try {
       native.reserve(file.fd, spec.sizeBytes);
@@ -44,6 +47,26 @@ export const prepare = async (
     await rm(partPath(directory, spec), { force: true }).catch(() => undefined);
     return err(failure);
   }
+};
+
+/** Chunks take about 1.15 times their size in chunks.db, besides the file itself; both may lie on one disk. */
+const CHUNK_STORAGE_FACTOR = 1.15;
+
+const checkSpace = async (spec: FileSpec, directory: string, dataDirectory: string): Promise<void> => {
+  const chunkBytes = Math.ceil(spec.sizeBytes * CHUNK_STORAGE_FACTOR);
+  const [target, data] = await Promise.all([stat(directory), stat(dataDirectory)]);
+  if (!target.isDirectory()) failWork("not_writable", "The download folder is not a folder. Choose another one.");
+  const isSameDisk = target.dev === data.dev;
+  const fits =
+    (await hasRoomFor(directory, spec.sizeBytes + (isSameDisk ? chunkBytes : 0))) &&
+    (isSameDisk || (await hasRoomFor(dataDirectory, chunkBytes)));
+  if (!fits)
+    failWork("disk_full", "There is not enough space for this file. Free some, or choose a folder on another disk.");
+};
+
+const hasRoomFor = async (directory: string, bytes: number): Promise<boolean> => {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize >= bytes + DISK_RESERVE_BYTES;
 };
 
 export const openDownload = async (

@@ -1,0 +1,124 @@
+import * as v from "valibot";
+import { toBase64Url, utf8 } from "#shared/base/bytes.ts";
+import { type FileId, UserIdSchema } from "#shared/base/ids.ts";
+import { decodeJson } from "#shared/wire/json.ts";
+import { type FileOffer, FileOfferSchema } from "#shared/wire/manifest.ts";
+import type { Database } from "./database.ts";
+
+/** A file that we own or were offered. */
+export interface FileRecord {
+  readonly offer: FileOffer;
+  readonly sharedWith: readonly v.InferOutput<typeof UserIdSchema>[];
+  readonly version: number;
+  /** Null for files of others. */
+  readonly sourcePath: string | null;
+  readonly registered: boolean;
+}
+
+interface Row {
+  file_id: string;
+  owner_id: string;
+  name: string;
+  size_bytes: number;
+  chunk_bytes: number;
+  chunk_count: number;
+  root: Buffer;
+  created_at_ms: number;
+  signature: Buffer;
+  key: Buffer;
+  sha256: Buffer;
+  shared_with: string;
+  version: number;
+  source_path: string | null;
+  registered: number;
+}
+
+const Members = v.array(UserIdSchema);
+
+/** SQL of the table `files` in app.db. */
+export class FilesTable {
+  readonly #statements;
+
+  constructor(db: Database) {
+    this.#statements = {
+      insert: db.sql.prepare<[Row]>(
+        "INSERT INTO files VALUES (@file_id, @owner_id, @name, @size_bytes, @chunk_bytes, @chunk_count, @root, " +
+          "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered)",
+      ),
+      get: db.sql.prepare<[string], Row>("SELECT * FROM files WHERE file_id = ?"),
+      all: db.sql.prepare<[], Row>("SELECT * FROM files ORDER BY created_at_ms DESC, file_id"),
+      unregistered: db.sql.prepare<[], Row>("SELECT * FROM files WHERE registered = 0 ORDER BY created_at_ms"),
+      setRegistered: db.sql.prepare<[number, string]>("UPDATE files SET registered = 1, version = ? WHERE file_id = ?"),
+    };
+  }
+
+  insert(record: FileRecord): void {
+    const { offer, sharedWith, version, sourcePath, registered } = record;
+    const { manifest, signature } = offer.signed;
+    this.#statements.insert.run({
+      file_id: manifest.fileId,
+      owner_id: manifest.ownerId,
+      name: offer.name,
+      size_bytes: manifest.sizeBytes,
+      chunk_bytes: manifest.chunkBytes,
+      chunk_count: manifest.chunkCount,
+      root: Buffer.from(manifest.root),
+      created_at_ms: manifest.createdAtMs,
+      signature: Buffer.from(signature),
+      key: Buffer.from(offer.key),
+      sha256: Buffer.from(offer.sha256),
+      shared_with: JSON.stringify(sharedWith),
+      version,
+      source_path: sourcePath,
+      registered: registered ? 1 : 0,
+    });
+  }
+
+  get(fileId: string): FileRecord | null {
+    const row = this.#statements.get.get(fileId);
+    return row === undefined ? null : recordOf(row);
+  }
+
+  /** Newest first. */
+  all(): FileRecord[] {
+    return this.#statements.all.all().map(recordOf);
+  }
+
+  /** Own files that the server does not know yet. */
+  unregistered(): FileRecord[] {
+    return this.#statements.unregistered.all().map(recordOf);
+  }
+
+  setRegistered(fileId: FileId, version: number): void {
+    this.#statements.setRegistered.run(version, fileId);
+  }
+}
+
+/** Rows are decoded with the schema of the wire: ids are branded there and nowhere else. */
+const recordOf = (row: Row): FileRecord => {
+  const offer = v.parse(FileOfferSchema, {
+    signed: {
+      manifest: {
+        fileId: row.file_id,
+        ownerId: row.owner_id,
+        sizeBytes: row.size_bytes,
+        chunkBytes: row.chunk_bytes,
+        chunkCount: row.chunk_count,
+        root: toBase64Url(row.root),
+        createdAtMs: row.created_at_ms,
+      },
+      signature: toBase64Url(row.signature),
+    },
+    name: row.name,
+    key: toBase64Url(row.key),
+    sha256: toBase64Url(row.sha256),
+  });
+  const members = decodeJson(Members, utf8(row.shared_with));
+  return {
+    offer,
+    sharedWith: members.ok ? members.value : [],
+    version: row.version,
+    sourcePath: row.source_path,
+    registered: row.registered === 1,
+  };
+};

@@ -1,0 +1,98 @@
+import * as v from "valibot";
+import { utf8 } from "#shared/base/bytes.ts";
+import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
+import type { AppError } from "#shared/base/result.ts";
+import { decodeJson } from "#shared/wire/json.ts";
+import type { DownloadCounters } from "./chunks.ts";
+import type { Database } from "./database.ts";
+
+export type TransferStatus =
+  | { readonly kind: "active" | "paused" | "cancelled" }
+  | { readonly kind: "failed"; readonly error: AppError }
+  /** `cleaned`: the chunk rows were deleted. */
+  | { readonly kind: "complete"; readonly savedPath: string; readonly cleaned: boolean };
+
+export interface TransferRecord {
+  readonly fileId: FileId;
+  readonly directory: string;
+  readonly startedAtMs: number;
+  readonly status: TransferStatus;
+  readonly stored: number;
+  readonly counters: DownloadCounters;
+}
+
+interface Row extends DownloadCounters {
+  file_id: string;
+  directory: string;
+  started_at_ms: number;
+  status: TransferStatus["kind"];
+  error: string | null;
+  saved_path: string | null;
+  stored: number;
+  cleaned: number;
+}
+
+const ErrorSchema = v.object({ type: v.string(), message: v.string() });
+
+/** SQL of the table `transfers` in app.db. */
+export class TransfersTable {
+  readonly #statements;
+
+  constructor(db: Database) {
+    this.#statements = {
+      save: db.sql.prepare<[Row]>(
+        "INSERT INTO transfers VALUES (@file_id, @directory, @started_at_ms, @status, @error, @saved_path, @stored, " +
+          "@requested, @duplicate, @late, @rejected, @cleaned) ON CONFLICT (file_id) DO UPDATE SET " +
+          "directory = excluded.directory, started_at_ms = excluded.started_at_ms, status = excluded.status, " +
+          "error = excluded.error, saved_path = excluded.saved_path, stored = excluded.stored, " +
+          "requested = excluded.requested, duplicate = excluded.duplicate, late = excluded.late, " +
+          "rejected = excluded.rejected, cleaned = excluded.cleaned",
+      ),
+      all: db.sql.prepare<[], Row>("SELECT * FROM transfers ORDER BY started_at_ms, file_id"),
+      remove: db.sql.prepare<[string]>("DELETE FROM transfers WHERE file_id = ?"),
+    };
+  }
+
+  save({ fileId, directory, startedAtMs, status, stored, counters }: TransferRecord): void {
+    this.#statements.save.run({
+      file_id: fileId,
+      directory,
+      started_at_ms: startedAtMs,
+      status: status.kind,
+      error: status.kind === "failed" ? JSON.stringify(status.error) : null,
+      saved_path: status.kind === "complete" ? status.savedPath : null,
+      stored,
+      ...counters,
+      cleaned: status.kind === "complete" && status.cleaned ? 1 : 0,
+    });
+  }
+
+  /** In the order in which they were started. */
+  all(): TransferRecord[] {
+    return this.#statements.all.all().map((row) => ({
+      fileId: v.parse(FileIdSchema, row.file_id),
+      directory: row.directory,
+      startedAtMs: row.started_at_ms,
+      status: statusOf(row),
+      stored: row.stored,
+      counters: { requested: row.requested, duplicate: row.duplicate, late: row.late, rejected: row.rejected },
+    }));
+  }
+
+  remove(fileId: FileId): void {
+    this.#statements.remove.run(fileId);
+  }
+}
+
+const statusOf = (row: Row): TransferStatus => {
+  switch (row.status) {
+    case "failed": {
+      const error = decodeJson(ErrorSchema, utf8(row.error ?? ""));
+      return { kind: "failed", error: error.ok ? error.value : { type: "io_error", message: "The download stopped." } };
+    }
+    case "complete":
+      return { kind: "complete", savedPath: row.saved_path ?? "", cleaned: row.cleaned === 1 };
+    default:
+      return { kind: row.status };
+  }
+};

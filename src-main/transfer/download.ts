@@ -1,0 +1,399 @@
+import { assert, assertNever } from "#shared/base/assert.ts";
+import type { Bytes } from "#shared/base/bytes.ts";
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Env } from "#shared/base/env.ts";
+import type { Generation, UserId } from "#shared/base/ids.ts";
+import { REQUEST_WINDOW_BYTES, REQUEST_WINDOW_CHUNKS, STORE_BACKLOG_BYTES_MAX } from "#shared/base/limits.ts";
+import { MachineRunner } from "#shared/base/machine.ts";
+import { chunkLength } from "#shared/wire/manifest.ts";
+import { pageCountOf } from "../crypto/hash-tree.ts";
+import type { AppMessage, Links } from "../links/links.ts";
+import type { FileRecord } from "../store/files.ts";
+import type { TransferRecord, TransferStatus } from "../store/transfers.ts";
+import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
+import type { FileSpec, JobName, StoreOutcome, WorkError } from "./chunk-worker-protocol.ts";
+import { specOf } from "./files.ts";
+import { PieceMap } from "./piece-map.ts";
+import { SpeedMeter } from "./speed-meter.ts";
+import { cancelledState, completeState, failedState, initialState, step, storedCountOf } from "./transfer-machine.ts";
+import type { Effect, Event, FrameId, State } from "./transfer-state.ts";
+
+/** What a download needs of those around it. */
+export interface DownloadDeps {
+  readonly env: Env;
+  readonly worker: ChunkWorker;
+  readonly links: Pick<Links, "send" | "release" | "connect">;
+  readonly drainTimeoutMs: number;
+  /** Gives a tag under which this session's frames and messages come back to {@link Download}. */
+  readonly openRoute: (download: Download, session: number, peer: UserId, generation: Generation) => number;
+  readonly closeRoute: (peer: UserId, generation: Generation, tag: number) => void;
+  readonly save: (record: TransferRecord) => void;
+  /** The state changed; `phase` when it is another kind of state. */
+  readonly onChanged: (download: Download, change: "progress" | "phase") => void;
+}
+
+/** A received frame that the machine has not decided about yet. */
+interface HeldFrame {
+  readonly peer: UserId;
+  readonly generation: Generation;
+  readonly payload: Bytes;
+  /** Size of the whole frame, which is what credit is given back for. */
+  readonly frameBytes: number;
+}
+
+/** Bytes and speed per seeder, for the view. */
+interface SeederTotals {
+  readonly speed: SpeedMeter;
+  chunks: number;
+}
+
+type Untimed<E> = E extends unknown ? Omit<E, "now"> : never;
+
+/** The shell of one download: runs the machine's effects and feeds the results back as events. */
+export class Download implements Disposable {
+  readonly file: FileRecord;
+  readonly spec: FileSpec;
+  readonly directory: string;
+  readonly startedAtMs: number;
+  readonly speed = new SpeedMeter();
+  readonly totalsByPeer = new Map<UserId, SeederTotals>();
+  readonly #deps: DownloadDeps;
+  readonly #runner: MachineRunner<State, Event, Effect>;
+  readonly #routes = new Map<number, { peer: UserId; generation: Generation; tag: number }>();
+  readonly #frames = new Map<FrameId, HeldFrame>();
+  #nextFrame: FrameId = 1;
+  #work: RunningJob<JobName> | null = null;
+  #timer: Disposable | null = null;
+  #savedKind: State["kind"];
+  #cleaned: boolean;
+  #dropping: Promise<void> = Promise.resolve();
+  #disposed = false;
+
+  constructor(deps: DownloadDeps, file: FileRecord, record: TransferRecord) {
+    this.#deps = deps;
+    this.file = file;
+    this.spec = specOf(file.offer);
+    this.directory = record.directory;
+    this.startedAtMs = record.startedAtMs;
+    this.#cleaned = record.status.kind === "complete" && record.status.cleaned;
+    const initial = stateOf(this.spec, deps.drainTimeoutMs, record);
+    this.#savedKind = initial.kind;
+    this.#runner = new MachineRunner(initial, step, (effect, state) => this.#run(effect, state));
+  }
+
+  get state(): State {
+    return this.#runner.state;
+  }
+
+  /** Resolves when nothing of it is being deleted any more. */
+  get dropped(): Promise<void> {
+    return this.#dropping;
+  }
+
+  dispatch(event: Untimed<Event>): void {
+    if (this.#disposed) return;
+    // Only the time is added, so it is a member of the union again.
+    this.#runner.dispatch({ ...event, now: this.#deps.env.clock.monotonicMs() } as Event);
+  }
+
+  onFrame(session: number, kind: "chunk" | "leaves", index: number, held: HeldFrame): void {
+    if (this.#disposed) {
+      this.#deps.links.release(held.peer, held.generation, held.frameBytes);
+      return;
+    }
+    const frame = this.#nextFrame++;
+    this.#frames.set(frame, held);
+    if (kind === "chunk") this.dispatch({ type: "chunkArrived", session, index, frame });
+    else this.dispatch({ type: "leavesArrived", session, page: index, frame });
+  }
+
+  /** Deletes what a download that had ended left behind, because the app died before it was done. */
+  clean(): void {
+    if (this.state.kind === "complete" && !this.#cleaned) this.#drop("chunks");
+    if (this.state.kind === "cancelled") this.#drop("everything");
+  }
+
+  dispose(): void {
+    this.#disposed = true;
+    this.#timer?.dispose();
+    this.#work?.cancel();
+    for (const frame of this.#frames.keys()) this.#release(frame);
+  }
+
+  #run(effect: Effect, state: State): void {
+    const { links } = this.#deps;
+    switch (effect.type) {
+      case "wantLinks":
+        links.connect(this.file.offer.signed.manifest.ownerId);
+        return;
+      case "open": {
+        const { session, peer, generation } = effect;
+        const tag = this.#deps.openRoute(this, session, peer, generation);
+        this.#routes.set(session, { peer, generation, tag });
+        this.#send(session, (t) => ({ type: "open", fileId: this.spec.fileId, tag: t }));
+        return;
+      }
+      case "request":
+        this.#send(effect.session, (tag) => ({ type: "request", tag, indices: [...effect.indices] }));
+        return;
+      case "cancelRequests":
+        this.#send(effect.session, (tag) => ({ type: "cancel", tag, indices: [...effect.indices] }));
+        return;
+      case "requestLeaves":
+        this.#send(effect.session, (tag) => ({ type: "leaves", tag, page: effect.page }));
+        return;
+      case "stop":
+        this.#send(effect.session, (tag) => ({ type: "stop", tag }));
+        return;
+      case "forget":
+        this.#forget(effect.session);
+        return;
+      case "storeChunk":
+        this.#storeChunk(effect, state);
+        return;
+      case "storeLeaves":
+        this.#storeLeaves(effect);
+        return;
+      case "dropFrame":
+        this.#release(effect.frame);
+        return;
+      case "scan":
+        this.#scan(effect.run);
+        return;
+      case "assemble":
+        this.#assemble(effect.run);
+        return;
+      case "verify":
+        this.#verify(effect.run);
+        return;
+      case "finish":
+        this.#finish(effect.run);
+        return;
+      case "stopWork":
+        this.#work?.cancel();
+        return;
+      case "dropChunks":
+        this.#drop(effect.what);
+        return;
+      case "checkpoint":
+        this.checkpoint();
+        return;
+      case "publish":
+        this.#deps.onChanged(this, state.kind === this.#savedKind ? "progress" : "phase");
+        this.#savedKind = state.kind;
+        return;
+      case "proceed":
+        this.dispatch({ type: "proceed" });
+        return;
+      case "wakeAt":
+        this.#wakeAt(effect.atMs);
+        return;
+      default:
+        assertNever(effect, "effect of a download");
+    }
+  }
+
+  /** Writes down where it stands. What was downloaded is in chunks.db, committed chunk by chunk. */
+  checkpoint(): void {
+    const { state } = this;
+    this.#deps.save({
+      fileId: this.spec.fileId,
+      directory: this.directory,
+      startedAtMs: this.startedAtMs,
+      status: this.#statusOf(state),
+      stored: storedCountOf(state),
+      counters: state.counters,
+    });
+  }
+
+  #statusOf(state: State): TransferStatus {
+    switch (state.kind) {
+      case "complete":
+        return { kind: "complete", savedPath: state.savedPath, cleaned: this.#cleaned };
+      case "failed":
+        return { kind: "failed", error: state.error };
+      case "cancelled":
+        return { kind: "cancelled" };
+      case "idle":
+      case "pausing":
+        return { kind: state.rest === "paused" ? "paused" : "active" };
+      default:
+        return { kind: "active" };
+    }
+  }
+
+  // ---- Links ------------------------------------------------------------------------------------------------------
+
+  #send(session: number, message: (tag: number) => AppMessage): void {
+    const route = this.#routes.get(session);
+    // A link that is gone reports so by itself; there is nothing to do here.
+    if (route !== undefined) this.#deps.links.send(route.peer, route.generation, message(route.tag));
+  }
+
+  #forget(session: number): void {
+    const route = this.#routes.get(session);
+    this.#routes.delete(session);
+    if (route !== undefined) this.#deps.closeRoute(route.peer, route.generation, route.tag);
+  }
+
+  #take(frame: FrameId): HeldFrame {
+    const held = this.#frames.get(frame);
+    assert(held !== undefined, "every frame is decided about once");
+    this.#frames.delete(frame);
+    return held;
+  }
+
+  #release(frame: FrameId): void {
+    const { peer, generation, frameBytes } = this.#take(frame);
+    this.#deps.links.release(peer, generation, frameBytes);
+  }
+
+  // ---- Work -------------------------------------------------------------------------------------------------------
+
+  #storeChunk({ run, session, index, frame }: Extract<Effect, { type: "storeChunk" }>, state: State): void {
+    const { peer, generation, payload, frameBytes } = this.#take(frame);
+    this.#deps.worker.storeChunk(this.spec, state.counters, { index, bytes: payload }, (outcome) => {
+      this.#deps.links.release(peer, generation, frameBytes);
+      if (outcome === "stored" || outcome === "replaced") this.#countBytes(peer, index);
+      this.dispatch(storeEvent(outcome, { run, session, index, peer }));
+    });
+  }
+
+  #countBytes(peer: UserId, index: number): void {
+    const now = this.#deps.env.clock.monotonicMs();
+    const bytes = chunkLength(this.spec, index);
+    this.speed.add(bytes, now);
+    const totals = this.totalsByPeer.get(peer) ?? { speed: new SpeedMeter(), chunks: 0 };
+    totals.speed.add(bytes, now);
+    totals.chunks += 1;
+    this.totalsByPeer.set(peer, totals);
+  }
+
+  #storeLeaves({ run, session, page, frame }: Extract<Effect, { type: "storeLeaves" }>): void {
+    const { peer, generation, payload, frameBytes } = this.#take(frame);
+    const job = this.#deps.worker.run("storeLeaves", { spec: this.spec, page, payload });
+    void job.result.then((result) => {
+      this.#deps.links.release(peer, generation, frameBytes);
+      if (!result.ok) this.dispatch({ type: "storeFailed", run, error: plainError(result.error) });
+      else if (result.value === "stored") this.dispatch({ type: "leavesStored", run, page });
+      else this.dispatch({ type: "leavesRejected", run, page, session, peer });
+    });
+  }
+
+  #begin<Name extends JobName>(job: RunningJob<Name>): RunningJob<Name>["result"] {
+    // Only ever used to cancel it.
+    this.#work = { result: Promise.resolve({ ok: true, value: null }), cancel: () => job.cancel() };
+    return job.result;
+  }
+
+  #scan(run: number): void {
+    const { spec, directory } = this;
+    void this.#begin(this.#deps.worker.run("open", { spec, directory })).then((result) => {
+      if (!result.ok) return this.#workFailed(run, result.error);
+      const { stored, pages, counters, finishedPath } = result.value;
+      this.dispatch({
+        type: "opened",
+        run,
+        stored: PieceMap.fromBytes(spec.chunkCount, stored),
+        pages: PieceMap.fromBytes(pageCountOf(spec.chunkCount), pages),
+        counters,
+        finishedPath,
+      });
+    });
+  }
+
+  #assemble(run: number): void {
+    const { spec, directory } = this;
+    const onProgress = (chunks: number): void => this.dispatch({ type: "assembleProgress", run, chunks });
+    void this.#begin(this.#deps.worker.run("assemble", { spec, directory }, onProgress)).then((result) => {
+      if (result.ok) this.dispatch({ type: "assembled", run });
+      else this.#workFailed(run, result.error);
+    });
+  }
+
+  #verify(run: number): void {
+    const { spec, directory } = this;
+    const { sha256 } = this.file.offer;
+    void this.#begin(this.#deps.worker.run("verify", { spec, directory, sha256 })).then((result) => {
+      if (result.ok) this.dispatch({ type: "verified", run });
+      else this.#workFailed(run, result.error);
+    });
+  }
+
+  #finish(run: number): void {
+    const { spec, directory } = this;
+    const { name } = this.file.offer;
+    void this.#begin(this.#deps.worker.run("finish", { spec, directory, name })).then((result) => {
+      if (result.ok) this.dispatch({ type: "finished", run, savedPath: result.value });
+      else this.#workFailed(run, result.error);
+    });
+  }
+
+  #workFailed(run: number, error: WorkError): void {
+    if (error.type === "corrupt_chunks") this.dispatch({ type: "chunksLost", run, indices: error.indices });
+    else this.dispatch({ type: "workFailed", run, error: plainError(error) });
+  }
+
+  #drop(what: "chunks" | "everything"): void {
+    const directory = what === "everything" ? this.directory : null;
+    const { fileId } = this.spec;
+    this.#dropping = this.#deps.worker.run("drop", { fileId, directory, what }).result.then((result) => {
+      if (this.#disposed || !result.ok) return;
+      this.#cleaned = true;
+      if (what === "chunks") this.checkpoint();
+    });
+  }
+
+  // ---- Time -------------------------------------------------------------------------------------------------------
+
+  #wakeAt(atMs: number | null): void {
+    this.#timer?.dispose();
+    this.#timer = null;
+    if (atMs === null) return;
+    const { clock } = this.#deps.env;
+    this.#timer = clock.setTimer(Math.max(0, atMs - clock.monotonicMs()), () => this.dispatch({ type: "wake" }));
+  }
+}
+
+const storeEvent = (
+  outcome: StoreOutcome,
+  { run, session, index, peer }: { run: number; session: number; index: number; peer: UserId },
+): Untimed<Event> => {
+  switch (outcome) {
+    case "stored":
+    case "replaced":
+      return { type: "chunkStored", run, session, index };
+    case "duplicate":
+      return { type: "chunkDuplicate", run, session, index };
+    case "rejected":
+      return { type: "chunkRejected", run, session, index, peer };
+    default:
+      return { type: "storeFailed", run, error: plainError(outcome) };
+  }
+};
+
+const plainError = ({ type, message }: WorkError): { type: string; message: string } => ({ type, message });
+
+/** A download as it was written down; one that was active begins queued. */
+const stateOf = (spec: FileSpec, drainTimeoutMs: number, { status, stored, counters }: TransferRecord): State => {
+  const setup = {
+    chunkCount: spec.chunkCount,
+    windowChunks: Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / spec.chunkBytes)),
+    backlogChunks: Math.floor(STORE_BACKLOG_BYTES_MAX / spec.chunkBytes),
+    drainTimeoutMs,
+  };
+  switch (status.kind) {
+    case "active":
+      return initialState(setup, { rest: "queued", storedCount: stored, counters });
+    case "paused":
+      return initialState(setup, { rest: "paused", storedCount: stored, counters });
+    case "failed":
+      return failedState(setup, { error: status.error, storedCount: stored, counters });
+    case "complete":
+      return completeState(setup, { savedPath: status.savedPath, counters });
+    case "cancelled":
+      return cancelledState(setup, counters);
+    default:
+      return assertNever(status, "status of a transfer");
+  }
+};

@@ -1,0 +1,341 @@
+import { realpath } from "node:fs/promises";
+import { basename, resolve } from "node:path";
+import * as v from "valibot";
+import { bytesEqual, toBase64Url, toHex } from "#shared/base/bytes.ts";
+import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
+import { Emitter, type Event } from "#shared/base/emitter.ts";
+import type { Env } from "#shared/base/env.ts";
+import { type ChatId, type FileId, FileIdSchema, peerOfChat, type UserId } from "#shared/base/ids.ts";
+import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
+import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
+import type { FileView, NoticeView } from "#shared/ipc/views.ts";
+import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
+import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
+import type { Signaling } from "../signaling/signaling.ts";
+import type { Database } from "../store/database.ts";
+import { type FileRecord, FilesTable } from "../store/files.ts";
+import type { ChunkWorker } from "./chunk-worker-client.ts";
+import type { ChunkSource, FileSpec } from "./chunk-worker-protocol.ts";
+import { safeFileName } from "./file-name.ts";
+
+export interface FilesDeps {
+  readonly env: Env;
+  readonly db: Database;
+  readonly account: Pick<Account, "userId" | "sign">;
+  readonly worker: Pick<ChunkWorker, "run">;
+  readonly signaling: Pick<Signaling, "request" | "state" | "onConnected">;
+  readonly accountKeyOf: (peer: UserId) => Uint8Array | null;
+  /** Queues the chat message that carries the offer. */
+  readonly sendFile: (chatId: ChatId, offer: FileOffer) => Result<unknown>;
+}
+
+export interface ShareProgress {
+  readonly chatId: ChatId;
+  readonly fileId: FileId;
+  readonly bytesHashed: number;
+}
+
+/** The files that we own and those that we were offered. The bytes of our own stay where they are. */
+export interface Files extends Disposable {
+  readonly onChanged: Event<FileView>;
+  readonly onNotice: Event<NoticeView>;
+  readonly onShareProgress: Event<ShareProgress>;
+
+  /**
+   * Reads and hashes the file once, signs its manifest and queues the message. Errors: `file_missing`, `not_a_file`,
+   * `file_unreadable`, `file_changed`, `too_large`, `too_many_shares`, those of the server's registry (`conflict`, ...) and of the message
+   * (`unknown_chat`, ...).
+   */
+  share(chatId: ChatId, path: string): Promise<Result<FileView>>;
+  get(fileId: string): Result<FileView>;
+  view(fileId: string): FileView | null;
+  list(): FileView[];
+  /** Takes an offer from a chat message. Synchronous, because it is part of the transaction that stores the message. */
+  record(offer: FileOffer, from: UserId): Result<void>;
+
+  /** Everything that a download needs; null for an unknown file. */
+  find(fileId: string): FileRecord | null;
+  /** Peers that a download may ask. */
+  seedersOf(fileId: FileId): UserId[];
+  /** Where the chunks of a file come from when we serve it; null when we do not. */
+  sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null;
+  /** Whether this peer has a right to the file's chunks now. */
+  mayFetch(peer: UserId, fileId: FileId): boolean;
+  /** Tells the user that a shared file is not what it was any more. */
+  reportChanged(fileId: FileId): void;
+}
+
+const FILE_ID_BYTES = 16;
+const KEY_BYTES = 32;
+/** Answers of the server that a repetition will not change. */
+const REFUSALS: readonly string[] = ["bad_request", "bad_signature", "conflict", "not_owner"];
+
+/** Thrown inside the transaction to undo it; never leaves this file. */
+class MessageRefused extends Error {
+  override readonly name = "MessageRefused";
+  readonly error: AppError;
+
+  constructor(error: AppError) {
+    super(error.message);
+    this.error = error;
+  }
+}
+
+type Registration =
+  | { readonly kind: "registered"; readonly version: number }
+  /** The server may have it another time. */
+  | { readonly kind: "later" }
+  | { readonly kind: "refused"; readonly error: { type: string; message: string } };
+
+const closing = () => fail("closing", "Weir is closing. Share the file again after the next start.");
+
+export const specOf = ({ signed, key }: FileOffer): FileSpec => {
+  const { fileId, sizeBytes, chunkBytes, chunkCount, root } = signed.manifest;
+  return { fileId, sizeBytes, chunkBytes, chunkCount, root, key };
+};
+
+export const createFiles = (deps: FilesDeps): Files => new SharedFiles(deps);
+
+class SharedFiles implements Files {
+  readonly #deps: FilesDeps;
+  readonly #table: FilesTable;
+  readonly #owned = new DisposableStore();
+  readonly #changed: Emitter<FileView>;
+  readonly #notices: Emitter<NoticeView>;
+  readonly #shareProgress: Emitter<ShareProgress>;
+  readonly #reported = new Set<FileId>();
+  #sharing = 0;
+  #registering: Promise<void> | null = null;
+
+  constructor(deps: FilesDeps) {
+    this.#deps = deps;
+    this.#table = new FilesTable(deps.db);
+    const onError = (error: unknown): void =>
+      deps.env.log.error("a listener of files failed", { reason: messageOf(error) });
+    this.#changed = this.#owned.add(new Emitter<FileView>(onError));
+    this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
+    this.#shareProgress = this.#owned.add(new Emitter<ShareProgress>(onError));
+    this.#owned.add(
+      deps.signaling.onConnected(() => {
+        void this.#registerAll();
+      }),
+    );
+  }
+
+  get onChanged(): Event<FileView> {
+    return this.#changed.event;
+  }
+  get onNotice(): Event<NoticeView> {
+    return this.#notices.event;
+  }
+  get onShareProgress(): Event<ShareProgress> {
+    return this.#shareProgress.event;
+  }
+
+  async share(chatId: ChatId, path: string): Promise<Result<FileView>> {
+    if (this.#sharing >= SHARES_ACTIVE_MAX)
+      return fail("too_many_shares", "Many files are being prepared already. Wait until some of them are done.");
+    this.#sharing += 1;
+    try {
+      return await this.#share(chatId, path);
+    } finally {
+      this.#sharing -= 1;
+    }
+  }
+
+  async #share(chatId: ChatId, path: string): Promise<Result<FileView>> {
+    const { env, account, worker } = this.#deps;
+    // A link could be pointed elsewhere later. Whether the file can be read is for the worker to say.
+    const sourcePath = await realpath(path).catch(() => resolve(path));
+    const fileId = v.parse(FileIdSchema, toBase64Url(env.random.bytes(FILE_ID_BYTES)));
+    const key = env.random.bytes(KEY_BYTES);
+    const hashed = await worker.run("hashFile", { fileId, key, path: sourcePath }, (bytesHashed) =>
+      this.#shareProgress.emit({ chatId, fileId, bytesHashed }),
+    ).result;
+    if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
+    if (this.#owned.disposed) return closing();
+    const { sizeBytes, root, sha256 } = hashed.value;
+    const chunkBytes = chunkBytesFor(sizeBytes);
+    const manifest: Manifest = {
+      fileId,
+      ownerId: account.userId,
+      sizeBytes,
+      chunkBytes,
+      chunkCount: Math.ceil(sizeBytes / chunkBytes),
+      root,
+      createdAtMs: env.clock.now(),
+    };
+    const signature = account.sign(manifestSigningBytes(manifest));
+    const offer: FileOffer = { signed: { manifest, signature }, name: safeFileName(basename(path)), key, sha256 };
+    return this.#publish(chatId, offer, sourcePath);
+  }
+
+  /** Record and message belong together: without the one the other is nothing. */
+  async #publish(chatId: ChatId, offer: FileOffer, sourcePath: string): Promise<Result<FileView>> {
+    const { signaling } = this.#deps;
+    const { fileId } = offer.signed.manifest;
+    let record: FileRecord = { offer, sharedWith: [peerOfChat(chatId)], version: 1, sourcePath, registered: false };
+    if (signaling.state.state === "connected") {
+      const answer = await this.#register(record);
+      if (answer.kind === "refused") return this.#giveUp(fileId, answer.error);
+      if (answer.kind === "registered") record = { ...record, version: answer.version, registered: true };
+      if (this.#owned.disposed) return closing();
+    }
+    const refusal = this.#store(record, () => this.#deps.sendFile(chatId, offer));
+    if (refusal !== null) return this.#giveUp(fileId, refusal);
+    // The server may have been away, or come back meanwhile.
+    void this.#registerAll();
+    this.#tell(fileId);
+    return this.get(fileId);
+  }
+
+  /** The record and what `send` stores are committed together, or neither is. */
+  #store(record: FileRecord, send: () => Result<unknown>): AppError | null {
+    try {
+      this.#deps.db.transaction(() => {
+        this.#table.insert(record);
+        const sent = send();
+        if (!sent.ok) throw new MessageRefused(sent.error);
+      });
+      return null;
+    } catch (error) {
+      if (error instanceof MessageRefused) return error.error;
+      throw error;
+    }
+  }
+
+  async #giveUp<E>(fileId: FileId, error: E): Promise<{ ok: false; error: E }> {
+    await this.#deps.worker.run("drop", { fileId, directory: null, what: "everything" }).result;
+    return err(error);
+  }
+
+  async #register({ offer, sharedWith }: FileRecord): Promise<Registration> {
+    const { manifest, signature } = offer.signed;
+    const answer = await this.#deps.signaling.request("files.register", {
+      record: { ...manifest, signature },
+      members: [...sharedWith],
+    });
+    if (answer.ok) return { kind: "registered", version: answer.value.version };
+    this.#deps.env.log.warn("a file was not registered", { type: answer.error.type });
+    return REFUSALS.includes(answer.error.type) ? { kind: "refused", error: answer.error } : { kind: "later" };
+  }
+
+  #registerAll(): Promise<void> {
+    this.#registering ??= this.#registerEach().finally(() => {
+      this.#registering = null;
+    });
+    return this.#registering;
+  }
+
+  async #registerEach(): Promise<void> {
+    for (const record of this.#table.unregistered()) {
+      if (this.#owned.disposed || this.#deps.signaling.state.state !== "connected") return;
+      const answer = await this.#register(record);
+      if (this.#owned.disposed) return;
+      // A refusal will not change either; without the record the file can still be sent directly.
+      if (answer.kind !== "later")
+        this.#table.setRegistered(
+          record.offer.signed.manifest.fileId,
+          answer.kind === "registered" ? answer.version : 1,
+        );
+    }
+  }
+
+  get(fileId: string): Result<FileView> {
+    const view = this.view(fileId);
+    return view === null ? fail("unknown_file", "This file is not known here.") : ok(view);
+  }
+
+  view(fileId: string): FileView | null {
+    const record = this.#table.get(fileId);
+    return record === null ? null : viewOf(record);
+  }
+
+  list(): FileView[] {
+    return this.#table.all().map(viewOf);
+  }
+
+  find(fileId: string): FileRecord | null {
+    return this.#table.get(fileId);
+  }
+
+  record(offer: FileOffer, from: UserId): Result<void> {
+    const { manifest, signature } = offer.signed;
+    if (manifest.ownerId !== from)
+      return fail("bad_manifest", "The file's description names another owner than its sender.");
+    const accountKey = this.#deps.accountKeyOf(from);
+    if (accountKey === null || !verifyAccountSignature(accountKey, manifestSigningBytes(manifest), signature))
+      return fail("bad_signature", "The file's description is not signed by its sender.");
+    const known = this.#table.get(manifest.fileId);
+    if (known !== null)
+      return isSameOffer(known.offer, offer) ? ok(undefined) : fail("conflict", "Another file has this id.");
+    this.#table.insert({
+      offer: { ...offer, name: safeFileName(offer.name) },
+      sharedWith: [this.#deps.account.userId],
+      version: 1,
+      sourcePath: null,
+      registered: true,
+    });
+    // Told after the caller's transaction, which may still be undone.
+    queueMicrotask(() => this.#tell(manifest.fileId));
+    return ok(undefined);
+  }
+
+  seedersOf(fileId: FileId): UserId[] {
+    const record = this.#table.get(fileId);
+    return record === null || record.sourcePath !== null ? [] : [record.offer.signed.manifest.ownerId];
+  }
+
+  sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null {
+    const record = this.#table.get(fileId);
+    if (record?.sourcePath == null) return null;
+    return { spec: specOf(record.offer), source: { kind: "file", path: record.sourcePath } };
+  }
+
+  mayFetch(peer: UserId, fileId: FileId): boolean {
+    const record = this.#table.get(fileId);
+    return record !== null && record.sourcePath !== null && record.sharedWith.includes(peer);
+  }
+
+  reportChanged(fileId: FileId): void {
+    // Once per run of the program and file: every seeder's session may notice it.
+    if (this.#reported.has(fileId)) return;
+    this.#reported.add(fileId);
+    this.#notices.emit({
+      level: "warning",
+      type: "file_changed",
+      message: "A file that you shared was changed or moved. Share it again to send it.",
+      atMs: this.#deps.env.clock.now(),
+    });
+  }
+
+  #tell(fileId: FileId): void {
+    const view = this.#owned.disposed ? null : this.view(fileId);
+    if (view !== null) this.#changed.emit(view);
+  }
+
+  dispose(): void {
+    this.#owned.dispose();
+  }
+}
+
+const isSameOffer = (a: FileOffer, b: FileOffer): boolean =>
+  bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest)) &&
+  bytesEqual(a.key, b.key) &&
+  bytesEqual(a.sha256, b.sha256);
+
+const viewOf = ({ offer, sharedWith, version }: FileRecord): FileView => {
+  const { fileId, sizeBytes, chunkCount, ownerId } = offer.signed.manifest;
+  return {
+    fileId,
+    name: offer.name,
+    sizeBytes,
+    sha256: toHex(offer.sha256),
+    chunkCount,
+    ownerId,
+    sharedWith: [...sharedWith],
+    version,
+    seeders: [ownerId],
+    access: "granted",
+  };
+};

@@ -1,0 +1,288 @@
+import { assertNever } from "#shared/base/assert.ts";
+import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
+import type { Env } from "#shared/base/env.ts";
+import type { FileId, Generation, UserId } from "#shared/base/ids.ts";
+import {
+  SEEDER_QUEUE_CHUNKS_MAX,
+  SEEDER_READ_AHEAD,
+  SEEDER_SESSIONS_PER_PEER_MAX,
+  WORK_BATCH_BYTES,
+} from "#shared/base/limits.ts";
+import type { ControlOf, RefuseReason } from "#shared/wire/control.ts";
+import { BULK_HEADER_BYTES, type BulkKind, writeBulkHeader } from "#shared/wire/frame.ts";
+import { pageCountOf } from "../crypto/hash-tree.ts";
+import type { Links } from "../links/links.ts";
+import type { ChunkWorker } from "./chunk-worker-client.ts";
+import type { ChunkSource, FileSpec, ReadFrame, WorkError } from "./chunk-worker-protocol.ts";
+
+/** What a downloader says to a seeder. */
+export type SeederMessage = ControlOf<"open" | "leaves" | "request" | "cancel" | "stop">;
+
+export interface SeederDeps {
+  readonly env: Pick<Env, "log">;
+  readonly links: Pick<Links, "send" | "sendBulk">;
+  readonly worker: Pick<ChunkWorker, "run">;
+  readonly sourceOf: (fileId: FileId) => { spec: FileSpec; source: ChunkSource } | null;
+  readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
+  /** The file is not what was shared any more, or is gone. */
+  readonly onChanged: (fileId: FileId) => void;
+}
+
+/** One file that a peer has open over one link. It ends with `stopped` or `refuse`, or with the link. */
+interface Session {
+  readonly tag: number;
+  readonly spec: FileSpec;
+  readonly source: ChunkSource;
+  /** Chunks that wait to be read, in the order of the requests. */
+  readonly queue: Set<number>;
+  readonly pages: Set<number>;
+  framesSent: number;
+}
+
+interface ReadyFrame extends ReadFrame {
+  readonly session: Session;
+  readonly kind: BulkKind;
+}
+
+/** All that one peer asks for over one link. Peers have their own queues, so none waits for another's link. */
+interface Peer {
+  readonly userId: UserId;
+  readonly generation: Generation;
+  /** By tag, in the order in which they get their next turn. */
+  readonly sessions: Map<number, Session>;
+  /** Read and encrypted, waiting for the link. */
+  ready: ReadyFrame[];
+  batchesReading: number;
+  /** The link said "full"; it tells when it has drained. */
+  blocked: boolean;
+}
+
+/**
+ * Serves chunks of the files that we share. What it holds for one peer is bounded: SEEDER_QUEUE_CHUNKS_MAX requests, and
+ * SEEDER_READ_AHEAD batches of encrypted chunks. The right to a chunk is checked when it is asked for and again right
+ * before it is sent.
+ */
+export class Seeder implements Disposable {
+  readonly #deps: SeederDeps;
+  readonly #peers = new Map<UserId, Peer>();
+  readonly #owned = new DisposableStore();
+
+  constructor(deps: SeederDeps) {
+    this.#deps = deps;
+  }
+
+  onMessage(userId: UserId, generation: Generation, message: SeederMessage): void {
+    if (this.#owned.disposed) return;
+    const peer = this.#peerOf(userId, generation);
+    if (message.type === "open") {
+      this.#open(peer, message.fileId, message.tag);
+      return;
+    }
+    const session = peer.sessions.get(message.tag);
+    if (session === undefined) {
+      // Ended on this side meanwhile. Only `stop` must have an answer: somebody may wait for it.
+      if (message.type === "stop") this.#send(peer, { type: "stopped", tag: message.tag, framesSent: 0 });
+      return;
+    }
+    switch (message.type) {
+      case "leaves":
+        if (message.page < pageCountOf(session.spec.chunkCount)) session.pages.add(message.page);
+        break;
+      case "request":
+        this.#request(peer, session, message.indices);
+        break;
+      case "cancel":
+        for (const index of message.indices) session.queue.delete(index);
+        peer.ready = peer.ready.filter(
+          (frame) => frame.session !== session || frame.kind !== "chunk" || !message.indices.includes(frame.index),
+        );
+        break;
+      case "stop":
+        this.#end(peer, session);
+        this.#send(peer, { type: "stopped", tag: session.tag, framesSent: session.framesSent });
+        break;
+      default:
+        assertNever(message, "message to a seeder");
+    }
+    this.#pump(peer);
+  }
+
+  onDrained(userId: UserId, generation: Generation): void {
+    const peer = this.#peers.get(userId);
+    if (peer?.generation !== generation) return;
+    peer.blocked = false;
+    this.#pump(peer);
+  }
+
+  /** The link is gone, and with it all that was open over it. */
+  onLinkLost(userId: UserId): void {
+    this.#peers.delete(userId);
+  }
+
+  /** Chunks that wait here for this peer, for tests and diagnostics. */
+  queuedFor(userId: UserId): number {
+    return [...(this.#peers.get(userId)?.sessions.values() ?? [])].reduce((sum, { queue }) => sum + queue.size, 0);
+  }
+
+  dispose(): void {
+    this.#owned.dispose();
+    for (const peer of this.#peers.values())
+      for (const session of peer.sessions.values()) this.#refuse(peer, session.tag, "shutting_down");
+    this.#peers.clear();
+  }
+
+  #peerOf(userId: UserId, generation: Generation): Peer {
+    const known = this.#peers.get(userId);
+    if (known?.generation === generation) return known;
+    const peer: Peer = { userId, generation, sessions: new Map(), ready: [], batchesReading: 0, blocked: false };
+    this.#peers.set(userId, peer);
+    return peer;
+  }
+
+  #open(peer: Peer, fileId: FileId, tag: number): void {
+    const { mayFetch, sourceOf } = this.#deps;
+    const found = sourceOf(fileId);
+    // The same answer for a file that does not exist and for one that is none of the peer's business.
+    if (found === null || !mayFetch(peer.userId, fileId)) {
+      this.#refuse(peer, tag, "no_access");
+      return;
+    }
+    if (peer.sessions.size >= SEEDER_SESSIONS_PER_PEER_MAX || peer.sessions.has(tag)) {
+      this.#refuse(peer, tag, "busy");
+      return;
+    }
+    peer.sessions.set(tag, { tag, ...found, queue: new Set(), pages: new Set(), framesSent: 0 });
+    this.#send(peer, { type: "accept", tag });
+    this.#send(peer, { type: "have", tag, chunks: "all" });
+  }
+
+  #request(peer: Peer, session: Session, indices: readonly number[]): void {
+    if (!this.#deps.mayFetch(peer.userId, session.spec.fileId)) {
+      this.#cut(peer, session, "no_access");
+      return;
+    }
+    const unknown = indices.filter((index) => index >= session.spec.chunkCount);
+    if (unknown.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: unknown });
+    for (const index of indices) if (index < session.spec.chunkCount) session.queue.add(index);
+    if (this.queuedFor(peer.userId) > SEEDER_QUEUE_CHUNKS_MAX) this.#cut(peer, session, "too_many_requests");
+  }
+
+  /** Sends what is ready, then reads ahead. Never waits: called again by every answer and every `drained`. */
+  #pump(peer: Peer): void {
+    this.#sendReady(peer);
+    while (
+      this.#peers.get(peer.userId) === peer &&
+      peer.batchesReading + this.#batchesReady(peer) < SEEDER_READ_AHEAD
+    ) {
+      const session = this.#nextSession(peer);
+      if (session === null) return;
+      void this.#readBatch(peer, session);
+    }
+  }
+
+  #batchesReady(peer: Peer): number {
+    const bytes = peer.ready.reduce((sum, frame) => sum + frame.bytes.length, 0);
+    return Math.ceil(bytes / (WORK_BATCH_BYTES * 1.1));
+  }
+
+  /** Round robin over the files that the peer has open. */
+  #nextSession(peer: Peer): Session | null {
+    for (const [tag, session] of peer.sessions) {
+      if (session.queue.size + session.pages.size === 0) continue;
+      peer.sessions.delete(tag);
+      peer.sessions.set(tag, session);
+      return session;
+    }
+    return null;
+  }
+
+  async #readBatch(peer: Peer, session: Session): Promise<void> {
+    peer.batchesReading += 1;
+    const page = session.pages.values().next();
+    const frames =
+      page.done === true ? await this.#readChunks(peer, session) : await this.#readLeaves(session, page.value);
+    peer.batchesReading -= 1;
+    if (this.#owned.disposed || this.#peers.get(peer.userId) !== peer) return;
+    // Stopped or cut while the disk was busy: nothing of it is sent.
+    if (peer.sessions.get(session.tag) === session) {
+      if ("type" in frames) this.#failed(peer, session, frames);
+      else peer.ready.push(...frames);
+    }
+    this.#pump(peer);
+  }
+
+  async #readLeaves(session: Session, page: number): Promise<ReadyFrame[] | WorkError> {
+    session.pages.delete(page);
+    const read = await this.#deps.worker.run("readLeaves", { spec: session.spec, page }).result;
+    if (!read.ok) return read.error;
+    return read.value === null ? [] : [{ ...read.value, session, kind: "leaves" }];
+  }
+
+  async #readChunks(peer: Peer, session: Session): Promise<ReadyFrame[] | WorkError> {
+    const { spec, source, queue } = session;
+    const indices = [...queue].slice(0, WORK_BATCH_BYTES / spec.chunkBytes);
+    for (const index of indices) queue.delete(index);
+    const read = await this.#deps.worker.run("readChunks", { spec, source, indices }).result;
+    if (!read.ok) return read.error;
+    const { frames, unavailable } = read.value;
+    if (unavailable.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: unavailable });
+    return frames.map((frame) => ({ ...frame, session, kind: "chunk" }));
+  }
+
+  #sendReady(peer: Peer): void {
+    let sent = 0;
+    for (const frame of peer.ready) {
+      if (peer.blocked) break;
+      sent += 1;
+      const { session } = frame;
+      if (peer.sessions.get(session.tag) !== session) continue;
+      if (!this.#deps.mayFetch(peer.userId, session.spec.fileId)) {
+        this.#end(peer, session, { keepReady: true });
+        this.#refuse(peer, session.tag, "no_access");
+        continue;
+      }
+      const header = { kind: frame.kind, tag: session.tag, sequence: session.framesSent, index: frame.index };
+      writeBulkHeader(frame.bytes, header, frame.bytes.length - BULK_HEADER_BYTES);
+      const outcome = this.#deps.links.sendBulk(peer.userId, peer.generation, frame.bytes);
+      if (outcome === "sent") session.framesSent += 1;
+      if (outcome === "full") {
+        peer.blocked = true;
+        sent -= 1;
+      }
+      if (outcome === "closed") {
+        this.#peers.delete(peer.userId);
+        return;
+      }
+    }
+    peer.ready = peer.ready.slice(sent);
+  }
+
+  #failed(peer: Peer, session: Session, error: WorkError): void {
+    const isChange = ["file_changed", "file_missing", "file_unreadable", "not_a_file", "missing_leaves"].includes(
+      error.type,
+    );
+    this.#deps.env.log.warn("a shared file cannot be served", { type: error.type });
+    this.#cut(peer, session, isChange ? "file_changed" : "busy");
+    if (isChange) this.#deps.onChanged(session.spec.fileId);
+  }
+
+  #cut(peer: Peer, session: Session, reason: RefuseReason): void {
+    this.#end(peer, session);
+    this.#refuse(peer, session.tag, reason);
+  }
+
+  #end(peer: Peer, session: Session, { keepReady = false } = {}): void {
+    peer.sessions.delete(session.tag);
+    session.queue.clear();
+    session.pages.clear();
+    if (!keepReady) peer.ready = peer.ready.filter((frame) => frame.session !== session);
+  }
+
+  #refuse(peer: Peer, tag: number, reason: RefuseReason): void {
+    this.#send(peer, { type: "refuse", tag, reason });
+  }
+
+  #send(peer: Peer, message: Parameters<Links["send"]>[2]): void {
+    this.#deps.links.send(peer.userId, peer.generation, message);
+  }
+}

@@ -1,0 +1,115 @@
+import type { UserId } from "#shared/base/ids.ts";
+import type { ErrorView, PathKind, TransferPhase, TransferView } from "#shared/ipc/views.ts";
+import { chunkLength } from "#shared/wire/manifest.ts";
+import type { Download } from "./download.ts";
+import { isSettled, outstandingOf } from "./seeder-sessions.ts";
+import { storedCountOf } from "./transfer-machine.ts";
+import type { State } from "./transfer-state.ts";
+
+/** The snapshot of a download that everybody outside sees. */
+export const viewOfDownload = (download: Download, nowMs: number, pathOf: (peer: UserId) => PathKind): TransferView => {
+  const { state, spec, file, speed } = download;
+  const stored = storedCountOf(state);
+  const bytesStored = bytesOf(download, stored);
+  const bytesPerSecond = isMoving(state) ? speed.bytesPerSecond(nowMs) : 0;
+  const left = spec.sizeBytes - bytesStored;
+  return {
+    fileId: spec.fileId,
+    name: file.offer.name,
+    phase: phaseOf(state),
+    paused: (state.kind === "idle" || state.kind === "pausing") && state.rest === "paused",
+    waitingForSeeders: isWaiting(state),
+    chunksStored: stored,
+    chunkCount: spec.chunkCount,
+    bytesStored,
+    sizeBytes: spec.sizeBytes,
+    assembledChunks: assembledOf(state),
+    bytesPerSecond,
+    etaMs: bytesPerSecond > 0 && left > 0 ? Math.round((left * 1000) / bytesPerSecond) : null,
+    inFlight: inFlightOf(state),
+    seeders: seedersOf(download, nowMs, pathOf),
+    drain: drainOf(state),
+    requestedChunks: state.counters.requested,
+    duplicateChunks: state.counters.duplicate,
+    lateChunks: state.counters.late,
+    rejectedChunks: state.counters.rejected,
+    error: errorOf(state),
+    savedPath: state.kind === "complete" ? state.savedPath : null,
+  };
+};
+
+const phaseOf = (state: State): TransferPhase => {
+  switch (state.kind) {
+    case "draining":
+    case "assembling":
+    case "verifying":
+    case "complete":
+    case "failed":
+      return state.kind;
+    case "cancelled":
+      return "failed";
+    default:
+      return "downloading";
+  }
+};
+
+const errorOf = (state: State): ErrorView | null => {
+  if (state.kind === "failed") return { type: state.error.type, message: state.error.message };
+  if (state.kind === "cancelled") return { type: "cancelled", message: "The download was cancelled." };
+  const banned = [...state.swarm.peers.values()].some(({ standing }) => standing.kind === "banned");
+  return isWaiting(state) && banned
+    ? {
+        type: "bad_seeder",
+        message: "The other side sent damaged data. Try again, or wait for somebody else who has the file.",
+      }
+    : null;
+};
+
+/** The last chunk is shorter; which ones are stored matters only for it. */
+const bytesOf = ({ spec, state }: Download, stored: number): number => {
+  if (stored === 0) return 0;
+  const last = spec.chunkCount - 1;
+  const hasLast = "pieces" in state ? state.pieces.stored.has(last) : stored === spec.chunkCount;
+  return hasLast ? (stored - 1) * spec.chunkBytes + chunkLength(spec, last) : stored * spec.chunkBytes;
+};
+
+const isMoving = (state: State): boolean => state.kind === "downloading" || state.kind === "draining";
+
+const isWaiting = (state: State): boolean =>
+  state.kind === "downloading" && ![...state.swarm.sessions.values()].some(({ stage }) => stage.kind === "serving");
+
+const assembledOf = (state: State): number => {
+  if (state.kind === "assembling") return state.assembled;
+  return state.kind === "verifying" || state.kind === "complete" ? state.setup.chunkCount : 0;
+};
+
+const inFlightOf = (state: State): number => {
+  if (!("pieces" in state) || state.kind === "assembling" || state.kind === "verifying") return 0;
+  const sessions = [...state.swarm.sessions.values()].filter((session) => !isSettled(session));
+  return state.pieces.storing.size + sessions.reduce((sum, { owed }) => sum + owed.size, 0);
+};
+
+const drainOf = (state: State): TransferView["drain"] => {
+  if (state.drain === null) return null;
+  const sessions = state.kind === "draining" ? [...state.swarm.sessions.values()] : [];
+  const owed = sessions.filter((session) => !isSettled(session)).reduce((sum, s) => sum + outstandingOf(s), 0);
+  const storing = state.kind === "draining" ? state.pieces.storing.size : 0;
+  return { ...state.drain, remaining: owed + storing };
+};
+
+const seedersOf = (
+  { state, totalsByPeer }: Download,
+  nowMs: number,
+  pathOf: (peer: UserId) => PathKind,
+): TransferView["seeders"] => {
+  const serving = [...state.swarm.sessions.values()].filter(({ stage }) => stage.kind !== "opening");
+  return [...new Set(serving.map(({ peer }) => peer))].map((peer) => {
+    const totals = totalsByPeer.get(peer);
+    return {
+      userId: peer,
+      path: pathOf(peer),
+      bytesPerSecond: totals?.speed.bytesPerSecond(nowMs) ?? 0,
+      chunks: totals?.chunks ?? 0,
+    };
+  });
+};

@@ -1,0 +1,453 @@
+import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import * as v from "valibot";
+import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
+import { Emitter, type Event } from "#shared/base/emitter.ts";
+import type { Env } from "#shared/base/env.ts";
+import { type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { PROGRESS_INTERVAL_MS, TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
+import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
+import type { LinkView, NoticeView, PathKind, TransferView } from "#shared/ipc/views.ts";
+import type { AppMessage, Links } from "../links/links.ts";
+import type { Database } from "../store/database.ts";
+import type { FileRecord } from "../store/files.ts";
+import { type TransferRecord, TransfersTable } from "../store/transfers.ts";
+import type { ChunkWorker } from "./chunk-worker-client.ts";
+import { Download } from "./download.ts";
+import type { Files } from "./files.ts";
+import { PieceMap } from "./piece-map.ts";
+import { Seeder } from "./seeder.ts";
+import type { State } from "./transfer-state.ts";
+import { viewOfDownload } from "./transfer-view.ts";
+
+export interface TransfersDeps {
+  readonly env: Env;
+  readonly db: Database;
+  readonly worker: ChunkWorker;
+  readonly links: Links;
+  readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged">;
+  readonly settings: () => { downloadDirectory: string; drainTimeoutMs: number };
+}
+
+/**
+ * Downloads, and serving what we share. Errors of the commands: `unknown_file`, `own_file`, `already_complete`,
+ * `not_writable`, `disk_full`, `unknown_transfer`, `too_late`, `not_failed`.
+ */
+export interface Transfers extends Disposable {
+  /** At most one in PROGRESS_INTERVAL_MS per download, and at once with every new state. */
+  readonly onChanged: Event<TransferView>;
+  readonly onNotice: Event<NoticeView>;
+
+  /** Starts, or goes on with, a download. The space is reserved before it answers. */
+  start(fileId: string, directory?: string): Promise<Result<TransferView>>;
+  pause(fileId: string): Result<TransferView>;
+  resume(fileId: string): Result<TransferView>;
+  /** Deletes what was received; the transfer is gone from the list afterwards. */
+  cancel(fileId: string): Result<TransferView>;
+  /** Starts a failed one again, or asks seeders again that refused. */
+  retry(fileId: string): Result<TransferView>;
+  list(): TransferView[];
+  savedPath(fileId: string): string | null;
+}
+
+interface Route {
+  readonly download: Download;
+  readonly session: number;
+}
+
+const ACTIVE: readonly State["kind"][] = ["opening", "downloading", "pausing", "draining", "assembling", "verifying"];
+const TAG_MAX = 0xffffffff;
+
+export const createTransfers = (deps: TransfersDeps): Transfers => new FileTransfers(deps);
+
+class FileTransfers implements Transfers {
+  readonly #deps: TransfersDeps;
+  readonly #table: TransfersTable;
+  readonly #seeder: Seeder;
+  readonly #owned = new DisposableStore();
+  readonly #changed: Emitter<TransferView>;
+  readonly #notices: Emitter<NoticeView>;
+  readonly #downloads = new Map<FileId, Download>();
+  readonly #starting = new Map<FileId, Promise<Result<TransferView>>>();
+  readonly #routes = new Map<string, Route>();
+  readonly #linked = new Map<UserId, Generation>();
+  readonly #progressTimers = new Map<Download, Disposable>();
+  #nextTag = 1;
+
+  constructor(deps: TransfersDeps) {
+    this.#deps = deps;
+    this.#table = new TransfersTable(deps.db);
+    const onError = (error: unknown): void =>
+      deps.env.log.error("a listener of transfers failed", { reason: messageOf(error) });
+    this.#changed = this.#owned.add(new Emitter<TransferView>(onError));
+    this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
+    const { links, files, env, worker } = deps;
+    this.#seeder = this.#owned.add(
+      new Seeder({
+        env,
+        links,
+        worker,
+        sourceOf: (fileId) => files.sourceOf(fileId),
+        mayFetch: (peer, fileId) => files.mayFetch(peer, fileId),
+        onChanged: (fileId) => files.reportChanged(fileId),
+      }),
+    );
+    this.#owned.add(links.onChanged((view) => this.#onLink(view)));
+    this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onMessage(peer, generation, message)));
+    this.#owned.add(links.onBulk((received) => this.#onBulk(received)));
+    this.#owned.add(links.onDrained(({ peer, generation }) => this.#seeder.onDrained(peer, generation)));
+    for (const view of links.list()) this.#onLink(view);
+    this.#restore();
+  }
+
+  get onChanged(): Event<TransferView> {
+    return this.#changed.event;
+  }
+  get onNotice(): Event<NoticeView> {
+    return this.#notices.event;
+  }
+
+  // ---- Commands -----------------------------------------------------------------------------------------------------
+
+  start(fileId: string, directory?: string): Promise<Result<TransferView>> {
+    const file = this.#deps.files.find(fileId);
+    if (file === null) return Promise.resolve(fail("unknown_file", "This file is not known here."));
+    const id = file.offer.signed.manifest.fileId;
+    const running = this.#starting.get(id);
+    if (running !== undefined) return running;
+    const starting = this.#start(id, file, directory).finally(() => this.#starting.delete(id));
+    this.#starting.set(id, starting);
+    return starting;
+  }
+
+  async #start(fileId: FileId, file: FileRecord, chosen: string | undefined): Promise<Result<TransferView>> {
+    if (file.sourcePath !== null) return fail("own_file", "This file is yours; it is on this computer already.");
+    const before = this.#downloads.get(fileId);
+    if (before !== undefined) {
+      const answer = await this.#startAgain(before);
+      if (answer !== null) return answer;
+    }
+    const { env, worker, settings } = this.#deps;
+    const directory = resolve(chosen ?? settings().downloadDirectory);
+    const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
+    const startedAtMs = env.clock.now();
+    const record: TransferRecord = { fileId, directory, startedAtMs, status: { kind: "active" }, stored: 0, counters };
+    const download = this.#create(file, record);
+    const prepared = await worker.run("prepare", { spec: download.spec, directory }).result;
+    if (!prepared.ok) return err({ type: prepared.error.type, message: prepared.error.message });
+    if (this.#owned.disposed) return fail("closing", "Weir is closing. Start the download again after the next start.");
+    download.checkpoint();
+    this.#adopt(download);
+    return ok(this.#view(download));
+  }
+
+  /** Null when it has to be downloaded anew. */
+  async #startAgain(download: Download): Promise<Result<TransferView> | null> {
+    switch (download.state.kind) {
+      case "complete": {
+        const isThere = await stat(download.state.savedPath).then(
+          (found) => found.isFile(),
+          () => false,
+        );
+        if (isThere) return fail("already_complete", "This file was downloaded already.");
+        await download.dropped;
+        this.#discard(download);
+        return null;
+      }
+      case "cancelled":
+        await download.dropped;
+        return null;
+      case "failed":
+        return this.retry(download.spec.fileId);
+      default:
+        return this.resume(download.spec.fileId);
+    }
+  }
+
+  pause(fileId: string): Result<TransferView> {
+    return this.#command(fileId, (download) => {
+      const { kind } = download.state;
+      if (kind === "assembling" || kind === "verifying" || kind === "complete")
+        return { type: "too_late", message: "Everything has arrived already; the file is being finished." };
+      if (kind === "failed") return { type: "not_running", message: "This download has stopped. Retry or cancel it." };
+      download.dispatch({ type: "pause" });
+      download.checkpoint();
+      return null;
+    });
+  }
+
+  resume(fileId: string): Result<TransferView> {
+    return this.#command(fileId, (download) => {
+      if (download.state.kind === "failed") download.dispatch({ type: "retry" });
+      else if (download.state.kind === "idle" || download.state.kind === "pausing") {
+        download.dispatch({ type: "queue" });
+        download.checkpoint();
+      }
+      return null;
+    });
+  }
+
+  cancel(fileId: string): Result<TransferView> {
+    return this.#command(fileId, (download) => {
+      download.dispatch({ type: "cancel" });
+      if (download.state.kind !== "cancelled")
+        return { type: "already_complete", message: "This download is complete; delete the file instead." };
+      this.#discardWhenDropped(download);
+      return null;
+    });
+  }
+
+  retry(fileId: string): Result<TransferView> {
+    return this.#command(fileId, (download) => {
+      if (download.state.kind === "complete")
+        return { type: "already_complete", message: "This file was downloaded already." };
+      download.dispatch({ type: "retry" });
+      return null;
+    });
+  }
+
+  #command(
+    fileId: string,
+    run: (download: Download) => { type: string; message: string } | null,
+  ): Result<TransferView> {
+    const known = this.#deps.files.find(fileId);
+    if (known === null) return fail("unknown_file", "This file is not known here.");
+    const download = this.#downloads.get(known.offer.signed.manifest.fileId);
+    if (download === undefined || download.state.kind === "cancelled")
+      return fail("unknown_transfer", "This file is not being downloaded. Start the download first.");
+    const error = run(download);
+    if (error !== null) return err(error);
+    this.#schedule();
+    return ok(this.#view(download));
+  }
+
+  list(): TransferView[] {
+    return [...this.#downloads.values()].filter(({ state }) => state.kind !== "cancelled").map((d) => this.#view(d));
+  }
+
+  savedPath(fileId: string): string | null {
+    for (const { spec, state } of this.#downloads.values())
+      if (spec.fileId === fileId) return state.kind === "complete" ? state.savedPath : null;
+    return null;
+  }
+
+  // ---- Downloads ------------------------------------------------------------------------------------------------------
+
+  #restore(): void {
+    for (const record of this.#table.all()) {
+      const file = this.#deps.files.find(record.fileId);
+      if (file === null) continue;
+      const download = this.#create(file, record);
+      this.#downloads.set(record.fileId, download);
+      download.clean();
+      if (record.status.kind === "cancelled") this.#discardWhenDropped(download);
+      this.#introduce(download);
+    }
+    this.#schedule();
+  }
+
+  #create(file: FileRecord, record: TransferRecord): Download {
+    const { env, worker, links, settings } = this.#deps;
+    return new Download(
+      {
+        env,
+        worker,
+        links,
+        drainTimeoutMs: settings().drainTimeoutMs,
+        openRoute: (download, session, peer, generation) => this.#openRoute({ download, session }, peer, generation),
+        closeRoute: (peer, generation, tag) => this.#routes.delete(routeKey(peer, generation, tag)),
+        save: (saved) => this.#table.save(saved),
+        onChanged: (download, change) => this.#onDownload(download, change),
+      },
+      file,
+      record,
+    );
+  }
+
+  #adopt(download: Download): void {
+    this.#downloads.set(download.spec.fileId, download);
+    this.#introduce(download);
+    this.#schedule();
+  }
+
+  #introduce(download: Download): void {
+    for (const peer of this.#deps.files.seedersOf(download.spec.fileId)) {
+      const generation = this.#linked.get(peer);
+      if (generation !== undefined) download.dispatch({ type: "seederJoined", peer, generation });
+    }
+  }
+
+  #discardWhenDropped(download: Download): void {
+    void download.dropped.then(() => {
+      if (!this.#owned.disposed) this.#discard(download);
+    });
+  }
+
+  #discard(download: Download): void {
+    download.dispose();
+    this.#progressTimers.get(download)?.dispose();
+    this.#progressTimers.delete(download);
+    if (this.#downloads.get(download.spec.fileId) !== download) return;
+    this.#downloads.delete(download.spec.fileId);
+    this.#table.remove(download.spec.fileId);
+  }
+
+  /** Starts those that wait, in order, while there are free places. */
+  #schedule(): void {
+    if (this.#owned.disposed) return;
+    let free = TRANSFERS_ACTIVE_MAX;
+    for (const { state } of this.#downloads.values()) if (ACTIVE.includes(state.kind)) free -= 1;
+    for (const download of this.#downloads.values()) {
+      const { state } = download;
+      const wants = (state.kind === "idle" || state.kind === "pausing") && state.rest === "queued";
+      if (!wants || (free <= 0 && state.kind === "idle")) continue;
+      if (state.kind === "idle") free -= 1;
+      download.dispatch({ type: "start" });
+    }
+  }
+
+  #onDownload(download: Download, change: "progress" | "phase"): void {
+    if (this.#owned.disposed || !this.#isKnown(download)) return;
+    if (change === "phase") {
+      this.#publish(download);
+      // A place may have become free. Later, because this is in the middle of a step.
+      queueMicrotask(() => this.#schedule());
+    } else if (!this.#progressTimers.has(download)) {
+      const timer = this.#deps.env.clock.setTimer(PROGRESS_INTERVAL_MS, () => {
+        this.#progressTimers.delete(download);
+        this.#publish(download);
+      });
+      this.#progressTimers.set(download, timer);
+    }
+  }
+
+  #isKnown(download: Download): boolean {
+    return this.#downloads.get(download.spec.fileId) === download;
+  }
+
+  #publish(download: Download): void {
+    this.#progressTimers.get(download)?.dispose();
+    this.#progressTimers.delete(download);
+    const view = this.#view(download);
+    this.#changed.emit(view);
+    // Nothing happens any more, and the shown speed has to fall to zero all the same.
+    if (view.bytesPerSecond > 0) this.#onDownload(download, "progress");
+  }
+
+  #view(download: Download): TransferView {
+    return viewOfDownload(download, this.#deps.env.clock.monotonicMs(), (peer) => this.#pathOf(peer));
+  }
+
+  #pathOf(peer: UserId): PathKind {
+    return this.#deps.links.view(peer).path ?? "direct";
+  }
+
+  // ---- Links ----------------------------------------------------------------------------------------------------------
+
+  #onLink(view: LinkView): void {
+    const parsed = v.safeParse(UserIdSchema, view.peerId);
+    if (!parsed.success) return;
+    const peer = parsed.output;
+    const before = this.#linked.get(peer);
+    const now = view.state === "connected" ? view.generation : undefined;
+    if (before === now) return;
+    if (before !== undefined) {
+      this.#linked.delete(peer);
+      this.#seeder.onLinkLost(peer);
+      this.#closeRoutes(peer, before);
+      for (const download of this.#downloads.values())
+        download.dispatch({ type: "seederLeft", peer, generation: before });
+    }
+    if (now === undefined) return;
+    this.#linked.set(peer, now);
+    for (const download of this.#downloads.values())
+      if (this.#deps.files.seedersOf(download.spec.fileId).includes(peer))
+        download.dispatch({ type: "seederJoined", peer, generation: now });
+  }
+
+  #closeRoutes(peer: UserId, generation: Generation): void {
+    const prefix = `${peer} ${generation} `;
+    for (const key of this.#routes.keys()) if (key.startsWith(prefix)) this.#routes.delete(key);
+  }
+
+  /** Tags are counted over all downloads, so that none is used twice on a link. */
+  #openRoute(route: Route, peer: UserId, generation: Generation): number {
+    const tag = this.#nextTag;
+    this.#nextTag = tag === TAG_MAX ? 1 : tag + 1;
+    this.#routes.set(routeKey(peer, generation, tag), route);
+    return tag;
+  }
+
+  #onMessage(peer: UserId, generation: Generation, message: AppMessage): void {
+    switch (message.type) {
+      case "open":
+      case "leaves":
+      case "request":
+      case "cancel":
+      case "stop":
+        this.#seeder.onMessage(peer, generation, message);
+        return;
+      case "accept":
+      case "have":
+      case "refuse":
+      case "unavailable":
+      case "stopped": {
+        const route = this.#routes.get(routeKey(peer, generation, message.tag));
+        if (route !== undefined) answerOf(route, message);
+        return;
+      }
+      default:
+        // Chat and typing are for others.
+        return;
+    }
+  }
+
+  #onBulk({ peer, generation, frame, bytes }: Parameters<Parameters<Links["onBulk"]>[0]>[0]): void {
+    const route = this.#routes.get(routeKey(peer, generation, frame.tag));
+    if (route === undefined) {
+      // Of a session that is over and forgotten.
+      this.#deps.links.release(peer, generation, bytes);
+      return;
+    }
+    const held = { peer, generation, payload: frame.payload, frameBytes: bytes };
+    route.download.onFrame(route.session, frame.kind, frame.index, held);
+  }
+
+  /** Everything is as after a crash: what runs goes on with the next start. */
+  dispose(): void {
+    for (const download of this.#downloads.values()) {
+      if (ACTIVE.includes(download.state.kind)) download.checkpoint();
+      download.dispose();
+    }
+    for (const timer of this.#progressTimers.values()) timer.dispose();
+    this.#progressTimers.clear();
+    this.#owned.dispose();
+  }
+}
+
+const routeKey = (peer: UserId, generation: Generation, tag: number): string => `${peer} ${generation} ${tag}`;
+
+type Answer = Extract<AppMessage, { type: "accept" | "have" | "refuse" | "unavailable" | "stopped" }>;
+
+const answerOf = ({ download, session }: Route, message: Answer): void => {
+  switch (message.type) {
+    case "accept":
+      download.dispatch({ type: "accepted", session });
+      return;
+    case "have": {
+      const { chunkCount } = download.spec;
+      const available = message.chunks === "all" ? null : PieceMap.fromBytes(chunkCount, message.chunks);
+      download.dispatch({ type: "have", session, available });
+      return;
+    }
+    case "refuse":
+      download.dispatch({ type: "refused", session, reason: message.reason });
+      return;
+    case "unavailable":
+      download.dispatch({ type: "unavailable", session, indices: message.indices });
+      return;
+    case "stopped":
+      download.dispatch({ type: "stopped", session, framesSent: message.framesSent });
+      return;
+  }
+};
