@@ -79,6 +79,7 @@ export const stepHandshake = (
   message: ControlMessage,
   keys: HandshakeKeys,
 ): readonly [HandshakeState, ControlOf<"proof"> | null] => {
+  if (state.step === "refused") return [state, null];
   if (state.step === "helloAwaited" && message.type === "hello") return helloArrived(state.facts, message, keys);
   if (state.step === "proofAwaited" && message.type === "proof") {
     const { facts, peerNonce } = state;
