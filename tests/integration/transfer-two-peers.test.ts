@@ -1,0 +1,209 @@
+import { appendFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
+import { sha256OfFile, writeRandomFile } from "../support/files.ts";
+import { createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
+
+const MiB = 1024 * 1024;
+const ALL_PHASES = ["downloading", "draining", "assembling", "verifying", "complete"];
+
+let world: TransferWorld;
+beforeEach(async () => {
+  world = await createTransferWorld();
+});
+afterEach(async () => {
+  const { errors } = world.links;
+  await world.dispose();
+  expect(errors).toEqual([]);
+});
+
+const shareRandom = async (sizeBytes: number, name = "photo.bin") => {
+  const path = join(world.folder, name);
+  const sha256 = await writeRandomFile(path, sizeBytes);
+  const file = await world.share(path);
+  expect(file.sha256).toBe(sha256);
+  return { path, sha256, file };
+};
+
+const errorType = (result: { ok: true } | { ok: false; error: { type: string } }): string | null =>
+  result.ok ? null : result.error.type;
+
+describe("a file between two peers", () => {
+  test.each([0, 1, 64 * 1024, 3 * MiB + 17, 16 * MiB])(
+    "of %i bytes passes every phase and is equal",
+    async (sizeBytes) => {
+      const { file, sha256 } = await shareRandom(sizeBytes);
+      world.links.connect();
+      expect(errorType(await world.bob.transfers.start(file.fileId))).toBeNull();
+      const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+      expect(phasesOf(world.bob.views)).toEqual(ALL_PHASES);
+      expect(done.savedPath).toBe(join(world.bob.downloads, "photo.bin"));
+      expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+      expect(done).toMatchObject({
+        chunksStored: file.chunkCount,
+        requestedChunks: file.chunkCount,
+        bytesStored: sizeBytes,
+        inFlight: 0,
+        duplicateChunks: 0,
+        lateChunks: 0,
+        rejectedChunks: 0,
+      });
+      expect(world.links.heldBytes).toBe(0);
+      expect(await readdir(world.bob.downloads)).toEqual(["photo.bin"]);
+    },
+  );
+
+  test("is never refetched where it was stored: link losses and restarts on the way", async () => {
+    const { file, sha256 } = await shareRandom(24 * MiB);
+    let frames = 0;
+    world.links.tamper = (frame) => {
+      frames += 1;
+      return [frame];
+    };
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    await viewWhere(world.bob, ({ chunksStored }) => chunksStored > 60);
+    world.links.cut();
+    world.links.connect();
+    await viewWhere(world.bob, ({ chunksStored }) => chunksStored > 150);
+    await world.restartBob();
+    expect(world.bob.transfers.list()[0]).toMatchObject({ phase: "downloading", paused: false });
+    world.links.connect();
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    // Two interruptions: at most two windows were asked for twice. One page of leaves is a frame too.
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 2 * 32);
+    expect(frames).toBeLessThanOrEqual(file.chunkCount + 2 * 32 + 3);
+  });
+
+  test("whose frames are doubled on the way counts every chunk once", async () => {
+    const { file, sha256 } = await shareRandom(4 * MiB);
+    world.links.tamper = (frame) => [frame, new Uint8Array(frame)];
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(done.chunksStored).toBe(file.chunkCount);
+    expect(done.duplicateChunks + done.lateChunks).toBeGreaterThan(file.chunkCount / 2);
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    for (const view of world.bob.views) expect(view.chunksStored).toBeLessThanOrEqual(file.chunkCount);
+  });
+
+  test("is not damaged by a chunk of the same length with other bytes: its sender is dropped, retry goes on", async () => {
+    const { file, sha256 } = await shareRandom(4 * MiB);
+    let chunks = 0;
+    world.links.tamper = (frame) => {
+      if (frame[0] === 2 && ++chunks === 20) frame[BULK_HEADER_BYTES + 5] = (frame[BULK_HEADER_BYTES + 5] ?? 0) ^ 1;
+      return [frame];
+    };
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    const waiting = await viewWhere(world.bob, ({ rejectedChunks }) => rejectedChunks === 1);
+    expect(waiting).toMatchObject({ phase: "downloading", waitingForSeeders: true, error: { type: "bad_seeder" } });
+    world.bob.transfers.retry(file.fileId);
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(done.rejectedChunks).toBe(1);
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+  });
+
+  test("gets its own name beside another one, also where only the case differs", async () => {
+    await writeFile(join(world.bob.downloads, "PHOTO.bin"), "mine");
+    const { file } = await shareRandom(1000);
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(done.savedPath).toBe(join(world.bob.downloads, "photo (2).bin"));
+    expect((await stat(join(world.bob.downloads, "PHOTO.bin"))).size).toBe(4);
+  });
+});
+
+describe("the user", () => {
+  test("pauses, resumes after a restart, and cancels", async () => {
+    const { file, sha256 } = await shareRandom(24 * MiB);
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    await viewWhere(world.bob, ({ chunksStored }) => chunksStored > 20);
+    expect(world.bob.transfers.pause(file.fileId)).toMatchObject({ ok: true, value: { paused: true } });
+    const paused = await viewWhere(world.bob, ({ inFlight }) => inFlight === 0);
+    await world.restartBob();
+    world.links.connect();
+    expect(world.bob.transfers.list()[0]).toMatchObject({ paused: true, chunksStored: paused.chunksStored });
+    world.bob.transfers.resume(file.fileId);
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+
+    const second = await shareRandom(24 * MiB, "second.bin");
+    await world.bob.transfers.start(second.file.fileId);
+    await viewWhere(world.bob, ({ fileId, chunksStored }) => fileId === second.file.fileId && chunksStored > 20);
+    const cancelled = world.bob.transfers.cancel(second.file.fileId);
+    expect(cancelled).toMatchObject({ ok: true, value: { phase: "failed", error: { type: "cancelled" } } });
+    expect(world.bob.transfers.list().map((view) => view.fileId)).toEqual([file.fileId]);
+    expect(errorType(await world.bob.transfers.start(second.file.fileId))).toBeNull();
+    await viewWhere(world.bob, ({ fileId, phase }) => fileId === second.file.fileId && phase === "complete");
+    expect((await readdir(world.bob.downloads)).sort()).toEqual(["photo.bin", "second.bin"]);
+    expect(world.links.heldBytes).toBe(0);
+  });
+
+  test("gets typed errors", async () => {
+    const { alice, bob } = world;
+    const chatId = alice.sent[0]?.chatId ?? (bob.userId as string as never);
+    expect(errorType(await alice.files.share(chatId, join(world.folder, "none")))).toBe("file_missing");
+    expect(errorType(await alice.files.share(chatId, world.folder))).toBe("not_a_file");
+    expect(errorType(await bob.transfers.start("A".repeat(22)))).toBe("unknown_file");
+    const { file } = await shareRandom(100);
+    expect(errorType(bob.transfers.pause(file.fileId))).toBe("unknown_transfer");
+    expect(errorType(await alice.transfers.start(file.fileId))).toBe("own_file");
+    expect(errorType(await bob.transfers.start(file.fileId, join(world.folder, "nope")))).toBe("not_writable");
+    expect(bob.transfers.list()).toEqual([]);
+    world.links.connect();
+    await bob.transfers.start(file.fileId);
+    const done = await viewWhere(bob, ({ phase }) => phase === "complete");
+    expect(errorType(await bob.transfers.start(file.fileId))).toBe("already_complete");
+    expect(bob.transfers.savedPath(file.fileId)).toBe(done.savedPath);
+    await rm(done.savedPath ?? "");
+    expect(errorType(await bob.transfers.start(file.fileId))).toBeNull();
+    await viewWhere(bob, ({ phase }) => phase === "complete");
+  });
+});
+
+describe("the owner's file", () => {
+  test("that became shorter is refused with words; restored, it comes after a retry", async () => {
+    const { file, path, sha256 } = await shareRandom(4 * MiB);
+    await truncate(path, 1000);
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    const failed = await viewWhere(world.bob, ({ phase }) => phase === "failed");
+    expect(failed.error?.type).toBe("file_changed");
+    expect(world.alice.notices.map(({ type }) => type)).toEqual(["file_changed"]);
+    await rm(path);
+    world.bob.transfers.retry(file.fileId);
+    await viewWhere(world.bob, ({ phase }) => phase === "failed");
+    expect(sha256).toHaveLength(64);
+  });
+
+  test("that got longer still serves what was shared", async () => {
+    const { file, path, sha256 } = await shareRandom(MiB + 5);
+    await appendFile(path, "more");
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete" || phase === "failed");
+    // The last chunk is read with its old length, so its bytes are those that were shared.
+    expect(done.phase).toBe("complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+  });
+
+  test("is served only to those it was shared with", async () => {
+    const { file } = await shareRandom(1000);
+    expect(
+      world.alice.files.mayFetch(
+        world.alice.userId,
+        world.alice.files.find(file.fileId)?.offer.signed.manifest.fileId ?? ("" as never),
+      ),
+    ).toBe(false);
+    const offer = world.alice.sent.at(-1)?.offer;
+    if (offer === undefined) throw new Error("nothing was sent");
+    expect(errorType(world.bob.files.record(offer, world.bob.userId))).toBe("bad_manifest");
+    const forged = { ...offer, signed: { ...offer.signed, manifest: { ...offer.signed.manifest, sizeBytes: 999 } } };
+    expect(errorType(world.bob.files.record(forged, world.alice.userId))).toBe("bad_signature");
+  });
+});

@@ -1,0 +1,155 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { ChatId, UserId } from "#shared/base/ids.ts";
+import { chatIdOf } from "#shared/base/ids.ts";
+import { ok } from "#shared/base/result.ts";
+import type { FileView, NoticeView, TransferView } from "#shared/ipc/views.ts";
+import type { FileOffer } from "#shared/wire/manifest.ts";
+import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
+import type { Links } from "../../src-main/links/links.ts";
+import { Database } from "../../src-main/store/database.ts";
+import { appMigrations } from "../../src-main/store/schema/app.ts";
+import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
+import { createFiles, type Files } from "../../src-main/transfer/files.ts";
+import { createTransfers, type Transfers } from "../../src-main/transfer/transfers.ts";
+import { realEnv, startWorker, temporaryFolder } from "./files.ts";
+import { LinksPair } from "./links-pair.ts";
+
+/** One person's files and transfers with real databases and a real chunk worker; only link and server are doubles. */
+export interface TransferPeer {
+  readonly userId: UserId;
+  readonly account: Account;
+  readonly db: Database;
+  readonly worker: ChunkWorker;
+  readonly files: Files;
+  readonly transfers: Transfers;
+  readonly downloads: string;
+  readonly sent: { chatId: ChatId; offer: FileOffer }[];
+  readonly views: TransferView[];
+  readonly notices: NoticeView[];
+  dispose(): Promise<void>;
+}
+
+const DATA_KEY = new Uint8Array(32).fill(7);
+
+const openProfile = (home: string): { db: Database; account: Account } => {
+  const db = Database.openApp(join(home, "app.db"), DATA_KEY, appMigrations);
+  return { db, account: loadOrCreateAccount(db, realEnv) };
+};
+
+const startPeer = async (
+  home: string,
+  profile: { db: Database; account: Account },
+  links: Links,
+  other: Account,
+  drainTimeoutMs: number,
+): Promise<TransferPeer> => {
+  const { db, account } = profile;
+  const downloads = join(home, "downloads");
+  await mkdir(downloads, { recursive: true });
+  const worker = startWorker(join(home, "chunks.db"));
+  const sent: TransferPeer["sent"] = [];
+  const files = createFiles({
+    env: realEnv,
+    db,
+    account,
+    worker,
+    // No server: records wait for it.
+    signaling: {
+      state: { state: "disconnected", url: "", error: null },
+      onConnected: () => ({ dispose: () => undefined }),
+      request: () =>
+        Promise.resolve({ ok: false, error: { type: "server_unreachable", message: "There is no server." } }),
+    },
+    accountKeyOf: (peer) => (peer === other.userId ? other.accountKey : null),
+    sendFile: (chatId, offer) => {
+      sent.push({ chatId, offer });
+      return ok(null);
+    },
+  });
+  const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs });
+  const transfers = createTransfers({ env: realEnv, db, worker, links, files, settings });
+  const views: TransferView[] = [];
+  const notices: NoticeView[] = [];
+  transfers.onChanged((view) => views.push(view));
+  files.onNotice((notice) => notices.push(notice));
+  return {
+    ...{ userId: account.userId, account, db, worker, files, transfers, downloads, sent, views, notices },
+    async dispose() {
+      transfers.dispose();
+      files.dispose();
+      await worker.dispose();
+      db.dispose();
+    },
+  };
+};
+
+export interface TransferWorld {
+  readonly folder: string;
+  readonly links: LinksPair;
+  readonly alice: TransferPeer;
+  bob: TransferPeer;
+  /** Ends Bob's side in order and starts it again from its files. */
+  restartBob(): Promise<void>;
+  /** Alice shares a file with Bob, who learns of it. */
+  share(path: string): Promise<FileView>;
+  dispose(): Promise<void>;
+}
+
+export const createTransferWorld = async ({ drainTimeoutMs = 5000 } = {}): Promise<TransferWorld> => {
+  const folder = await temporaryFolder();
+  const homes = { alice: join(folder.path, "alice"), bob: join(folder.path, "bob") };
+  for (const home of Object.values(homes)) await mkdir(home, { recursive: true });
+  const profiles = { alice: openProfile(homes.alice), bob: openProfile(homes.bob) };
+  const links = new LinksPair(profiles.alice.account.userId, profiles.bob.account.userId);
+  const startBob = (profile: { db: Database; account: Account }) =>
+    startPeer(homes.bob, profile, links.b, profiles.alice.account, drainTimeoutMs);
+  const alice = await startPeer(homes.alice, profiles.alice, links.a, profiles.bob.account, drainTimeoutMs);
+  const world: TransferWorld = {
+    folder: folder.path,
+    links,
+    alice,
+    bob: await startBob(profiles.bob),
+    async restartBob() {
+      links.cut();
+      await world.bob.dispose();
+      world.bob = await startBob(openProfile(homes.bob));
+    },
+    async share(path) {
+      const view = await alice.files.share(chatIdOf(world.bob.userId), path);
+      if (!view.ok) throw new Error(`${view.error.type}: ${view.error.message}`);
+      const offer = alice.sent.at(-1)?.offer;
+      if (offer === undefined) throw new Error("no message was sent");
+      const recorded = world.bob.files.record(offer, alice.userId);
+      if (!recorded.ok) throw new Error(recorded.error.type);
+      return view.value;
+    },
+    async dispose() {
+      links.cut();
+      await world.bob.dispose();
+      await alice.dispose();
+      await folder.dispose();
+    },
+  };
+  return world;
+};
+
+/** Resolves with the first snapshot (from now on, or the current one) that fits. */
+export const viewWhere = (peer: TransferPeer, fits: (view: TransferView) => boolean): Promise<TransferView> =>
+  new Promise((resolve, reject) => {
+    const now = peer.transfers.list().find(fits);
+    if (now !== undefined) return resolve(now);
+    const timer = setTimeout(() => {
+      subscription.dispose();
+      reject(new Error(`no such snapshot; last: ${JSON.stringify(peer.views.at(-1))}`));
+    }, 20_000);
+    const subscription = peer.transfers.onChanged((view) => {
+      if (!fits(view)) return;
+      clearTimeout(timer);
+      subscription.dispose();
+      resolve(view);
+    });
+  });
+
+export const phasesOf = (views: readonly TransferView[]): string[] =>
+  views.map(({ phase }) => phase).filter((phase, i, all) => phase !== all[i - 1]);
