@@ -1,8 +1,9 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
-import type { ChatId } from "#shared/base/ids.ts";
+import { type ChatId, FileIdSchema } from "#shared/base/ids.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { createServer, type RendezvousServer } from "../src-server/server.ts";
@@ -97,6 +98,8 @@ const build = async (
   void ballast.ensure();
   const { key, protection } = await options.vault.load();
   const db = own(Database.openApp(join(dataDir, "app.db"), key, appMigrations));
+  const diskFull = db.onDiskFull(() => ballast.release());
+  stops.push(() => diskFull.dispose());
   const settings = new Settings(
     db,
     { defaultDownloadDirectory: options.defaultDownloadDirectory, overrides: overridesOf(options) },
@@ -205,7 +208,10 @@ const publishAll = (parts: Parts, onListenerError: (error: unknown) => void): Em
   contacts.onChanged((payload) => events.emit({ event: "contact.changed", payload }));
   messages.onChatChanged((payload) => events.emit({ event: "chat.changed", payload }));
   messages.onMessageChanged((payload) => events.emit({ event: "message.changed", payload }));
-  files.onChanged((payload) => events.emit({ event: "file.changed", payload }));
+  files.onChanged((payload) => {
+    events.emit({ event: "file.changed", payload });
+    messages.fileChanged(v.parse(FileIdSchema, payload.fileId));
+  });
   transfers.onChanged((payload) => events.emit({ event: "transfer.changed", payload }));
   links.onChanged((payload) => events.emit({ event: "link.changed", payload }));
   signaling.onStateChanged((payload) => events.emit({ event: "server.changed", payload }));
