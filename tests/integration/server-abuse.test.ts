@@ -7,6 +7,7 @@ import { requests } from "#shared/rendezvous/protocol.ts";
 import {
   bytes,
   createIdentity,
+  eventually,
   fileRecord,
   freshEnvelopeId,
   generous,
@@ -160,7 +161,7 @@ describe("floods", () => {
       const health = (await fetch(`http://${server.host}/health`).then((response) => response.json())) as Health;
       return health.sessions;
     };
-    await expect.poll(sessions, { timeout: 25_000, interval: 100 }).toBe(0);
+    await eventually(sessions).toBe(0);
     client.close();
   });
 
@@ -208,7 +209,7 @@ describe("raw connections", () => {
     socket.on("message", (data) => heard.push(String(data)));
     await new Promise((resolve) => socket.once("open", resolve));
     socket.send("40/admin,");
-    await expect.poll(() => heard.some((text) => text.startsWith("44/admin,"))).toBe(true);
+    await eventually(() => heard.some((text) => text.startsWith("44/admin,"))).toBe(true);
     expect(heard.join()).not.toContain("challenge");
     socket.close();
   });

@@ -12,6 +12,7 @@ import {
 } from "#shared/base/limits.ts";
 import {
   createIdentity,
+  eventually,
   freshEnvelopeId,
   generous,
   plain,
@@ -198,7 +199,7 @@ describe("mailbox", () => {
     await client.until(() => client.named("envelope").length === 1);
     expect(await health()).toMatchObject({ envelopes: 1 });
     server.env.clock.advance(MAILBOX_TTL_MS + IDEMPOTENCY_TTL_MS);
-    await expect.poll(health).toMatchObject({ envelopes: 0, envelopeBytes: 0 });
+    await eventually(health).toMatchObject({ envelopes: 0, envelopeBytes: 0 });
     client.close();
     sender.close();
   });

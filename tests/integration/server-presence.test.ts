@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   createIdentity,
+  eventually,
   freshEnvelopeId,
   plain,
   RawClient,
@@ -95,9 +96,9 @@ describe("signals", () => {
     expect(plain(bob.named("signal"))).toEqual([{ from: alice.identity.userId, sealed: signal }]);
     bob.close();
     await bob.closed();
-    await expect
-      .poll(() => alice.must("signal.send", { to: bob.identity.userId, sealed: signal }))
-      .toEqual({ delivered: false });
+    await eventually(() => alice.must("signal.send", { to: bob.identity.userId, sealed: signal })).toEqual({
+      delivered: false,
+    });
     const again = await RawClient.loggedIn(server.url, bob.identity);
     await settled(again);
     expect(again.named("signal")).toEqual([]);

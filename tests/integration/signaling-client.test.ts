@@ -10,6 +10,7 @@ import {
   bytes,
   createIdentity,
   deviceKeys,
+  eventually,
   freshEnvelopeId,
   generous,
   oneTimeKeys,
@@ -45,8 +46,7 @@ const connected = async (peer: Peer, url: string): Promise<Peer> => {
   await until(peer, "connected");
   return peer;
 };
-const until = (peer: Peer, state: ServerView["state"]) =>
-  expect.poll(() => peer.signaling.state.state, { timeout: 15_000, interval: 5 }).toBe(state);
+const until = (peer: Peer, state: ServerView["state"]) => eventually(() => peer.signaling.state.state).toBe(state);
 
 let server: TestServer;
 beforeEach(async () => {
@@ -92,7 +92,7 @@ describe("connecting", () => {
     const peer = createPeer();
     await server.stop();
     peer.signaling.enable(server.url);
-    await expect.poll(() => peer.signaling.state.error?.type).toBe("server_unreachable");
+    await eventually(() => peer.signaling.state.error?.type).toBe("server_unreachable");
     expect(peer.signaling.state.state).toBe("connecting");
     expect(peer.signaling.state.error?.message).toContain("ECONNREFUSED");
     const request = peer.signaling.request("keys.status", {});
@@ -106,7 +106,7 @@ describe("connecting", () => {
     const peer = await connected(createPeer(), server.url);
     const before = peer.signaling.generation;
     peer.signaling.enable(other.url);
-    await expect.poll(() => peer.signaling.state).toMatchObject({ state: "connected", url: other.url });
+    await eventually(() => peer.signaling.state).toMatchObject({ state: "connected", url: other.url });
     expect(peer.signaling.generation).toBeGreaterThan(before);
     peer.signaling.dispose();
     await other.dispose();
@@ -128,7 +128,7 @@ describe("connecting", () => {
   it("does not fight with another program over one profile", async () => {
     const first = await connected(createPeer(), server.url);
     const second = await connected(createPeer(first.identity), server.url);
-    await expect.poll(() => first.states.some(({ error }) => error?.type === "server_refused")).toBe(true);
+    await eventually(() => first.states.some(({ error }) => error?.type === "server_refused")).toBe(true);
     await until(first, "connected");
     await until(second, "connecting");
     expect(second.signaling.state.error?.message).toContain("runs twice");
@@ -208,16 +208,16 @@ describe("envelopes", () => {
       return "ack";
     });
     await connected(bob, server.url);
-    await expect.poll(() => handed.length).toBe(197);
+    await eventually(() => handed.length).toBe(197);
     expect(handed).toEqual(ids.slice(3));
     expect(most).toBe(1);
     bob.signaling.disable();
     await until(bob, "disconnected");
     await connected(bob, server.url);
-    await expect.poll(() => handed.length).toBe(200);
+    await eventually(() => handed.length).toBe(200);
     expect(handed.slice(197)).toEqual(ids.slice(0, 3));
     const health = () => fetch(`http://${server.host}/health`).then((response) => response.json());
-    await expect.poll(health).toMatchObject({ envelopes: 0 });
+    await eventually(health).toMatchObject({ envelopes: 0 });
   });
 
   it("wait for a handler that comes late, and reach it once each over breaks of either side", async () => {
@@ -240,7 +240,7 @@ describe("envelopes", () => {
       else (await RawClient.loggedIn(server.url, bob.identity)).close();
     }
     await sending;
-    await expect.poll(() => seen.length, { timeout: 20_000 }).toBe(ids.length);
+    await eventually(() => seen.length).toBe(ids.length);
     expect(seen).toEqual(ids);
   }, 60_000);
 });
@@ -261,10 +261,10 @@ describe("pushes", () => {
     expect(signals).toEqual([{ from: alice.identity.userId, sealed: signal, generation: bob.signaling.generation }]);
     await alice.signaling.request("presence.watch", { userIds: [bob.identity.userId] });
     await bob.signaling.request("presence.watch", { userIds: [alice.identity.userId] });
-    await expect.poll(() => presence).toEqual([{ userId: bob.identity.userId, online: true }]);
+    await eventually(() => presence).toEqual([{ userId: bob.identity.userId, online: true }]);
     await bob.signaling.request("keys.publish", { keys: deviceKeys(bob.identity), ...oneTimeKeys(1) });
     await alice.signaling.request("keys.fetch", { userId: bob.identity.userId });
-    await expect.poll(() => low).toEqual([{ oneTimeEc: 0, oneTimeKyber: 0 }]);
+    await eventually(() => low).toEqual([{ oneTimeEc: 0, oneTimeKyber: 0 }]);
   });
 
   it("never bring the log anything but ids, counts and times", async () => {
@@ -348,11 +348,11 @@ describe("a hostile server", () => {
     socket?.emit("challenge", { nonce: "short" });
     const userId = createIdentity().userId;
     socket?.emit("push", { name: "presence", value: { userId, online: true } });
-    await expect.poll(() => events).toEqual([{ userId, online: true }]);
+    await eventually(() => events).toEqual([{ userId, online: true }]);
     // More envelopes than a window are not taken in, while the first is still being handled.
     const envelope = () => ({ id: freshEnvelopeId(), from: userId, sealed: sealed(), receivedAtMs: 1 });
     for (let i = 0; i < 20; i++) socket?.emit("push", { name: "envelope", value: envelope() });
-    await expect.poll(() => handled.length).toBe(20);
+    await eventually(() => handled.length).toBe(20);
     expect(peer.signaling.state.state).toBe("connected");
     peer.signaling.dispose();
     await evil.close();
@@ -365,9 +365,9 @@ describe("a hostile server", () => {
     const { port } = http.address() as AddressInfo;
     const peer = createPeer();
     peer.signaling.enable(`ws://127.0.0.1:${port}`);
-    await expect.poll(() => io.engine.clientsCount).toBe(1);
+    await eventually(() => io.engine.clientsCount).toBe(1);
     peer.env.clock.advance(SERVER_REQUEST_TIMEOUT_MS * 2);
-    await expect.poll(() => peer.signaling.state.error?.message).toContain("does not answer");
+    await eventually(() => peer.signaling.state.error?.message).toContain("does not answer");
     expect(peer.signaling.state.state).toBe("connecting");
     peer.signaling.dispose();
     await io.close();

@@ -1,6 +1,7 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { io, type Socket } from "socket.io-client";
 import * as v from "valibot";
+import { expect } from "vitest";
 import { type Bytes, toBase64Url } from "#shared/base/bytes.ts";
 import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
 import type { Clock, Env, Log } from "#shared/base/env.ts";
@@ -25,6 +26,9 @@ import { temporaryFolder } from "./files.ts";
 export const bytes = (length: number): Bytes => new Uint8Array(randomBytes(length));
 export const freshEnvelopeId = (): EnvelopeId => v.parse(EnvelopeIdSchema, toBase64Url(bytes(16)));
 const freshFileId = () => v.parse(FileIdSchema, toBase64Url(bytes(16)));
+
+/** Polls until the expectation holds; the time is a backstop for a busy machine, not a demand. */
+export const eventually = <T>(read: () => T | Promise<T>) => expect.poll(read, { timeout: 25_000, interval: 10 });
 
 /** Buffers, as a Node client gets them, as plain byte arrays, to compare whole answers. */
 export const plain = (value: unknown): unknown => {
