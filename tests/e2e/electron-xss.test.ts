@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { defined } from "#shared/base/assert.ts";
 import { ok } from "#shared/base/result.ts";
 import type { ChatView, ContactView, FileView, MessageView } from "#shared/ipc/views.ts";
+import { findChromium } from "../../scripts/find-chromium.ts";
 import { systemRandom } from "../../src-main/env.ts";
 import { type Bridge, startBridge } from "../../src-main/host/headless/bridge.ts";
 import { createIpcServer } from "../../src-main/ipc/server.ts";
@@ -16,7 +18,6 @@ import { xssCorpus } from "../support/xss-corpus.ts";
  * The corpus as what strangers can choose: message texts, names of people, names of files. Shown by the built window in
  * Chromium under the policy of the product, through the real headless bridge. Nothing may run, load or navigate.
  */
-const CHROMIUM = process.env["WEIR_CHROMIUM"] ?? "/usr/bin/chromium";
 const PER_CHAT = 20;
 
 const payloads = xssCorpus.map((text) => text.toWellFormed());
@@ -115,7 +116,7 @@ beforeAll(async () => {
     random: systemRandom,
     log,
   });
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+  browser = await chromium.launch({ executablePath: defined(findChromium(), "Chromium"), args: ["--no-sandbox"] });
   page = await browser.newPage({ viewport: { width: 1400, height: 8000 } });
   page.on("request", (request) => requests.push(request.url()));
   page.on("dialog", (dialog) => {

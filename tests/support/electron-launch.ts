@@ -4,6 +4,7 @@ import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { _electron, type ElectronApplication } from "playwright-core";
+import { findChromium } from "../../scripts/find-chromium.ts";
 
 /** Starts the desktop program under Playwright: in the real Electron where its binary is, else in the stand-in. */
 export const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -20,7 +21,8 @@ const realElectron = (): string | null => {
 
 export const isStandIn = realElectron() === null;
 /** Without the binary and without Chromium there is nothing to run the tests in. */
-export const canLaunch = !isStandIn || existsSync(process.env["STANDIN_CHROMIUM"] ?? "/usr/bin/chromium");
+const chromium = process.env["STANDIN_CHROMIUM"] ?? findChromium();
+export const canLaunch = !isStandIn || (chromium !== null && process.platform !== "win32");
 
 /** Builds the named parts around the fake app into a folder for one test file; returns the folder. */
 export const buildFake = async (name: string, parts: readonly ("main" | "preload" | "renderer")[]): Promise<string> => {
@@ -40,7 +42,11 @@ export const launchElectron = (
   options: { readonly args?: readonly string[]; readonly env?: NodeJS.ProcessEnv } = {},
 ): Promise<ElectronApplication> => {
   const env: Record<string, string> = {};
-  for (const [name, value] of Object.entries({ ...process.env, ...options.env })) {
+  for (const [name, value] of Object.entries({
+    ...process.env,
+    STANDIN_CHROMIUM: chromium ?? undefined,
+    ...options.env,
+  })) {
     if (value !== undefined) env[name] = value;
   }
   const executablePath = realElectron() ?? standInPath;
