@@ -1,12 +1,11 @@
 import { toDisposable } from "#shared/base/disposable.ts";
 import { Emitter } from "#shared/base/emitter.ts";
-import type { Clock, Env, Log, LogLevel } from "#shared/base/env.ts";
+import type { Clock, Log, LogLevel } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import { type CommandName, commands } from "#shared/ipc/contract.ts";
 import type { SettingsView, TransferView } from "#shared/ipc/views.ts";
 import type { App } from "../../src-main/app.ts";
-import { systemClock, systemRandom } from "../../src-main/env.ts";
 import type { AppHandlers, Handlers, PublishedEvent } from "../../src-main/ipc/handlers.ts";
 
 /** An app of the hosts' size: it answers every command and records what it was asked, and keeps nothing. */
@@ -131,12 +130,6 @@ export const createManualClock = (): Clock & { advance(ms: number): void; readon
     },
   };
 };
-
-export const fakeEnv = (): Env & { readonly log: ReturnType<typeof recordingLog> } => ({
-  clock: systemClock,
-  random: systemRandom,
-  log: recordingLog(),
-});
 
 export const transferView = (change: Partial<TransferView> = {}): TransferView => ({
   fileId: "AAAAAAAAAAAAAAAAAAAAAA",
