@@ -252,7 +252,9 @@ describe("a file", () => {
     await bob.call("transfers.start", { fileId: second.file.fileId });
     await bob.call("transfers.cancel", { fileId: second.file.fileId });
     await bob.until("gone", async () => ((await transferOf(bob, second.file.fileId)) === null ? true : null));
-    expect(await readdir(world.downloadsOf("bob"))).toEqual(["pause.bin"]);
+    await bob.until("the part to be removed", async () =>
+      (await readdir(world.downloadsOf("bob"))).join() === "pause.bin" ? true : null,
+    );
   });
 });
 
