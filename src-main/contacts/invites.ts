@@ -12,7 +12,7 @@ import { userIdOf } from "../crypto/identity.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { ContactsTable, InviteRecord } from "../store/contacts.ts";
-import { commitTo, inviteMac } from "./pairing.ts";
+import { commitTo, inviteMac, isInviteMac } from "./pairing.ts";
 
 const INVITE_ID_BYTES = 16;
 const SECRET_BYTES = 32;
@@ -138,19 +138,14 @@ export class Invites {
    * Uses up the invitation that a request refers to; null when there is none for it: unknown, run out, used before, or
    * the proof or the account key does not fit. Inside the transaction of the request.
    */
-  claim(
-    from: UserId,
-    request: ContentOf<"contactRequest">,
-    arrivedAtMs: TimeMs,
-    isMac: (mac: Uint8Array, secret: Uint8Array, inviter: UserId, requester: UserId) => boolean,
-  ): InviteRecord | null {
+  claim(from: UserId, request: ContentOf<"contactRequest">, arrivedAtMs: TimeMs): InviteRecord | null {
     const { table, self } = this.#deps;
     const known = table.get(from);
     if (userIdOf(request.accountKey) !== from) return null;
     if (known !== null && !bytesEqual(known.accountKey, request.accountKey)) return null;
     const invite = table.invite(request.proof.inviteId);
     if (invite === null || invite.expiresAtMs < arrivedAtMs) return null;
-    if (request.proof.via === "link" && !isMac(request.proof.mac, invite.secret, self.userId, from)) return null;
+    if (request.proof.via === "link" && !isInviteMac(request.proof.mac, invite.secret, self.userId, from)) return null;
     return table.useInvite(invite.inviteId, from) ? invite : null;
   }
 }

@@ -165,6 +165,22 @@ describe("by mailbox", () => {
     expect(mailFor(bob)).toBe(0);
   });
 
+  test("an id that was seen is not decrypted again", async () => {
+    const { alice, bob } = await friends();
+    bob.setServer("disconnected");
+    alice.send(bob, "once");
+    await world.run();
+    const [mail] = world.mailboxes.get(bob.userId) ?? [];
+    bob.setServer("connected");
+    await world.run();
+    // With the session gone, decrypting could only fail.
+    bob.parts.db.sql.exec("DELETE FROM signal_sessions");
+    if (mail !== undefined) world.mailboxes.get(bob.userId)?.push(mail);
+    await world.run();
+    expect(bob.messages.counters()).toMatchObject({ duplicates: 1, undecryptable: 0 });
+    expect(bob.notices).toEqual([]);
+  });
+
   test("an envelope that cannot be opened is removed and told once", async () => {
     const { alice, bob } = await friends();
     bob.setServer("disconnected");

@@ -157,7 +157,7 @@ export class ChatWorld {
     }
   }
 
-  /** Short times for receipts and retries, long enough for a gap to be given up. */
+  /** Everything that happens at once, and then what `ms` more bring. */
   async runFor(ms: number): Promise<void> {
     await this.run();
     await this.advance(ms);
@@ -256,7 +256,7 @@ export class ChatPeer {
   readonly world: ChatWorld;
   readonly name: string;
   readonly path: string;
-  /** Every message that was ever told as arrived, over all lives; a restart tells nothing again. */
+  /** Everything that was ever told to the person, over all lives. */
   readonly notices: NoticeView[] = [];
   readonly refusedMail = new Set<string>();
   server: ServerView["state"] = "disconnected";
@@ -266,7 +266,6 @@ export class ChatPeer {
   /** Answers of requests that the network eats. */
   loseAnswer: (name: string) => boolean = () => false;
   files: FilesPort = { record: () => ok(undefined), view: () => null };
-  /** Wraps the handling of a mailbox envelope. */
   #parts: Parts | null = null;
   #userId: UserId | null = null;
   #onLink = new Emitter<LinkView>(rethrow);
