@@ -17,7 +17,7 @@ import type { LinkView } from "#shared/ipc/views.ts";
 import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
 import type { RtcChannel, RtcConnection, RtcDriver, RtcError, RtcEvent, RtcOptions } from "./driver.ts";
-import { ReceiveCredit, SendGate } from "./flow.ts";
+import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
 import type { AppMessage } from "./links.ts";
 import { fingerprintOf, pathOf } from "./sdp.ts";
@@ -77,6 +77,7 @@ export class LinkConnection {
   readonly #timers = new Set<Disposable>();
   readonly #gate = new SendGate();
   readonly #credit = new ReceiveCredit();
+  readonly #controlBudget: ControlBudget;
   readonly #ended = Promise.withResolvers<void>();
   #rtc: RtcConnection | null = null;
   #stage: Stage = { name: "opening", open: new Set() };
@@ -97,6 +98,7 @@ export class LinkConnection {
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
     this.generation = deps.generation;
+    this.#controlBudget = new ControlBudget(deps.env.clock.monotonicMs());
   }
 
   get stats(): ConnectionStats {
@@ -286,6 +288,10 @@ export class LinkConnection {
   }
 
   #onControlBytes(bytes: Uint8Array<ArrayBuffer>): void {
+    if (!this.#controlBudget.take(bytes.length, this.#heardAtMs)) {
+      this.#lose("control_flood");
+      return;
+    }
     const message = decodeControl(bytes);
     if (message.ok) {
       this.#onControl(message.value);

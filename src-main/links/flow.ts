@@ -1,4 +1,8 @@
 import {
+  CONTROL_BURST_BYTES,
+  CONTROL_BURST_MESSAGES,
+  CONTROL_BYTES_PER_SECOND,
+  CONTROL_MESSAGES_PER_SECOND,
   RECEIVE_CREDIT_BYTES,
   RECEIVE_CREDIT_STEP_BYTES,
   SEND_QUEUED_BYTES_LOW,
@@ -79,5 +83,25 @@ export class ReceiveCredit {
     if (next - this.#granted < RECEIVE_CREDIT_STEP_BYTES) return null;
     this.#granted = next;
     return next;
+  }
+}
+
+/** Bounds what a peer may put on its control channel: two token buckets, of messages and of bytes. */
+export class ControlBudget {
+  #messages = CONTROL_BURST_MESSAGES;
+  #bytes = CONTROL_BURST_BYTES;
+  #atMs: number;
+
+  constructor(atMs: number) {
+    this.#atMs = atMs;
+  }
+
+  /** False when the peer sent more than it may. */
+  take(bytes: number, atMs: number): boolean {
+    const seconds = Math.max(0, atMs - this.#atMs) / 1000;
+    this.#atMs = atMs;
+    this.#messages = Math.min(CONTROL_BURST_MESSAGES, this.#messages + seconds * CONTROL_MESSAGES_PER_SECOND) - 1;
+    this.#bytes = Math.min(CONTROL_BURST_BYTES, this.#bytes + seconds * CONTROL_BYTES_PER_SECOND) - bytes;
+    return this.#messages >= 0 && this.#bytes >= 0;
   }
 }

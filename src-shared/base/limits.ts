@@ -96,8 +96,15 @@ export const LINK_MESSAGE_BYTES_MAX = 512 * KiB;
 export const CONTROL_MESSAGE_BYTES_MAX = 192 * KiB;
 /** Default bound of a receive queue between driver and reader (seed 002). */
 export const RECEIVE_QUEUE_MESSAGES = 16;
-/** Control messages that wait for their handler at one link; beyond it the link is closed as hostile. */
-export const CONTROL_QUEUE_MESSAGES_MAX = 1024;
+/**
+ * What one peer may send on its control channel at once, and how fast that comes back. Control messages have no credit,
+ * and the addon keeps them without limit, so a peer beyond this is cut off. A transfer at 200 MB/s asks for 3,200 chunks
+ * a second, an outbox keeps to its window: an honest peer stays far below.
+ */
+export const CONTROL_BURST_MESSAGES = 20_000;
+export const CONTROL_MESSAGES_PER_SECOND = 10_000;
+export const CONTROL_BURST_BYTES = 32 * MiB;
+export const CONTROL_BYTES_PER_SECOND = 16 * MiB;
 /** SCTP buffers: 1 MiB caps 100 ms paths at 38 Mbit/s, 4 MiB gave 118 (measured). */
 export const SCTP_BUFFER_BYTES = 4 * MiB;
 /** Peers linked at once; a link costs about 1 MiB of native memory. */
@@ -140,7 +147,7 @@ export const OUTBOX_PER_PEER_MAX = 10_000;
 /** Messages that arrived before an earlier one of the same sender; they are shown in order or when the gap is given up. */
 export const EARLY_MESSAGES_MAX = 256;
 export const EARLY_MESSAGE_WAIT_MS = 60 * SECOND;
-/** Sealed envelopes on a link that the peer has not acknowledged: hides the round trip, and far below CONTROL_QUEUE_MESSAGES_MAX. */
+/** Sealed envelopes on a link that the peer has not acknowledged: hides the round trip, and far below CONTROL_BURST_MESSAGES. */
 export const LINK_ENVELOPES_IN_FLIGHT_MAX = 32;
 /** An envelope that the peer of a live link did not acknowledge by then (its disk was full, say) is sent again. */
 export const LINK_ACK_TIMEOUT_MS = 15 * SECOND;

@@ -100,6 +100,20 @@ test("a peer that sends beyond its credit is cut off", async () => {
   expect(received).toBe(RECEIVE_CREDIT_BYTES);
 });
 
+test("a peer that floods the control channel is cut off", async () => {
+  const { alice, mallory, aliceId, malloryId, raw } = await withMallory();
+  await Promise.all([untilConnected(alice, malloryId), untilConnected(mallory, aliceId)]);
+  const done = ended(alice, malloryId, "control_flood");
+  const ping = json({ type: "pong", id: 1 });
+  const flood = async (): Promise<void> => {
+    for (let sent = 0; sent < 1_000_000; sent += 1) {
+      if (!raw().send("control", ping).ok) return;
+      if (sent % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  await Promise.all([flood(), done]);
+}, 60_000);
+
 test("a peer that cannot prove its account never connects, and nothing of it is accepted", async () => {
   const { alice, malloryId, raw } = await withMallory({ account: { sign: () => new Uint8Array(64) } });
   let accepted = 0;

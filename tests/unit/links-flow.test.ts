@@ -1,12 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
+  CONTROL_BURST_BYTES,
+  CONTROL_BURST_MESSAGES,
+  CONTROL_MESSAGES_PER_SECOND,
   RECEIVE_CREDIT_BYTES,
   RECEIVE_CREDIT_STEP_BYTES,
   SEND_QUEUED_BYTES_LOW,
   SEND_QUEUED_BYTES_MAX,
 } from "#shared/base/limits.ts";
-import { ReceiveCredit, SendGate } from "../../src-main/links/flow.ts";
+import { ControlBudget, ReceiveCredit, SendGate } from "../../src-main/links/flow.ts";
 
 test("nothing is sent without credit, and one drained follows a full", () => {
   const gate = new SendGate();
@@ -64,4 +67,15 @@ test("more than the credit is told, and releasing more than came grants nothing 
   other.open();
   other.take(RECEIVE_CREDIT_STEP_BYTES);
   expect(other.release(100 * RECEIVE_CREDIT_BYTES)).toBe(RECEIVE_CREDIT_BYTES + RECEIVE_CREDIT_STEP_BYTES);
+});
+
+test("the control budget is used up by messages or by bytes, and comes back with time", () => {
+  const budget = new ControlBudget(0);
+  for (let i = 0; i < CONTROL_BURST_MESSAGES; i += 1) expect(budget.take(10, 0)).toBe(true);
+  expect(budget.take(10, 0)).toBe(false);
+  const later = new ControlBudget(0);
+  expect(later.take(CONTROL_BURST_BYTES + 1, 0)).toBe(false);
+  const steady = new ControlBudget(0);
+  for (let i = 0; i < 3 * CONTROL_BURST_MESSAGES; i += 1)
+    expect(steady.take(10, (i * 1000) / CONTROL_MESSAGES_PER_SECOND)).toBe(true);
 });
