@@ -212,6 +212,7 @@ const publishAll = (parts: Parts, onListenerError: (error: unknown) => void): Em
     events.emit({ event: "file.changed", payload });
     messages.fileChanged(v.parse(FileIdSchema, payload.fileId));
   });
+  files.onShareProgress((payload) => events.emit({ event: "share.progress", payload }));
   transfers.onChanged((payload) => events.emit({ event: "transfer.changed", payload }));
   links.onChanged((payload) => events.emit({ event: "link.changed", payload }));
   signaling.onStateChanged((payload) => events.emit({ event: "server.changed", payload }));

@@ -97,5 +97,9 @@ const keyOf = (published: Exclude<PublishedEvent, { event: "transfer.changed" | 
       return `link ${published.payload.peerId}`;
     case "server.changed":
       return "server";
+    case "share.progress":
+      return `share ${published.payload.fileId}`;
+    case "invite.opened":
+      return "invite";
   }
 };

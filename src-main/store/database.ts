@@ -1,3 +1,4 @@
+import { closeSync, openSync } from "node:fs";
 import Sqlite from "better-sqlite3";
 import CipherSqlite from "better-sqlite3-multiple-ciphers";
 import { assert } from "#shared/base/assert.ts";
@@ -45,6 +46,7 @@ export class Database implements Disposable {
   static openApp(path: string, key: Uint8Array, migrations: readonly Migration[]): Database {
     assert(key.length === KEY_BYTES, "data key must be 32 bytes");
     return opened("wrong_key", () => {
+      makePrivate(path);
       const sql: SqliteConnection = new CipherSqlite(path);
       return Database.#prepare(sql, migrations, () => {
         sql.pragma("cipher = 'chacha20'");
@@ -62,6 +64,7 @@ export class Database implements Disposable {
    */
   static openChunks(path: string, migrations: readonly Migration[]): Database {
     return opened("damaged", () => {
+      makePrivate(path);
       const sql = new Sqlite(path);
       return Database.#prepare(sql, migrations, () => {
         sql.pragma("page_size = 65536");
@@ -115,6 +118,9 @@ export class Database implements Disposable {
     this.sql.close();
   }
 }
+
+/** Only the user may read it, whatever the umask; SQLite gives its WAL the same mode. */
+export const makePrivate = (path: string): void => closeSync(openSync(path, "a", 0o600));
 
 const opened = (whenNotADatabase: "wrong_key" | "damaged", open: () => Database): Database => {
   try {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
+import { makePrivate } from "./database.ts";
 
 type ProfileInUse = { type: "profile_in_use"; message: string };
 
@@ -18,7 +19,9 @@ type ProfileInUse = { type: "profile_in_use"; message: string };
  */
 export const lockProfile = (dataDir: string): Result<Disposable, ProfileInUse> => {
   const pidPath = join(dataDir, "lock.pid");
-  const sql = new Sqlite(join(dataDir, "lock.db"), { timeout: 0 });
+  const path = join(dataDir, "lock.db");
+  makePrivate(path);
+  const sql = new Sqlite(path, { timeout: 0 });
   try {
     sql.pragma("locking_mode = EXCLUSIVE");
     sql.exec("BEGIN EXCLUSIVE");

@@ -1,4 +1,4 @@
-import { realpath } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import * as v from "valibot";
 import { bytesEqual, toBase64Url, toHex } from "#shared/base/bytes.ts";
@@ -8,7 +8,7 @@ import type { Env } from "#shared/base/env.ts";
 import { type ChatId, type FileId, FileIdSchema, peerOfChat, type UserId } from "#shared/base/ids.ts";
 import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
-import type { FileView, NoticeView } from "#shared/ipc/views.ts";
+import type { FileView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
 import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
 import type { Signaling } from "../signaling/signaling.ts";
@@ -29,17 +29,11 @@ export interface FilesDeps {
   readonly sendFile: (chatId: ChatId, offer: FileOffer) => Result<unknown>;
 }
 
-export interface ShareProgress {
-  readonly chatId: ChatId;
-  readonly fileId: FileId;
-  readonly bytesHashed: number;
-}
-
 /** The files that we own and those that we were offered. The bytes of our own stay where they are. */
 export interface Files extends Disposable {
   readonly onChanged: Event<FileView>;
   readonly onNotice: Event<NoticeView>;
-  readonly onShareProgress: Event<ShareProgress>;
+  readonly onShareProgress: Event<ShareProgressView>;
 
   /**
    * Reads and hashes the file once, signs its manifest and queues the message. Errors: `file_missing`, `not_a_file`,
@@ -102,7 +96,7 @@ class SharedFiles implements Files {
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<FileView>;
   readonly #notices: Emitter<NoticeView>;
-  readonly #shareProgress: Emitter<ShareProgress>;
+  readonly #shareProgress: Emitter<ShareProgressView>;
   readonly #reported = new Set<FileId>();
   #sharing = 0;
   #registering: Promise<void> | null = null;
@@ -114,7 +108,7 @@ class SharedFiles implements Files {
       deps.env.log.error("a listener of files failed", { reason: messageOf(error) });
     this.#changed = this.#owned.add(new Emitter<FileView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
-    this.#shareProgress = this.#owned.add(new Emitter<ShareProgress>(onError));
+    this.#shareProgress = this.#owned.add(new Emitter<ShareProgressView>(onError));
     this.#owned.add(
       deps.signaling.onConnected(() => {
         void this.#registerAll();
@@ -128,7 +122,7 @@ class SharedFiles implements Files {
   get onNotice(): Event<NoticeView> {
     return this.#notices.event;
   }
-  get onShareProgress(): Event<ShareProgress> {
+  get onShareProgress(): Event<ShareProgressView> {
     return this.#shareProgress.event;
   }
 
@@ -149,8 +143,10 @@ class SharedFiles implements Files {
     const sourcePath = await realpath(path).catch(() => resolve(path));
     const fileId = v.parse(FileIdSchema, toBase64Url(env.random.bytes(FILE_ID_BYTES)));
     const key = env.random.bytes(KEY_BYTES);
+    const name = safeFileName(basename(path));
+    const announcedBytes = (await stat(sourcePath).catch(() => null))?.size ?? 0;
     const hashed = await worker.run("hashFile", { fileId, key, path: sourcePath }, (bytesHashed) =>
-      this.#shareProgress.emit({ chatId, fileId, bytesHashed }),
+      this.#shareProgress.emit({ chatId, fileId, name, sizeBytes: announcedBytes, bytesHashed }),
     ).result;
     if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
     if (this.#owned.disposed) return closing();
@@ -166,7 +162,7 @@ class SharedFiles implements Files {
       createdAtMs: env.clock.now(),
     };
     const signature = account.sign(manifestSigningBytes(manifest));
-    const offer: FileOffer = { signed: { manifest, signature }, name: safeFileName(basename(path)), key, sha256 };
+    const offer: FileOffer = { signed: { manifest, signature }, name, key, sha256 };
     return this.#publish(chatId, offer, sourcePath);
   }
 

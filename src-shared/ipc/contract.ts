@@ -21,6 +21,7 @@ import type {
   ProfileView,
   ServerView,
   SettingsView,
+  ShareProgressView,
   TransferView,
 } from "./views.ts";
 
@@ -146,6 +147,10 @@ export interface ContractEvents {
   "link.changed": LinkView;
   "server.changed": ServerView;
   notice: NoticeView;
+  /** The last one of a file has bytesHashed = sizeBytes; then `files.share` answers. */
+  "share.progress": ShareProgressView;
+  /** A weir:// link was opened outside: fill it into the pairing dialog. It holds a secret, so it is shown nowhere else. */
+  "invite.opened": { link: string };
 }
 export type EventName = keyof ContractEvents;
 
@@ -158,6 +163,8 @@ export const eventNames = [
   "link.changed",
   "server.changed",
   "notice",
+  "share.progress",
+  "invite.opened",
 ] as const satisfies readonly EventName[];
 
 export const isCommandName = (text: string): text is CommandName => Object.hasOwn(commands, text);

@@ -157,6 +157,15 @@ export interface PickedFileView {
   sizeBytes: number;
 }
 
+/** A file of ours is being read and hashed before it can be offered. */
+export interface ShareProgressView {
+  chatId: string;
+  fileId: string;
+  name: string;
+  sizeBytes: number;
+  bytesHashed: number;
+}
+
 export interface NoticeView {
   level: "info" | "warning" | "error";
   type: string;

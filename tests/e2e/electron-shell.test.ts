@@ -181,7 +181,9 @@ describe.skipIf(!canLaunch)("the desktop program", () => {
         serverUrl: "ws://127.0.0.1:1",
       });
       await start();
-      await inPage("void (window.notices = [], window.weir.on('notice', (notice) => window.notices.push(notice)))");
+      await inPage(
+        "void (window.opened = [], window.weir.on('invite.opened', (opened) => window.opened.push(opened)))",
+      );
       const second = (argument: string) =>
         app.evaluate(
           ({ app: electronApp }, argv) => void electronApp.emit("second-instance", {}, argv, ""),
@@ -189,7 +191,7 @@ describe.skipIf(!canLaunch)("the desktop program", () => {
         );
       await second("weir://invite/AAAA");
       await second(link);
-      await expect.poll(() => inPage("window.notices")).toMatchObject([{ type: "invite_opened", message: link }]);
+      await expect.poll(() => inPage("window.opened")).toEqual([{ link }]);
     },
   );
 

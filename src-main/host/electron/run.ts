@@ -128,13 +128,12 @@ const start = async (options: {
     if (process.platform !== "darwin") electronApp.quit();
   });
   await window.show();
-  links.deliverTo((link) => showInvite(link, window, ipc, env));
+  links.deliverTo((link) => showInvite(link, window, ipc));
 };
 
-/** A link only fills in the pairing dialog; `message` carries it to the page, and no log ever sees it. */
-const showInvite = (link: string, window: MainWindow, ipc: ElectronIpc, env: Env): void => {
-  const atMs = env.clock.now();
-  ipc.sendWhenListening({ event: "notice", payload: { level: "info", type: "invite_opened", message: link, atMs } });
+/** A link only fills in the pairing dialog; no log ever sees it. */
+const showInvite = (link: string, window: MainWindow, ipc: ElectronIpc): void => {
+  ipc.sendWhenListening({ event: "invite.opened", payload: { link } });
   void window.show();
 };
 
