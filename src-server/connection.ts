@@ -112,6 +112,10 @@ export class Connection implements Disposable {
         if (this.#socket.connected) reply(answer);
         afterwards?.();
       })
+      .catch((error: unknown) => {
+        this.#failed(error);
+        this.dispose();
+      })
       .finally(() => this.#inProgress.delete(work));
     this.#inProgress.add(work);
   }
