@@ -29,8 +29,7 @@ export const safeFileName = (name: string): string => {
     .normalize("NFC");
   // A leading dot hides a file; trailing dots and spaces vanish on Windows.
   const trimmed = trimEnds(readable);
-  const cut = cutKeepingExtension(escapeReserved(trimmed === "" ? FALLBACK : trimmed), FILE_NAME_BYTES_MAX);
-  return cut;
+  return cutKeepingExtension(escapeReserved(trimmed === "" ? FALLBACK : trimmed), FILE_NAME_BYTES_MAX);
 };
 
 const trimEnds = (text: string): string => text.replace(/^[. ]+/u, "").replace(/[. ]+$/u, "");
@@ -56,6 +55,7 @@ const cutKeepingExtension = (name: string, bytesMax: number): string => {
 
 /** The longest start of `text` that is at most `bytesMax` bytes of UTF-8 and ends between two code points. */
 const cutAtCodePoint = (text: string, bytesMax: number): string => {
+  if (byteLength(text) <= bytesMax) return text;
   let bytes = 0;
   let end = 0;
   for (const point of text) {

@@ -47,12 +47,15 @@ export interface Peer {
 }
 
 export interface Swarm {
+  /** Linked ones only. */
   readonly peers: ReadonlyMap<UserId, Peer>;
+  /** Bans outlive links. */
+  readonly banned: ReadonlySet<UserId>;
   readonly sessions: ReadonlyMap<number, Session>;
   readonly nextSession: number;
 }
 
-export const emptySwarm: Swarm = { peers: new Map(), sessions: new Map(), nextSession: 1 };
+export const emptySwarm: Swarm = { peers: new Map(), banned: new Set(), sessions: new Map(), nextSession: 1 };
 
 const withEntry = <K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> => new Map(map).set(key, value);
 const withoutEntry = <K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> => {
@@ -100,6 +103,7 @@ export const addSession = (swarm: Swarm, peer: UserId, now: TimeMs): { swarm: Sw
   return {
     session,
     swarm: {
+      ...swarm,
       peers: withEntry(swarm.peers, peer, { ...entry, standing: { kind: "session", session } }),
       sessions: withEntry(swarm.sessions, session, fresh),
       nextSession: session + 1,
@@ -125,17 +129,21 @@ export const removeSession = (swarm: Swarm, id: number, standing: Peer["standing
 export const joinPeer = (swarm: Swarm, peer: UserId, generation: Generation): Swarm => {
   const before = swarm.peers.get(peer);
   if (before !== undefined && before.generation >= generation) return swarm;
-  const cleared = dropSessionsOf(swarm, peer);
-  const banned = before?.standing.kind === "banned";
-  return withPeer(cleared, peer, { generation, standing: { kind: banned ? "banned" : "ready" } });
+  const kind = swarm.banned.has(peer) ? "banned" : "ready";
+  return withPeer(dropSessionsOf(swarm, peer), peer, { generation, standing: { kind } });
 };
 
-/** Bans are remembered while the seeder is away, under a generation that any new link beats. */
 export const leavePeer = (swarm: Swarm, peer: UserId, generation: Generation): Swarm => {
-  const entry = swarm.peers.get(peer);
-  if (entry === undefined || entry.generation !== generation) return swarm;
+  if (swarm.peers.get(peer)?.generation !== generation) return swarm;
   const cleared = dropSessionsOf(swarm, peer);
-  return entry.standing.kind === "banned" ? cleared : { ...cleared, peers: withoutEntry(cleared.peers, peer) };
+  return { ...cleared, peers: withoutEntry(cleared.peers, peer) };
+};
+
+/** Ends every session with this seeder and opens none until it is forgiven. */
+export const banPeer = (swarm: Swarm, peer: UserId): Swarm => {
+  const cleared = { ...dropSessionsOf(swarm, peer), banned: new Set([...swarm.banned, peer]) };
+  const entry = swarm.peers.get(peer);
+  return entry === undefined ? cleared : withPeer(cleared, peer, { ...entry, standing: { kind: "banned" } });
 };
 
 const dropSessionsOf = (swarm: Swarm, peer: UserId): Swarm => {
@@ -146,6 +154,7 @@ const dropSessionsOf = (swarm: Swarm, peer: UserId): Swarm => {
 /** Seeders that refused or were banned are asked again: the user wants it. */
 export const forgive = (swarm: Swarm): Swarm => ({
   ...swarm,
+  banned: new Set(),
   peers: new Map(
     [...swarm.peers].map(([peer, entry]) => [
       peer,

@@ -7,6 +7,7 @@ import { PieceMap } from "./piece-map.ts";
 import {
   adding,
   addSession,
+  banPeer,
   deadlineOf,
   emptySwarm,
   expireRequests,
@@ -145,7 +146,7 @@ const handle = (state: State, event: Event, effects: Effect[]): State => {
           : { stage: { kind: "serving", available: event.available }, quietSinceMs: event.now },
       );
     case "refused":
-      return refused(state, event.session, event.reason, event.now, effects);
+      return refused(state, event.session, event.reason, event.now);
     case "unavailable":
       return unavailable(state, event.session, event.indices);
     case "stopped":
@@ -182,7 +183,6 @@ const workResult = (state: State, event: Extract<Event, { run: number }>, effect
       if (!isReceiving(state)) return stale(state);
       return ban(
         withPieces(state, { pagesStoring: removing(state.pieces.pagesStoring, event.page) }),
-        event.session,
         event.peer,
         effects,
       );
@@ -305,18 +305,19 @@ const stopAll = (swarm: Swarm, which: (session: SessionOf) => boolean, effects: 
 const TEMPORARY: readonly string[] = ["busy", "too_many_requests", "shutting_down"];
 
 /** A refusal ends the session on both sides. */
-const refused = (state: State, id: number, reason: string, now: TimeMs, effects: Effect[]): State => {
+const refused = (state: State, id: number, reason: string, now: TimeMs): State => {
   if (!state.swarm.sessions.has(id)) return stale(state);
   const standing: Peer["standing"] = TEMPORARY.includes(reason)
     ? { kind: "resting", untilMs: now + SEEDER_RETRY_MS }
     : { kind: "refused", reason };
-  const next = { ...state, swarm: removeSession(state.swarm, id, standing) };
-  if (standing.kind !== "refused" || !isReceiving(next) || next.kind === "pausing") return next;
-  const hopeless = [...next.swarm.peers.values()].every(
-    ({ standing: s }) => s.kind === "refused" || s.kind === "banned",
-  );
-  const missing = next.pieces.stored.count + next.pieces.storing.size < next.setup.chunkCount;
-  return hopeless && missing ? failed(next, refusalError(reason), effects) : next;
+  return { ...state, swarm: removeSession(state.swarm, id, standing) };
+};
+
+/** Why nobody who is there will ever send what is missing; null while somebody may. Liars alone are no reason: another seeder may come. */
+const hopelessReason = ({ swarm }: Downloading): string | null => {
+  const standings = [...swarm.peers.values()].map(({ standing }) => standing);
+  if (!standings.every(({ kind }) => kind === "refused" || kind === "banned")) return null;
+  return standings.find((standing) => standing.kind === "refused")?.reason ?? null;
 };
 
 const refusalError = (reason: string): AppError => {
@@ -359,19 +360,10 @@ const stopped = (state: State, id: number, framesSent: number, now: TimeMs): Sta
 };
 
 /** Drops a seeder that lied, for this file, and asks others for what it owed. */
-const ban = (state: State, session: number, peer: UserId, effects: Effect[]): State => {
-  const isOpen = state.swarm.sessions.has(session);
-  if (isOpen) effects.push({ type: "stop", session });
-  const swarm = isOpen ? removeSession(state.swarm, session, { kind: "banned" }) : state.swarm;
-  const entry = swarm.peers.get(peer);
-  // The bad chunk may be known only after the session was closed and another one opened.
-  for (const [id, other] of swarm.sessions) {
-    if (other.peer !== peer) continue;
-    effects.push({ type: "stop", session: id });
-    return ban({ ...state, swarm: removeSession(swarm, id, { kind: "banned" }) }, session, peer, effects);
-  }
-  const banned = entry === undefined ? swarm : withPeer(swarm, peer, { ...entry, standing: { kind: "banned" } });
-  return { ...state, swarm: banned };
+const ban = (state: State, peer: UserId, effects: Effect[]): State => {
+  for (const [id, session] of state.swarm.sessions)
+    if (session.peer === peer && session.stage.kind !== "stopping") effects.push({ type: "stop", session: id });
+  return { ...state, swarm: banPeer(state.swarm, peer) };
 };
 
 // ---- Frames -----------------------------------------------------------------------------------------------------
@@ -446,7 +438,7 @@ const chunkRejected = (state: State, index: number, id: number, peer: UserId, ef
   // Given up in the meantime and fetched again: then the entry belongs to the newer one.
   const storing =
     state.pieces.storing.get(index) === id ? withoutKey(state.pieces.storing, index) : state.pieces.storing;
-  return ban(count(withPieces(state, { storing }), "rejected"), id, peer, effects);
+  return ban(count(withPieces(state, { storing }), "rejected"), peer, effects);
 };
 
 const chunksLost = (state: State & { pieces: Pieces }, indices: readonly number[]): State => {
@@ -459,8 +451,11 @@ const chunksLost = (state: State & { pieces: Pieces }, indices: readonly number[
 const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
   const tidy = forgetSettled(state, effects);
   switch (tidy.kind) {
-    case "downloading":
+    case "downloading": {
+      const reason = hasAllArrived(tidy) ? null : hopelessReason(tidy);
+      if (reason !== null && tidy.pieces.storing.size === 0) return failed(tidy, refusalError(reason), effects);
       return hasAllArrived(tidy) ? beginDraining(tidy, now, effects) : request(tidy, now, effects);
+    }
     case "draining":
       if (!hasAllArrived(tidy))
         return advance({ ...common(tidy), kind: "downloading", pieces: tidy.pieces }, now, effects);

@@ -56,8 +56,7 @@ const phaseOf = (state: State): TransferPhase => {
 const errorOf = (state: State): ErrorView | null => {
   if (state.kind === "failed") return { type: state.error.type, message: state.error.message };
   if (state.kind === "cancelled") return { type: "cancelled", message: "The download was cancelled." };
-  const banned = [...state.swarm.peers.values()].some(({ standing }) => standing.kind === "banned");
-  return isWaiting(state) && banned
+  return isWaiting(state) && state.swarm.banned.size > 0
     ? {
         type: "bad_seeder",
         message: "The other side sent damaged data. Try again, or wait for somebody else who has the file.",

@@ -1,0 +1,414 @@
+import { assert, assertNever } from "#shared/base/assert.ts";
+import type { UserId } from "#shared/base/ids.ts";
+import { PieceMap } from "../../src-main/transfer/piece-map.ts";
+import { initialState, step, storedCountOf } from "../../src-main/transfer/transfer-machine.ts";
+import type { Effect, Event, State } from "../../src-main/transfer/transfer-state.ts";
+
+/**
+ * A world around one transfer machine: seeders with links that break, frames that overtake each other, are doubled or
+ * bad, a disk worker, a user who pauses and cancels. Nothing happens by itself: everything that could happen next is in
+ * `choices`, and the test's numbers say which one does. So every run is a list of numbers, which fast-check shrinks.
+ */
+type Untimed<E> = E extends unknown ? Omit<E, "now"> : never;
+type Choice = { readonly label: string; readonly act: () => void };
+
+interface SimSession {
+  readonly session: number;
+  /** Control messages on their way to us, in order. */
+  readonly control: Untimed<Event>[];
+  /** Frames on their way to us, in no order. */
+  frames: { kind: "chunk" | "leaves"; index: number; bad: boolean }[];
+  queue: number[];
+  framesSent: number;
+  ended: boolean;
+}
+
+interface SimSeeder {
+  readonly id: UserId;
+  readonly honest: boolean;
+  generation: number;
+  linked: boolean;
+  sessions: Map<number, SimSession>;
+}
+
+export interface WorldOptions {
+  readonly chunkCount: number;
+  readonly seeders: readonly { id: UserId; honest: boolean }[];
+  readonly windowChunks?: number;
+  /** For tests of the tests: the machine with something taken out. */
+  readonly step?: typeof step;
+}
+
+/** One step may pass through a state that has nothing to wait for: downloading, then pausing, then idle. */
+const LEGAL: Readonly<Record<State["kind"], readonly State["kind"][]>> = {
+  idle: ["opening", "cancelled"],
+  opening: ["downloading", "draining", "idle", "cancelled", "failed", "complete"],
+  downloading: ["draining", "pausing", "idle", "cancelled", "failed"],
+  pausing: ["idle", "downloading", "draining", "cancelled", "failed"],
+  draining: ["assembling", "downloading", "pausing", "idle", "cancelled", "failed"],
+  assembling: ["verifying", "downloading", "draining", "cancelled", "failed"],
+  verifying: ["complete", "cancelled", "failed"],
+  complete: [],
+  failed: ["opening", "cancelled"],
+  cancelled: [],
+};
+
+export class SimWorld {
+  state: State;
+  now = 0;
+  readonly visited: State["kind"][] = [];
+  readonly #step: typeof step;
+  readonly #options: WorldOptions;
+  readonly #seeders: SimSeeder[];
+  /** What the disk holds; the truth that progress is compared with. */
+  readonly #disk = new Set<number>();
+  readonly #pages = new Set<number>();
+  #work: { label: string; act: () => void }[] = [];
+  readonly #frames = new Map<number, { bad: boolean }>();
+  #nextFrame = 1;
+  #wakeAtMs: number | null = null;
+  #maxStored = 0;
+
+  constructor(options: WorldOptions) {
+    this.#options = options;
+    this.#step = options.step ?? step;
+    this.#seeders = options.seeders.map((seeder) => ({ ...seeder, generation: 0, linked: false, sessions: new Map() }));
+    const setup = {
+      chunkCount: options.chunkCount,
+      windowChunks: options.windowChunks ?? 4,
+      backlogChunks: 16,
+      drainTimeoutMs: 5000,
+    };
+    const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
+    this.state = initialState(setup, { rest: "queued", storedCount: 0, counters });
+  }
+
+  dispatch(event: Untimed<Event>): void {
+    const before = this.state;
+    const [next, effects] = this.#step(before, { ...event, now: this.now } as Event);
+    this.state = next;
+    if (next.kind !== before.kind) {
+      const isLegal = LEGAL[before.kind].includes(next.kind) || this.#options.step !== undefined;
+      assert(isLegal, `illegal edge ${before.kind} -> ${next.kind}`);
+      this.visited.push(next.kind);
+    }
+    this.#checkFrame(event, effects);
+    for (const effect of effects) this.#run(effect);
+    this.#checkInvariants(before);
+  }
+
+  /** I2 and I3, and the promise that every frame is settled exactly once. */
+  #checkFrame(event: Untimed<Event>, effects: readonly Effect[]): void {
+    const settled = effects.filter(
+      ({ type }) => type === "storeChunk" || type === "storeLeaves" || type === "dropFrame",
+    );
+    const isFrame = event.type === "chunkArrived" || event.type === "leavesArrived";
+    assert(settled.length === (isFrame ? 1 : 0), `a frame had ${settled.length} fates`);
+  }
+
+  #checkInvariants(before: State): void {
+    const { state } = this;
+    const stored = storedCountOf(state);
+    if ("pieces" in state && state.kind !== "assembling" && state.kind !== "verifying") {
+      // I1: what counts as progress is on the disk, each chunk once.
+      assert(stored <= this.#disk.size, "progress counts a chunk that is not stored");
+      for (let i = 0; i < this.#options.chunkCount; i += 1)
+        assert(!state.pieces.stored.has(i) || this.#disk.has(i), `chunk ${i} is not on disk`);
+    }
+    if (
+      state.kind === "assembling" ||
+      state.kind === "verifying" ||
+      (state.kind === "complete" && before.kind !== "opening")
+    )
+      assert(this.#disk.size === this.#options.chunkCount, `${state.kind} with a hole`);
+    assert(stored <= this.#options.chunkCount, "more chunks than there are");
+    if (state.kind === "assembling" && before.kind === "draining")
+      for (const [, session] of state.swarm.sessions)
+        assert(session.owed.size === 0 || session.stage.kind === "stopping", "assembly while a request is outstanding");
+    this.#maxStored = Math.max(this.#maxStored, stored);
+  }
+
+  // ---- What could happen next -------------------------------------------------------------------------------------------
+
+  /** Ordinary progress; the first of each kind is the one that would come next if all were in order. */
+  choices(): Choice[] {
+    const choices: Choice[] = [];
+    const [work] = this.#work;
+    if (work !== undefined)
+      choices.push({
+        label: work.label,
+        act: () => {
+          this.#work.shift();
+          work.act();
+        },
+      });
+    for (const seeder of this.#seeders) {
+      if (!seeder.linked) {
+        if (seeder.honest) choices.push({ label: `${seeder.id[0]} joins`, act: () => this.#join(seeder) });
+        continue;
+      }
+      for (const session of seeder.sessions.values()) choices.push(...this.#sessionChoices(seeder, session));
+    }
+    if (choices.length === 0 && this.#wakeAtMs !== null) choices.push(this.#timer(this.#wakeAtMs));
+    return choices;
+  }
+
+  #sessionChoices(seeder: SimSeeder, s: SimSession): Choice[] {
+    const choices: Choice[] = [];
+    const [message] = s.control;
+    if (message !== undefined)
+      choices.push({
+        label: `control ${message.type}`,
+        act: () => {
+          s.control.shift();
+          this.dispatch(message);
+        },
+      });
+    if (s.queue.length > 0) choices.push({ label: "send", act: () => this.#send(seeder, s) });
+    s.frames.forEach((frame, at) => {
+      choices.push({
+        label: `frame ${frame.index}`,
+        act: () => {
+          s.frames = s.frames.filter((_, i) => i !== at);
+          this.#deliver(s, frame);
+        },
+      });
+    });
+    return choices;
+  }
+
+  #timer(dueMs: number): Choice {
+    return {
+      label: "timer",
+      act: () => {
+        this.now = Math.max(this.now, dueMs);
+        this.dispatch({ type: "wake" });
+      },
+    };
+  }
+
+  /** What goes wrong, and what the user does. */
+  disturbances(): Choice[] {
+    const passTime = (): void => {
+      this.now += 1700;
+    };
+    const choices: Choice[] = [{ label: "time", act: passTime }];
+    for (const type of ["start", "pause", "queue", "retry"] as const)
+      choices.push({ label: type, act: () => this.dispatch({ type }) });
+    if (this.#wakeAtMs !== null) choices.push(this.#timer(this.#wakeAtMs));
+    if (this.#disk.size > 0 && this.state.kind === "assembling")
+      choices.push({ label: "disk damage", act: () => this.#damage() });
+    if (this.#work.length > 0) choices.push({ label: "disk full", act: () => this.#failWork() });
+    for (const seeder of this.#seeders) {
+      if (!seeder.linked) choices.push({ label: "join", act: () => this.#join(seeder) });
+      else choices.push({ label: "leave", act: () => this.#leave(seeder) });
+      for (const s of seeder.sessions.values()) {
+        for (const frame of s.frames.filter(({ kind }) => kind === "chunk"))
+          choices.push({ label: `double ${frame.index}`, act: () => this.#double(s, frame) });
+        choices.push({ label: "refuse", act: () => this.#refuse(s) });
+      }
+    }
+    return choices;
+  }
+
+  cancel(): void {
+    this.dispatch({ type: "cancel" });
+  }
+
+  /** The same chunk sent twice: it counts as a frame of its own, as with a seeder that repeats itself. */
+  #double(s: SimSession, frame: SimSession["frames"][number]): void {
+    s.framesSent += 1;
+    this.#deliver(s, frame);
+  }
+
+  #refuse(s: SimSession): void {
+    if (s.ended) return;
+    s.ended = true;
+    s.queue = [];
+    s.control.push({ type: "refused", session: s.session, reason: s.framesSent % 2 === 0 ? "busy" : "file_changed" });
+  }
+
+  #failWork(): void {
+    this.#work.shift();
+    this.dispatch({ type: "workFailed", run: this.state.run, error: { type: "disk_full", message: "full" } });
+  }
+
+  #join(seeder: SimSeeder): void {
+    seeder.linked = true;
+    seeder.generation += 1;
+    this.dispatch({ type: "seederJoined", peer: seeder.id, generation: seeder.generation });
+  }
+
+  #leave(seeder: SimSeeder): void {
+    seeder.linked = false;
+    // Frames that the link had delivered already may still wait in our queue: late ones are dispatched after the end.
+    const left = [...seeder.sessions.values()].flatMap((s) => s.frames.slice(0, 1).map((frame) => ({ s, frame })));
+    seeder.sessions.clear();
+    this.dispatch({ type: "seederLeft", peer: seeder.id, generation: seeder.generation });
+    for (const { s, frame } of left) this.#deliver(s, frame);
+  }
+
+  #send(seeder: SimSeeder, s: SimSession): void {
+    const index = s.queue.shift();
+    assert(index !== undefined, "something is queued");
+    s.framesSent += 1;
+    s.frames.push({ kind: "chunk", index, bad: !seeder.honest && index % 3 === 0 });
+  }
+
+  #deliver(s: SimSession, { kind, index, bad }: SimSession["frames"][number]): void {
+    const frame = this.#nextFrame++;
+    this.#frames.set(frame, { bad });
+    if (kind === "chunk") this.dispatch({ type: "chunkArrived", session: s.session, index, frame });
+    else this.dispatch({ type: "leavesArrived", session: s.session, page: index, frame });
+  }
+
+  #damage(): void {
+    const [index] = this.#disk;
+    if (index === undefined) return;
+    this.#work = [];
+    this.#disk.delete(index);
+    this.dispatch({ type: "chunksLost", run: this.state.run, indices: [index] });
+  }
+
+  // ---- Effects ------------------------------------------------------------------------------------------------------------
+
+  #session(id: number): SimSession | undefined {
+    for (const { sessions } of this.#seeders) {
+      const found = sessions.get(id);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  #run(effect: Effect): void {
+    switch (effect.type) {
+      case "open": {
+        const seeder = this.#seeders.find(({ id }) => id === effect.peer);
+        assert(seeder?.linked === true && seeder.generation === effect.generation, "opened over a link that is gone");
+        const { session } = effect;
+        const control: Untimed<Event>[] = [
+          { type: "accepted", session },
+          { type: "have", session, available: null },
+        ];
+        seeder.sessions.set(session, { session, control, frames: [], queue: [], framesSent: 0, ended: false });
+        return;
+      }
+      case "request": {
+        const s = this.#session(effect.session);
+        for (const index of effect.indices)
+          assert(this.state.kind === "downloading" && !this.#isStored(index), "asked for what is stored");
+        if (s !== undefined && !s.ended) s.queue.push(...effect.indices.filter((index) => !s.queue.includes(index)));
+        return;
+      }
+      case "cancelRequests": {
+        const s = this.#session(effect.session);
+        if (s !== undefined) s.queue = s.queue.filter((index) => !effect.indices.includes(index));
+        return;
+      }
+      case "requestLeaves": {
+        const s = this.#session(effect.session);
+        if (s === undefined || s.ended) return;
+        s.framesSent += 1;
+        s.frames.push({ kind: "leaves", index: effect.page, bad: false });
+        return;
+      }
+      case "stop": {
+        const s = this.#session(effect.session);
+        if (s === undefined || s.ended) return;
+        s.ended = true;
+        s.queue = [];
+        s.control.push({ type: "stopped", session: s.session, framesSent: s.framesSent });
+        return;
+      }
+      case "storeChunk": {
+        assert(
+          ["downloading", "draining", "pausing"].includes(this.state.kind),
+          `a late chunk reached storage in ${this.state.kind}`,
+        );
+        const held = this.#frames.get(effect.frame);
+        const { run, session, index } = effect;
+        const peer = this.#peerOf(session);
+        this.#work.push({
+          label: `store ${index}`,
+          act: () => {
+            if (held?.bad === true) return this.dispatch({ type: "chunkRejected", run, session, index, peer });
+            const type = this.#disk.has(index) ? "chunkDuplicate" : "chunkStored";
+            this.#disk.add(index);
+            this.dispatch({ type, run, session, index });
+          },
+        });
+        return;
+      }
+      case "storeLeaves": {
+        const { run, page } = effect;
+        this.#work.push({
+          label: `leaves ${page}`,
+          act: () => {
+            this.#pages.add(page);
+            this.dispatch({ type: "leavesStored", run, page });
+          },
+        });
+        return;
+      }
+      case "scan":
+        this.#scan(effect.run);
+        return;
+      case "assemble":
+        this.#work.push({ label: "assemble", act: () => this.dispatch({ type: "assembled", run: effect.run }) });
+        return;
+      case "verify":
+        this.#work.push({ label: "verify", act: () => this.dispatch({ type: "verified", run: effect.run }) });
+        return;
+      case "finish":
+        this.#work.push({
+          label: "finish",
+          act: () => this.dispatch({ type: "finished", run: effect.run, savedPath: "/d/f" }),
+        });
+        return;
+      case "proceed":
+        this.dispatch({ type: "proceed" });
+        return;
+      case "wakeAt":
+        this.#wakeAtMs = effect.atMs;
+        return;
+      case "dropChunks":
+      case "dropFrame":
+      case "forget":
+      case "stopWork":
+      case "wantLinks":
+      case "checkpoint":
+      case "publish":
+        return;
+      default:
+        assertNever(effect, "effect");
+    }
+  }
+
+  #isStored(index: number): boolean {
+    return "pieces" in this.state && this.state.pieces.stored.has(index);
+  }
+
+  readonly #peerBySession = new Map<number, UserId>();
+  #peerOf(session: number): UserId {
+    for (const { id, sessions } of this.#seeders) if (sessions.has(session)) this.#peerBySession.set(session, id);
+    const peer = this.#peerBySession.get(session) ?? this.#seeders[0]?.id;
+    assert(peer !== undefined, "a session has a peer");
+    return peer;
+  }
+
+  /** The worker flushes what it was given before it scans. */
+  #scan(run: number): void {
+    const { chunkCount } = this.#options;
+    this.#work.push({
+      label: "scan",
+      act: () => {
+        let stored = PieceMap.empty(chunkCount);
+        for (const index of this.#disk) stored = stored.with(index);
+        let pages = PieceMap.empty(Math.ceil(chunkCount / 1024));
+        for (const page of this.#pages) pages = pages.with(page);
+        const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
+        this.dispatch({ type: "opened", run, stored, pages, counters, finishedPath: null });
+      },
+    });
+  }
+}
