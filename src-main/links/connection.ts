@@ -452,11 +452,12 @@ export class LinkConnection {
     if (this.#stage.name !== "open") return;
     const nowMs = this.#deps.env.clock.monotonicMs();
     const bytesReceived = this.#rtc?.bytesReceived() ?? 0;
-    // We slept or were busy: what the peer sent meanwhile has not been handed to us yet.
-    const wasAway = lateMs > PING_INTERVAL_MS / 2;
-    if (wasAway || bytesReceived !== this.#bytesReceived) this.#heardAtMs = nowMs;
+    const isArriving = bytesReceived !== this.#bytesReceived;
     this.#bytesReceived = bytesReceived;
-    if (nowMs - this.#heardAtMs >= PING_TIMEOUT_MS) {
+    const isOverdue = nowMs - this.#heardAtMs >= PING_TIMEOUT_MS;
+    // We slept or were busy: what the peer sent meanwhile has not been handed to us yet. Or a large message is half here.
+    if (lateMs > PING_INTERVAL_MS / 2 || (isOverdue && isArriving)) this.#heardAtMs = nowMs;
+    else if (isOverdue) {
       this.#lose("peer_silent");
       return;
     }

@@ -8,7 +8,7 @@ import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { systemClock, systemRandom } from "../../src-main/env.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
 import type { Links } from "../../src-main/links/links.ts";
-import { userIdOf } from "./links-ids.ts";
+import { userIdFrom, userIdOf } from "./links-ids.ts";
 
 /** What the signal network does with one signal: how often it arrives, and after how long each time. */
 export type Fate = readonly number[];
@@ -49,14 +49,23 @@ export class LinksWorld {
 
   /** Lower `order`, lower user id: the lowest of a pair is its dialer. */
   add(order: number): Member {
+    return this.#join(userIdOf(order));
+  }
+
+  /** Many people: a user id that starts with `name`. */
+  addNamed(name: string): Member {
+    return this.#join(userIdFrom(name));
+  }
+
+  #join(userId: UserId): Member {
     const member: Member = {
-      userId: userIdOf(order),
+      userId,
       key: generateKeyPairSync("ed25519"),
       signals: new Emitter((error) => this.log.error(String(error))),
       connected: new Emitter((error) => this.log.error(String(error))),
       online: true,
     };
-    this.#members.set(member.userId, member);
+    this.#members.set(userId, member);
     return member;
   }
 

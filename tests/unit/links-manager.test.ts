@@ -1,0 +1,167 @@
+import { afterEach, expect, test } from "vitest";
+import { FIN_TIMEOUT_MS, LINKS_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS } from "#shared/base/limits.ts";
+import type { LinkView } from "#shared/ipc/views.ts";
+import type { Links } from "../../src-main/links/links.ts";
+import { FakeRtc, ManualClock } from "../support/links-fake-rtc.ts";
+import { LinksWorld } from "../support/links-world.ts";
+
+const opened: Links[] = [];
+afterEach(() => {
+  for (const links of opened.splice(0)) links.dispose();
+});
+
+const world = () => {
+  const clock = new ManualClock();
+  const net = new LinksWorld(clock);
+  const rtc = new FakeRtc();
+  const [a, b] = [net.add(0), net.add(1)];
+  const make = (member: typeof a): Links => {
+    const links = net.links(member, { driver: rtc.driver() });
+    opened.push(links);
+    links.enable();
+    return links;
+  };
+  return { clock, net, rtc, a, b, make, alice: make(a), bob: make(b), aliceId: a.userId, bobId: b.userId };
+};
+const connected = async () => {
+  const it = world();
+  it.alice.connect(it.bobId);
+  it.bob.connect(it.aliceId);
+  await it.clock.advance(1000);
+  expect([it.alice.view(it.bobId).state, it.bob.view(it.aliceId).state]).toEqual(["connected", "connected"]);
+  return it;
+};
+
+test("both sides connect over exactly one connection each", async () => {
+  const { rtc } = await connected();
+  expect(rtc.live.size).toBe(2);
+});
+
+test("a contact's first step is enough: the other side follows", async () => {
+  for (const first of ["alice", "bob"] as const) {
+    const it = world();
+    if (first === "alice") it.alice.connect(it.bobId);
+    else it.bob.connect(it.aliceId);
+    await it.clock.advance(1000);
+    expect([it.alice.view(it.bobId).state, it.bob.view(it.aliceId).state]).toEqual(["connected", "connected"]);
+  }
+});
+
+test("whoever was let go stays away until we connect again", async () => {
+  const { alice, bob, aliceId, bobId, clock } = await connected();
+  await Promise.all([alice.disconnect(bobId), clock.advance(100)]);
+  await clock.advance(60_000);
+  expect(alice.view(bobId).state).toBe("disconnected");
+  expect(bob.view(aliceId).state).not.toBe("connected");
+  alice.connect(bobId);
+  await clock.advance(1000);
+  expect(alice.view(bobId).state).toBe("connected");
+});
+
+test("links rest while the peer stays in touch, and fall when it falls silent", async () => {
+  const { alice, aliceId, bob, bobId, clock, rtc } = await connected();
+  const generation = alice.view(bobId).generation;
+  await clock.advance(60_000);
+  expect(alice.view(bobId)).toMatchObject({ state: "connected", generation });
+  rtc.silent = true;
+  const shown: (string | null)[] = [];
+  alice.onChanged((view) => shown.push(view.reason));
+  await clock.advance(PING_TIMEOUT_MS - PING_INTERVAL_MS - 100);
+  expect(alice.view(bobId).state).toBe("connected");
+  // The last sign of life can be as old as one interval already, so at the latest now the timeout is over.
+  await clock.advance(PING_INTERVAL_MS + 100);
+  expect(shown[0]).toBe("peer_silent");
+  rtc.silent = false;
+  await clock.advance(10_000);
+  expect([alice.view(bobId).state, bob.view(aliceId).state]).toEqual(["connected", "connected"]);
+  expect(alice.view(bobId).generation).toBeGreaterThan(generation);
+});
+
+test("a machine that slept does not blame its peer", async () => {
+  const { alice, bobId, clock } = await connected();
+  const { generation } = alice.view(bobId);
+  await clock.sleep(3 * PING_TIMEOUT_MS);
+  await clock.advance(PING_TIMEOUT_MS);
+  expect(alice.view(bobId)).toMatchObject({ state: "connected", generation });
+});
+
+test("nothing is sent for an older generation", async () => {
+  const { alice, bobId, clock } = await connected();
+  const { generation } = alice.view(bobId);
+  alice.reconnect(bobId);
+  await clock.advance(1000);
+  expect(alice.view(bobId).generation).toBeGreaterThan(generation);
+  expect(alice.send(bobId, generation, { type: "typing", typing: true })).toBe(false);
+  expect(alice.sendBulk(bobId, generation, new Uint8Array(30))).toBe("closed");
+  expect(alice.send(bobId, alice.view(bobId).generation, { type: "typing", typing: true })).toBe(true);
+});
+
+test("off and on again, many times and at once, ends with one link and never shows an older generation", async () => {
+  const { alice, bob, aliceId, bobId, clock, rtc } = await connected();
+  const shown: LinkView[] = [];
+  alice.onChanged((view) => shown.push(view));
+  for (let round = 0; round < 50; round += 1) {
+    void alice.disable();
+    alice.enable();
+    await clock.advance(round % 7 === 0 ? 40 : 0);
+  }
+  await clock.advance(120_000);
+  expect([alice.view(bobId).state, bob.view(aliceId).state]).toEqual(["connected", "connected"]);
+  expect(rtc.live.size).toBe(2);
+  const generations = shown.map((view) => view.generation);
+  expect(generations).toEqual([...generations].sort((x, y) => x - y));
+});
+
+test("disable waits for the goodbye, and not longer than its bound", async () => {
+  const { alice, aliceId, bob, bobId, clock, rtc } = await connected();
+  let left = false;
+  rtc.silent = true;
+  void alice.disable().then(() => {
+    left = true;
+  });
+  await clock.advance(FIN_TIMEOUT_MS - 1);
+  expect(left).toBe(false);
+  await clock.advance(1);
+  expect(left).toBe(true);
+  expect(alice.view(bobId).state).toBe("disconnected");
+  expect(bob.view(aliceId).state).toBe("connected");
+});
+
+test("messages that were sent before a goodbye are delivered, later ones refused", async () => {
+  const { alice, bob, bobId, clock } = await connected();
+  const got: number[] = [];
+  bob.onMessage(({ message }) => {
+    if (message.type === "stop") got.push(message.tag);
+  });
+  const { generation } = alice.view(bobId);
+  alice.send(bobId, generation, { type: "stop", tag: 1 });
+  const done = alice.disconnect(bobId);
+  expect(alice.send(bobId, generation, { type: "stop", tag: 2 })).toBe(false);
+  await Promise.all([done, clock.advance(10)]);
+  expect(got).toEqual([1]);
+});
+
+test("no more than LINKS_MAX connections are open at once", async () => {
+  const clock = new ManualClock();
+  const net = new LinksWorld(clock);
+  const rtc = new FakeRtc();
+  const me = net.add(0);
+  const links = net.links(me, { driver: rtc.driver() });
+  opened.push(links);
+  links.enable();
+  const peers = Array.from({ length: LINKS_MAX + 5 }, (_, index) => net.addNamed(`b${index}`));
+  net.fate = () => [];
+  for (const { userId } of peers) links.connect(userId);
+  await clock.advance(10);
+  expect(rtc.live.size).toBe(LINKS_MAX);
+  expect(links.list().filter((view) => view.reason === "too_many_links").length).toBe(5);
+});
+
+test("disposing leaves no timer and no connection", async () => {
+  const { alice, bob, clock, rtc } = await connected();
+  alice.dispose();
+  bob.dispose();
+  await clock.advance(0);
+  expect(rtc.live.size).toBe(0);
+  expect(clock.timers).toBe(0);
+});
