@@ -51,20 +51,24 @@ const readArguments = (args: string[]): Arguments => {
 };
 
 const run = async (options: Arguments, env: Env): Promise<void> => {
-  const server = await createServer({ ...options, env });
-  process.stdout.write(`${JSON.stringify({ ready: true, url: server.url })}\n`);
+  const starting = createServer({ ...options, env });
   const stop = (signal: NodeJS.Signals): void => {
     env.log.info("stopping", { signal });
-    server.close().then(
-      () => process.exit(0),
-      (error: unknown) => {
-        env.log.error("could not stop cleanly", { error: messageOf(error) });
-        process.exit(EXIT_FAILED);
-      },
-    );
+    starting
+      .then((server) => server.close())
+      .then(
+        () => process.exit(0),
+        (error: unknown) => {
+          env.log.error("could not stop cleanly", { error: messageOf(error) });
+          process.exit(EXIT_FAILED);
+        },
+      );
   };
+  // Before the ready line: whoever reads it may send a signal at once.
   process.once("SIGTERM", stop);
   process.once("SIGINT", stop);
+  const server = await starting;
+  process.stdout.write(`${JSON.stringify({ ready: true, url: server.url })}\n`);
 };
 
 const main = async (): Promise<void> => {
