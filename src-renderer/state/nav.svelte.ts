@@ -7,7 +7,7 @@ export type Page =
 
 export type OpenDialog =
   | { kind: "none" }
-  | { kind: "pair"; tab: "invite" | "accept" }
+  | { kind: "pair"; tab: "invite" | "accept"; invite?: string }
   | { kind: "verify"; userId: string }
   | { kind: "remove"; userId: string }
   | { kind: "block"; userId: string }

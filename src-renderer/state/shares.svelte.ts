@@ -1,5 +1,5 @@
 import type { Result } from "#shared/base/result.ts";
-import type { ErrorView, FileView, PickedFileView } from "#shared/ipc/views.ts";
+import type { ErrorView, FileView, PickedFileView, ShareProgressView } from "#shared/ipc/views.ts";
 import type { Api } from "../api.ts";
 
 /** A file on its way into a conversation: it is handed over (headless mode), then hashed by the main process. */
@@ -11,7 +11,7 @@ export interface Share {
   step:
     | { kind: "waiting" }
     | { kind: "uploading"; sentBytes: number }
-    | { kind: "preparing" }
+    | { kind: "preparing"; hashedBytes: number }
     | { kind: "failed"; error: ErrorView };
 }
 
@@ -63,6 +63,12 @@ export class Shares {
     );
   }
 
+  /** Only one share runs at a time, so a chat's report belongs to its one that is being prepared. */
+  progress({ chatId, bytesHashed }: ShareProgressView): void {
+    const share = this.#items.find((item) => item.chatId === chatId && item.step.kind === "preparing");
+    if (share) this.#step(share.shareId, { kind: "preparing", hashedBytes: bytesHashed });
+  }
+
   dismiss(shareId: number): void {
     this.#items = this.#items.filter((share) => share.shareId !== shareId);
   }
@@ -78,10 +84,10 @@ export class Shares {
   }
 
   async #run({ shareId, chatId }: Share, source: Source): Promise<void> {
-    this.#step(shareId, { kind: "preparing" });
+    this.#step(shareId, { kind: "preparing", hashedBytes: 0 });
     const path = await source.path((sentBytes) => this.#step(shareId, { kind: "uploading", sentBytes }));
     if (!path.ok) return this.#step(shareId, { kind: "failed", error: path.error });
-    this.#step(shareId, { kind: "preparing" });
+    this.#step(shareId, { kind: "preparing", hashedBytes: 0 });
     const file = await this.#api.call("files.share", { chatId, path: path.value });
     if (!file.ok) return this.#step(shareId, { kind: "failed", error: file.error });
     this.dismiss(shareId);

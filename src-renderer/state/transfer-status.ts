@@ -71,7 +71,6 @@ export const actionsOf = (status: TransferStatus, canOpen: boolean): TransferAct
   switch (status.kind) {
     case "shared":
     case "revoked":
-    case "assembling":
     case "verifying":
       return [];
     case "available":
@@ -81,6 +80,7 @@ export const actionsOf = (status: TransferStatus, canOpen: boolean): TransferAct
     case "waiting":
       return ["pause", "cancel"];
     case "draining":
+    case "assembling":
       return ["cancel"];
     case "paused":
       return ["resume", "cancel"];

@@ -212,6 +212,8 @@ export class Weir implements Disposable {
     this.#on("server.changed", (server) => {
       this.server = server;
     });
+    this.#on("share.progress", (progress) => this.shares.progress(progress));
+    this.#on("invite.opened", ({ link }) => this.nav.open({ kind: "pair", tab: "accept", invite: link }));
     this.#on("notice", (notice) => this.#notice(notice));
   }
 

@@ -16,6 +16,12 @@ interface Screen extends Omit<OpenOptions, "theme"> {
   readonly visit: (window: Window) => Promise<void>;
 }
 
+const DRAG_A_FILE_OVER = `(() => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["x"], "plan.pdf"));
+  document.querySelector("textarea").dispatchEvent(new DragEvent("dragenter", { dataTransfer, bubbles: true }));
+})()`;
+
 const openChat = async ({ page }: Window, userId: string): Promise<void> => {
   await page.locator(`[data-chat="${userId}"]`).click();
 };
@@ -135,6 +141,27 @@ const screens: Screen[] = [
       await openChat(window, BOB);
       await window.fake(`fake.server({ state: "disconnected" }); fake.chat("${BOB}", { typing: true });`);
       await window.page.getByText("The server cannot be reached.").waitFor();
+    },
+  },
+  {
+    name: "notices",
+    scenario: "sample",
+    visit: async (window) => {
+      await window.fake(`
+        fake.emit("notice", { level: "info", type: "i", message: "Grete Winkelmann accepted your invitation.", atMs: 0 });
+        fake.emit("notice", { level: "error", type: "e", message: "The download folder cannot be written to. Choose another one in the settings.", atMs: 0 });
+      `);
+      await window.page.getByText("cannot be written to").waitFor();
+    },
+  },
+  {
+    name: "drop",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, BOB);
+      await window.page.getByRole("region", { name: "Messages with Bob Lindqvist" }).waitFor();
+      await window.page.evaluate(DRAG_A_FILE_OVER);
+      await window.page.getByText("Send to Bob Lindqvist").waitFor();
     },
   },
   {

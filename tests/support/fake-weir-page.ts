@@ -1,10 +1,10 @@
 import { FakeWeir } from "./fake-weir.ts";
 import { emptyState, sampleState } from "./fake-weir-sample.ts";
 
-/** Bundled and run in the page before the window's own code. */
+/** Bundled and run in the page before the window's own code, where it leaves `makeFake` behind. */
 export type Scenario = "firstStart" | "empty" | "sample" | "headless";
 
-export const makeFake = (scenario: Scenario): FakeWeir => {
+const makeFake = (scenario: Scenario): FakeWeir => {
   switch (scenario) {
     case "firstStart": {
       const state = emptyState();
@@ -22,3 +22,5 @@ export const makeFake = (scenario: Scenario): FakeWeir => {
     }
   }
 };
+
+Object.assign(globalThis, { makeFake });

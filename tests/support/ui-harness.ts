@@ -145,7 +145,7 @@ export class UiHarness {
     await page.clock.setFixedTime(SAMPLE_NOW_MS);
     await page.addInitScript({
       content: `${this.#fakeSource}
-        globalThis.fake = fakeWeirPage.makeFake(${JSON.stringify(scenario)});
+        globalThis.fake = makeFake(${JSON.stringify(scenario)});
         globalThis.weir = fake.weir;
         document.addEventListener("securitypolicyviolation", (event) =>
           reportViolation(event.violatedDirective + " " + event.blockedURI + " " + event.sample));`,

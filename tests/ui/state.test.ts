@@ -146,6 +146,24 @@ describe("shares", () => {
   });
 });
 
+describe("preparing a share", () => {
+  it("follows the bytes that were hashed", async () => {
+    const answer = deferred<unknown>();
+    const shares = new Shares(
+      apiWith(() => answer.promise),
+      () => {},
+    );
+    shares.addFiles("bob", [new File(["1"], "big.bin"), new File(["2"], "next.bin")]);
+    await vi.waitFor(() => expect(shares.ofChat("bob")[0]?.step.kind).toBe("preparing"));
+    shares.progress({ chatId: "bob", fileId: "f", name: "big.bin", sizeBytes: 10, bytesHashed: 4 });
+    shares.progress({ chatId: "carol", fileId: "g", name: "other", sizeBytes: 10, bytesHashed: 9 });
+    expect(shares.ofChat("bob").map((share) => share.step)).toEqual([
+      { kind: "preparing", hashedBytes: 4 },
+      { kind: "waiting" },
+    ]);
+  });
+});
+
 describe("incoming socket messages", () => {
   it.each([
     ["not json", "unknown"],

@@ -100,7 +100,7 @@ describe("what follows from the state", () => {
   it("offers pausing only while there is something to pause", () => {
     expect(actionsOf(statusOfTransfer(transfer()), true)).toEqual(["pause", "cancel"]);
     expect(actionsOf(statusOfTransfer(transfer({ paused: true })), true)).toEqual(["resume", "cancel"]);
-    expect(actionsOf(statusOfTransfer(transfer({ phase: "assembling" })), true)).toEqual([]);
+    expect(actionsOf(statusOfTransfer(transfer({ phase: "assembling" })), true)).toEqual(["cancel"]);
   });
 
   it("offers the path where nothing can be opened", () => {

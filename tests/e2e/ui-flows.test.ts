@@ -1,0 +1,179 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { CommandName } from "#shared/ipc/contract.ts";
+import { encodeInviteLink } from "#shared/wire/invite.ts";
+import { BOB, DMITRI, emptyState, FATIMA } from "../support/fake-weir-sample.ts";
+import { UiHarness, type Window } from "../support/ui-harness.ts";
+
+const callsOf = async (window: Window, name: CommandName): Promise<unknown> =>
+  window.fake(`return fake.calls.filter((call) => call.name === "${name}").map((call) => call.input)`);
+
+describe("flows", () => {
+  let harness: UiHarness;
+  beforeAll(async () => {
+    harness = await UiHarness.start();
+  }, 120_000);
+  afterAll(() => harness.stop());
+
+  it("starts with a name and another server", async () => {
+    const window = await harness.open({ scenario: "firstStart" });
+    const { page } = window;
+    await page.getByRole("button", { name: "Start using Weir" }).click();
+    await page.getByText("Enter the name that your contacts will see.").waitFor();
+    await page.getByLabel("Your name").fill("  Alice  ");
+    await page.getByRole("button", { name: "Use another" }).click();
+    await page.getByLabel("Server address").fill("https://example.org");
+    await page.getByRole("button", { name: "Start using Weir" }).click();
+    await page.getByText("must start with wss:// or ws://").waitFor();
+    await page.getByLabel("Server address").fill("wss://meet.example.org");
+    await page.getByRole("button", { name: "Start using Weir" }).click();
+    await page.getByRole("heading", { name: "Nobody here yet" }).waitFor();
+    expect(await callsOf(window, "settings.set")).toEqual([{ server: "wss://meet.example.org" }]);
+    expect(await callsOf(window, "profile.update")).toEqual([{ name: "Alice" }]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("offers to switch to the server of an invitation, and accepts there", async () => {
+    const window = await harness.open({ scenario: "empty" });
+    const { page } = window;
+    const bytes = (length: number): Uint8Array => new Uint8Array(length).fill(7);
+    const link = encodeInviteLink({
+      accountKey: bytes(32),
+      identityKey: bytes(33),
+      inviteId: bytes(16),
+      secret: bytes(32),
+      serverUrl: "wss://their.example.org",
+    });
+    const contact = emptyState().invitations["QRS234"];
+    await window.fake(`
+      const link = ${JSON.stringify(link)};
+      fake.state.invitations[link] = { type: "other_server", message: "This invitation is from another server." };
+      const { call } = fake.weir;
+      fake.weir.call = async (name, input) => {
+        if (name === "settings.set") fake.state.invitations[link] = ${JSON.stringify(contact)};
+        return call(name, input);
+      };`);
+    await page.getByRole("button", { name: "Enter an invitation" }).click();
+    await page.getByLabel("Invitation link or code").fill(link);
+    await page.getByRole("button", { name: "Connect", exact: true }).click();
+    await page.getByText("wss://their.example.org").waitFor();
+    expect(await harness.axe(page)).toEqual([]);
+    await page.getByRole("button", { name: "Switch to that server and accept" }).click();
+    await page.getByRole("heading", { name: "Waiting for Hiro Tanaka" }).waitFor();
+    expect(await callsOf(window, "settings.set")).toEqual([{ server: "wss://their.example.org" }]);
+    expect(await callsOf(window, "invites.accept")).toHaveLength(2);
+    await window.close();
+  });
+
+  it("fills in an invitation link that was opened outside", async () => {
+    const window = await harness.open({ scenario: "empty" });
+    const { page } = window;
+    await page.getByRole("heading", { name: "Nobody here yet" }).waitFor();
+    await window.fake(`fake.emit("invite.opened", { link: "weir://invite/first" })`);
+    await expect.poll(() => page.getByLabel("Invitation link or code").inputValue()).toBe("weir://invite/first");
+    await window.fake(`fake.emit("invite.opened", { link: "weir://invite/second" })`);
+    await expect.poll(() => page.getByLabel("Invitation link or code").inputValue()).toBe("weir://invite/second");
+    expect(await callsOf(window, "invites.accept")).toEqual([]);
+    await window.close();
+  });
+
+  it("shows who answers an invitation while it is open", async () => {
+    const window = await harness.open({ scenario: "empty" });
+    const { page } = window;
+    await page.getByRole("button", { name: "Invite someone" }).click();
+    await page.getByText("K7M Q4X").waitFor();
+    await window.fake(
+      `fake.contact("${FATIMA}", { name: "Fatima Zahra", state: "incoming", safetyWords: ["amber", "falcon"] })`,
+    );
+    await page.getByText("amber").waitFor();
+    await page.getByRole("button", { name: "Accept", exact: true }).click();
+    await page.getByLabel("Message to Fatima Zahra").waitFor();
+    expect(await callsOf(window, "contacts.accept")).toEqual([{ userId: FATIMA }]);
+    await window.close();
+  });
+
+  it("blocks writing until a changed safety number is accepted", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.locator(`[data-chat="${DMITRI}"]`).click();
+    await page.getByText("Accept Dmitri's new safety number").waitFor();
+    expect(await page.getByLabel("Message to Dmitri Petrov").count()).toBe(0);
+    await page.getByRole("button", { name: "Review and accept" }).click();
+    await page.getByRole("button", { name: "Accept the new key" }).click();
+    await window.fake(`fake.chat("${DMITRI}", { sendBlocked: null })`);
+    await page.getByLabel("Message to Dmitri Petrov").waitFor();
+    expect(await page.getByRole("button", { name: "Review and accept" }).count()).toBe(0);
+    await window.close();
+  });
+
+  it("sends what is dropped, picked and pasted", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    await page.getByLabel("Message to Bob Lindqvist").waitFor();
+    await page.evaluate(`(() => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File(["dropped"], "dropped.bin"));
+      const target = document.querySelector("textarea");
+      for (const type of ["dragenter", "dragover", "drop"]) {
+        target.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+      }
+      const clipboardData = new DataTransfer();
+      clipboardData.items.add(new File(["pasted"], "pasted.png"));
+      target.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+    })()`);
+    await page.getByRole("button", { name: "Attach files" }).click();
+    await expect.poll(async () => (await callsOf(window, "files.share")) as unknown[]).toHaveLength(3);
+    expect(await callsOf(window, "files.share")).toEqual([
+      { chatId: BOB, path: "handle:7:dropped.bin" },
+      { chatId: BOB, path: "handle:6:pasted.png" },
+      { chatId: BOB, path: "handle:1:notes.pdf" },
+    ]);
+    await page.locator("[data-file]").filter({ hasText: "dropped.bin" }).getByText("Shared from this device").waitFor();
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("keeps what was written when it cannot be sent", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    await window.fake(`
+      const { call } = fake.weir;
+      fake.weir.call = async (name, input) => name === "messages.send"
+        ? { ok: false, error: { type: "outbox_full", message: "Too many messages wait for Bob." } }
+        : call(name, input);`);
+    await page.getByLabel("Message to Bob Lindqvist").fill("important");
+    await page.keyboard.press("Enter");
+    await page.getByText("Too many messages wait for Bob.").waitFor();
+    expect(await page.getByLabel("Message to Bob Lindqvist").inputValue()).toBe("important");
+    await window.close();
+  });
+
+  it("counts the bytes near the limit and refuses to go over it", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    const box = page.getByLabel("Message to Bob Lindqvist");
+    await box.fill("x".repeat(32_768 - 10));
+    await page.getByText("10 bytes left").waitFor();
+    await box.fill("é".repeat(16_385));
+    await page.getByText("2 bytes too long").waitFor();
+    await page.keyboard.press("Enter");
+    expect(await callsOf(window, "messages.send")).toEqual([]);
+    expect(await page.getByRole("button", { name: "Too long to send" }).isDisabled()).toBe(true);
+    await window.close();
+  });
+
+  it("changes the theme at once and remembers it for the next start", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.getByRole("button", { name: "Settings" }).click();
+    const background = "getComputedStyle(document.body).backgroundColor";
+    const before = await page.evaluate(background);
+    await page.getByRole("radio", { name: "Dark" }).click();
+    await expect.poll(() => page.evaluate(background)).not.toBe(before);
+    expect(await page.evaluate("localStorage.getItem('weir.theme')")).toBe("dark");
+    await window.close();
+  });
+});
