@@ -1,7 +1,7 @@
 import { realpath, stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import * as v from "valibot";
-import { bytesEqual, toBase64Url, toHex } from "#shared/base/bytes.ts";
+import { bytesEqual, fromBase64Url, toBase64Url, toHex } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
@@ -259,6 +259,8 @@ class SharedFiles implements Files {
     const { manifest, signature } = offer.signed;
     if (manifest.ownerId !== from)
       return fail("bad_manifest", "The file's description names another owner than its sender.");
+    // 22 characters can spell more than 16 bytes' worth; the cipher needs the one true spelling.
+    if (!fromBase64Url(manifest.fileId).ok) return fail("bad_manifest", "The file's description holds a malformed id.");
     const accountKey = this.#deps.accountKeyOf(from);
     if (accountKey === null || !verifyAccountSignature(accountKey, manifestSigningBytes(manifest), signature))
       return fail("bad_signature", "The file's description is not signed by its sender.");

@@ -1,6 +1,7 @@
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
+import { BugError } from "#shared/base/assert.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { type WorkError, workError } from "../chunk-worker-protocol.ts";
 
@@ -27,6 +28,7 @@ const codeOf = (thrown: unknown): string =>
 /** A system or SQLite error while writing, as data for the user. */
 export const writeErrorOf = (thrown: unknown): WorkError => {
   if (thrown instanceof WorkFailure) return thrown.error;
+  if (thrown instanceof BugError) throw thrown;
   const code = codeOf(thrown);
   if (["ENOSPC", "EDQUOT", "SQLITE_FULL"].includes(code))
     return workError("disk_full", "The disk is full. Free some space, then try again.");

@@ -1,0 +1,57 @@
+import { readFileSync, writeSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
+import { chunkLength } from "#shared/wire/manifest.ts";
+import { PieceMap } from "../../src-main/transfer/piece-map.ts";
+import { startWorker } from "./files.ts";
+
+/**
+ * A process that receives one file into its chunk worker and may be killed at any moment. It says on stdout what it
+ * fetched (F), what was stored for good (S), and where the finished file is (D).
+ *
+ *   argv: description.json (spec with binary fields as arrays, sha256, directory, name, sealed, database)
+ */
+const describe = JSON.parse(readFileSync(process.argv[2] ?? "", "utf8"));
+const spec = { ...describe.spec, root: Uint8Array.from(describe.spec.root), key: Uint8Array.from(describe.spec.key) };
+const { directory, name, sealed, database } = describe;
+const sha256 = Uint8Array.from(describe.sha256);
+const say = (line: string): void => void writeSync(1, `${line}\n`);
+const must = <T>(result: { ok: true; value: T } | { ok: false; error: unknown }): T => {
+  if (!result.ok) throw new Error(JSON.stringify(result.error));
+  return result.value;
+};
+
+const worker = startWorker(database);
+const opened = must(await worker.run("open", { spec, directory }).result);
+say("R");
+let { finishedPath } = opened;
+if (finishedPath === null) {
+  const leaves = Uint8Array.from(describe.leaves);
+  must(await worker.run("storeLeaves", { spec, page: 0, payload: leaves }).result);
+  const stored = PieceMap.fromBytes(spec.chunkCount, opened.stored);
+  const source = await open(sealed);
+  const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
+  const pending: Promise<void>[] = [];
+  for (let i = stored.nextMissing(0, null); i !== null; i = stored.nextMissing(i + 1, null)) {
+    const index = i;
+    say(`F ${index}`);
+    const bytes = new Uint8Array(chunkLength(spec, index) + CHUNK_TAG_BYTES);
+    await source.read(bytes, 0, bytes.length, index * (spec.chunkBytes + CHUNK_TAG_BYTES));
+    const isStored = new Promise<void>((resolve, reject) => {
+      worker.storeChunk(spec, counters, { index, bytes }, (outcome) => {
+        if (typeof outcome !== "string" || outcome === "rejected") return reject(new Error(JSON.stringify(outcome)));
+        say(`S ${index}`);
+        resolve();
+      });
+    });
+    pending.push(isStored);
+    if (pending.length >= 32) await pending.shift();
+  }
+  await Promise.all(pending);
+  must(await worker.run("assemble", { spec, directory }).result);
+  must(await worker.run("verify", { spec, directory, sha256 }).result);
+  finishedPath = must(await worker.run("finish", { spec, directory, name }).result);
+}
+say(`D ${finishedPath}`);
+must(await worker.run("drop", { fileId: spec.fileId, directory: null, what: "chunks" }).result);
+await worker.dispose();
