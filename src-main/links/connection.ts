@@ -442,21 +442,20 @@ export class LinkConnection {
   // ---- Liveness -----------------------------------------------------------------------------------------------------
 
   #schedulePing(): void {
-    const { clock } = this.#deps.env;
-    const nowMs = clock.monotonicMs();
+    const nowMs = this.#deps.env.clock.monotonicMs();
     const delayMs = Math.max(1, Math.min(PING_INTERVAL_MS, this.#heardAtMs + PING_TIMEOUT_MS - nowMs));
-    this.#later(delayMs, () => this.#onPingDue(clock.monotonicMs() - nowMs - delayMs));
+    this.#later(delayMs, () => this.#onPingDue());
   }
 
-  #onPingDue(lateMs: number): void {
+  #onPingDue(): void {
     if (this.#stage.name !== "open") return;
     const nowMs = this.#deps.env.clock.monotonicMs();
     const bytesReceived = this.#rtc?.bytesReceived() ?? 0;
     const isArriving = bytesReceived !== this.#bytesReceived;
     this.#bytesReceived = bytesReceived;
     const isOverdue = nowMs - this.#heardAtMs >= PING_TIMEOUT_MS;
-    // We slept or were busy: what the peer sent meanwhile has not been handed to us yet. Or a large message is half here.
-    if (lateMs > PING_INTERVAL_MS / 2 || (isOverdue && isArriving)) this.#heardAtMs = nowMs;
+    // A large message is half here; or we slept or were busy, and what the peer sent has not been handed to us yet.
+    if (isOverdue && isArriving) this.#heardAtMs = nowMs;
     else if (isOverdue) {
       this.#lose("peer_silent");
       return;
