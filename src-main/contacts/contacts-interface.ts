@@ -31,7 +31,12 @@ export interface ContactOutbox {
 export interface ContactsDeps {
   readonly env: Env;
   readonly db: Database;
-  readonly self: { readonly userId: UserId; readonly accountKey: Bytes; name(): string };
+  readonly self: {
+    readonly userId: UserId;
+    readonly accountKey: Bytes;
+    sign(bytes: Uint8Array): Bytes;
+    name(): string;
+  };
   readonly sessions: Sessions;
   readonly signaling: Signaling;
 }

@@ -9,12 +9,13 @@ import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/ba
 import type { ContractEvents } from "#shared/ipc/contract.ts";
 import type { ContactView, InviteView, NoticeView } from "#shared/ipc/views.ts";
 import type { ContentDraft, ContentOf } from "#shared/wire/content.ts";
+import { verifyAccountSignature } from "../crypto/identity.ts";
 import { type ContactRecord, ContactsTable, type RelationState } from "../store/contacts.ts";
 import { type Contact, type ContactEffect, type ContactEvent, type Refusal, step } from "./contact-machine.ts";
 import type { ContactContent, ContactOutbox, Contacts, ContactsDeps } from "./contacts-interface.ts";
 import { cleanName, nameFromUserId } from "./display-name.ts";
 import { type Introduction, Invites } from "./invites.ts";
-import { commitTo, safetyWords } from "./pairing.ts";
+import { commitTo, identitySigningBytes, safetyWords } from "./pairing.ts";
 import { SessionStarter } from "./session-starter.ts";
 
 export type { ContactOutbox, Contacts, ContactsDeps } from "./contacts-interface.ts";
@@ -221,7 +222,7 @@ class ContactBook implements Contacts {
 
   #onRequest(peer: UserId, content: ContentOf<"contactRequest">, arrivedAtMs: TimeMs): "applied" | "refused" {
     const record = this.#table.get(peer);
-    if (record?.relation.kind === "blocked") return "refused";
+    if (record?.relation.kind === "blocked" || !this.#vouches(peer, content)) return "refused";
     const invite = this.#invites.claim(peer, content, arrivedAtMs);
     if (invite === null) return "refused";
     if (record === null && this.#table.count("incoming") >= CONTACT_REQUESTS_PENDING_MAX) return "refused";
@@ -238,6 +239,15 @@ class ContactBook implements Contacts {
       });
     }
     return "applied";
+  }
+
+  /** A first message makes its own session: only the account key's signature says whose identity key that is. */
+  #vouches(peer: UserId, { accountKey, identitySignature }: ContentOf<"contactRequest">): boolean {
+    const identityKey = this.#deps.sessions.identity(peer).trusted;
+    return (
+      identityKey !== null &&
+      verifyAccountSignature(accountKey, identitySigningBytes(peer, identityKey), identitySignature)
+    );
   }
 
   #onReveal(peer: UserId, content: ContentOf<"contactReveal">): "applied" | "refused" {
@@ -370,7 +380,7 @@ class ContactBook implements Contacts {
   }
 
   #sendRequest(introduction: Introduction): void {
-    const { self } = this.#deps;
+    const { self, sessions } = this.#deps;
     const request = this.#invites.requestFor(introduction);
     if (request.awaited !== null)
       this.#table.awaitReveal(
@@ -383,6 +393,7 @@ class ContactBook implements Contacts {
       kind: "contactRequest",
       name: self.name(),
       accountKey: self.accountKey,
+      identitySignature: self.sign(identitySigningBytes(self.userId, sessions.localIdentityKey)),
       proof: request.proof,
     });
   }

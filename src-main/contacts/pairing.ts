@@ -31,6 +31,10 @@ export const isInviteMac = (mac: Uint8Array, secret: Uint8Array, inviter: UserId
 /** SHA-256("weir invite nonce v1" | nonce): binds the inviter to a number that it does not show yet. */
 export const commitTo = (nonce: Uint8Array): Bytes => sha256(utf8("weir invite nonce v1\0"), nonce);
 
+/** What an account key signs to vouch for the libsignal identity key that its messages come under. */
+export const identitySigningBytes = (userId: UserId, identityKey: Uint8Array): Bytes =>
+  concatBytes(utf8(`weir identity v1\0${userId}\0`), identityKey);
+
 export interface Party {
   readonly accountKey: Uint8Array;
   readonly identityKey: Uint8Array;

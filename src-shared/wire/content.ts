@@ -56,6 +56,8 @@ const ContentSchema = v.variant("kind", [
     ...place,
     name,
     accountKey: bytesField(32),
+    /** By the account key over the identity key of the session that carries this: nobody can claim another's account. */
+    identitySignature: bytesField(64),
     proof: v.variant("via", [
       /** HMAC-SHA256(secret of the link, "weir invite v1" | inviter | requester). */
       v.object({ via: v.literal("link"), mac: bytesField(32), inviteId: bytesField(16) }),

@@ -40,9 +40,13 @@ const loopDelayP99Ms = async (profile: HeadlessProfile): Promise<number> => {
 };
 
 const rawMegabytesPerSecond = async (sizeMiB: number): Promise<number> => {
-  const { stdout } = await run(process.execPath, [join(import.meta.dirname, "raw-datachannel.ts"), String(sizeMiB)], {
-    timeout: 300_000,
-  });
+  const { stdout } = await run(
+    process.execPath,
+    [join(import.meta.dirname, "raw-datachannel.ts"), "--mib", String(sizeMiB)],
+    {
+      timeout: 300_000,
+    },
+  );
   const value: unknown = JSON.parse(stdout.trim().split("\n").at(-1) ?? "{}").megabytesPerSecond;
   if (typeof value !== "number") throw new Error(`raw-datachannel printed ${stdout}`);
   return value;

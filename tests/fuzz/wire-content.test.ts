@@ -25,6 +25,7 @@ const content = fc.oneof(
     ...place,
     name,
     accountKey: bytes(32),
+    identitySignature: bytes(64),
     proof: fc.oneof(
       fc.record({ via: fc.constant("link"), mac: bytes(32), inviteId: bytes(16) }),
       fc.record({ via: fc.constant("code"), inviteId: bytes(16), nonce: bytes(32) }),

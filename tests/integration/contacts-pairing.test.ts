@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
 import { chatIdOf } from "#shared/base/ids.ts";
 import { decodeInviteLink, encodeInviteLink } from "#shared/wire/invite.ts";
-import { commitTo } from "../../src-main/contacts/pairing.ts";
+import { commitTo, identitySigningBytes } from "../../src-main/contacts/pairing.ts";
 import { type ChatPeer, ChatWorld, pair, type WorldOptions } from "../support/chat-world.ts";
 import { typeOf, unwrap } from "../support/session-peer.ts";
 
@@ -150,6 +150,17 @@ describe("by link", () => {
     const forged = edit(link, { identityKey: mallory.sessions.localIdentityKey });
     expect(typeOf(await bob.contacts.acceptInvite(forged))).toBe("pairing_tampered");
     expect(bob.contacts.list()).toEqual([]);
+  });
+
+  test("a request whose account does not vouch for its session's key is dropped", async () => {
+    const { alice, bob } = await meet();
+    const mallory = await world.join("Mallory");
+    bob.toSign = () => identitySigningBytes(bob.userId, mallory.sessions.localIdentityKey);
+    const { link } = await inviteOf(alice);
+    await bob.contacts.acceptInvite(link);
+    await world.run();
+    expect(alice.contacts.list()).toEqual([]);
+    expect(alice.sessions.identity(bob.userId).trusted).toBeNull();
   });
 
   test("a request survives the end of either side", async () => {

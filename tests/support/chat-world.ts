@@ -265,6 +265,8 @@ export class ChatPeer {
   checkpoint: (point: ReceivePoint) => void = ignore;
   /** Answers of requests that the network eats. */
   loseAnswer: (name: string) => boolean = () => false;
+  /** What it signs for its identity; a liar's test replaces it. */
+  toSign: (bytes: Uint8Array) => Uint8Array = (bytes) => bytes;
   files: FilesPort = { record: () => ok(undefined), view: () => null };
   #parts: Parts | null = null;
   #userId: UserId | null = null;
@@ -316,7 +318,8 @@ export class ChatPeer {
     this.#onState = new Emitter(rethrow);
     const signaling = this.#signaling(life, account);
     const links = this.#links(life);
-    const self = { userId: account.userId, accountKey: account.accountKey, name: () => this.name };
+    const sign = (bytes: Uint8Array): Bytes => account.sign(this.toSign(bytes));
+    const self = { userId: account.userId, accountKey: account.accountKey, sign, name: () => this.name };
     const contacts = createContacts({ env, db, self, sessions, signaling });
     this.server = "connected";
     this.refusedMail.clear();
