@@ -18,7 +18,7 @@ import { type Introduction, Invites } from "./invites.ts";
 import { commitTo, identitySigningBytes, safetyWords } from "./pairing.ts";
 import { SessionStarter } from "./session-starter.ts";
 
-export type { ContactOutbox, Contacts, ContactsDeps } from "./contacts-interface.ts";
+export type { Contacts, ContactsDeps } from "./contacts-interface.ts";
 
 const REFUSALS: Record<Refusal, string> = {
   unknown_contact: "This person is not in your contacts. Invite them first.",

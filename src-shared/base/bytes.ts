@@ -20,7 +20,6 @@ const decoder =
 
 export const fromHex = decoder("hexadecimal text", (text) => hex.decode(text));
 export const fromBase64Url = decoder("base64url text", (text) => base64urlnopad.decode(text));
-export const fromBase32 = decoder("base32 text", (text) => base32nopad.decode(text.toUpperCase()));
 
 /** Not constant-time: for ids and public values only, never for secrets or MACs. */
 export const bytesEqual = (a: Uint8Array, b: Uint8Array): boolean => {

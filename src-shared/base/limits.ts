@@ -94,8 +94,6 @@ export const RECEIVE_CREDIT_STEP_BYTES = 1 * MiB;
 export const LINK_MESSAGE_BYTES_MAX = 512 * KiB;
 /** A control message: a page of envelopes or indices, never bulk data. */
 export const CONTROL_MESSAGE_BYTES_MAX = 192 * KiB;
-/** Default bound of a receive queue between driver and reader (seed 002). */
-export const RECEIVE_QUEUE_MESSAGES = 16;
 /**
  * What one peer may send on its control channel at once, and how fast that comes back. Control messages have no credit,
  * and the addon keeps them without limit, so a peer beyond this is cut off. A transfer at 200 MB/s asks for 3,200 chunks

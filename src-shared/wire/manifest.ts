@@ -36,7 +36,6 @@ export const SignedManifestSchema = v.object({
   /** Ed25519 by the owner's account key over {@link manifestSigningBytes}. */
   signature: bytesField(64),
 });
-export type SignedManifest = v.InferOutput<typeof SignedManifestSchema>;
 
 /** The secret part, sent only inside Signal messages. */
 export const FileOfferSchema = v.object({

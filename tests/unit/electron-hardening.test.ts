@@ -148,7 +148,7 @@ describe("Electron's security checklist", () => {
     expect(checklist.map(([item]) => item)).toEqual(Array.from({ length: 20 }, (_, i) => i + 1));
   });
   test.each(checklist)("%i %s", async (_item, _what, check) => {
-    await check();
+    await Promise.resolve(check());
   });
   test("beyond it: no developer tools, no spell checker that phones home, no drag navigation, no plugins", () => {
     expect(prefs).toMatchObject({ devTools: false, spellcheck: false, navigateOnDragDrop: false, plugins: false });
