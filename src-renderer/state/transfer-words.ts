@@ -31,7 +31,10 @@ export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: 
     case "shared":
       return {
         headline: "Shared from this device",
-        detail: status.copies === 0 ? "Not downloaded yet" : plural(status.copies, "person has it", "people have it"),
+        detail:
+          status.copies === 0
+            ? "Can be downloaded while you are online"
+            : plural(status.copies, "person has it", "people have it"),
       };
     case "revoked":
       return { headline: "No longer available", detail: `${ownerName} ended the access` };
