@@ -38,6 +38,9 @@ export interface LinksDeps {
 
 export const createLinks = (deps: LinksDeps): Links => new ConnectionManager(deps);
 
+/** A listener may call us in the middle of a step: the machine then takes up the event only when that step is done. */
+const goodbyeStarted = (): Promise<void> => Promise.resolve();
+
 /** Everything that lives between one `enable` and the `disable` that ends it. */
 interface Session extends Disposable {
   readonly port: SignalPort;
@@ -133,12 +136,10 @@ class ConnectionManager implements Links {
     const session = this.#session;
     if (session === null) return;
     this.#session = null;
-    const leaving = [...session.peers.values()].map((peer) => {
-      peer.dispatch({ type: "disconnect", reason: "disabled" });
-      return peer.left;
-    });
     this.#leaving.add(session);
-    await Promise.all(leaving);
+    for (const peer of session.peers.values()) peer.dispatch({ type: "disconnect", reason: "disabled" });
+    await goodbyeStarted();
+    await Promise.all([...session.peers.values()].map((peer) => peer.left));
     this.#leaving.delete(session);
     session.dispose();
   }
@@ -156,6 +157,7 @@ class ConnectionManager implements Links {
     this.#declined.add(peer);
     const link = this.#session?.peers.get(peer);
     link?.dispatch({ type: "disconnect", reason: "closed" });
+    await goodbyeStarted();
     await link?.left;
   }
 

@@ -108,6 +108,8 @@ export class PeerLink implements Disposable {
   }
 
   #run(effect: LinkEffect): void {
+    // A listener disposed of us in the middle of a step.
+    if (this.#disposed) return;
     switch (effect.type) {
       case "openDialing":
         this.#open(effect.generation, effect.generation, (connection) => connection.dial());

@@ -141,6 +141,26 @@ test("messages that were sent before a goodbye are delivered, later ones refused
   expect(got).toEqual([1]);
 });
 
+test("a listener that disables in the very moment of connecting still says goodbye", async () => {
+  const { alice, aliceId, bob, bobId, clock, rtc } = world();
+  let state: "linked" | "leaving" | "left" = "linked";
+  alice.onChanged((view) => {
+    if (view.state !== "connected" || state !== "linked") return;
+    state = "leaving";
+    // The peer cannot answer, so the goodbye takes its whole time: proof that it was waited for.
+    rtc.silent = true;
+    void alice.disable().then(() => {
+      state = "left";
+    });
+  });
+  alice.connect(bobId);
+  bob.connect(aliceId);
+  await clock.advance(100);
+  expect(state).toBe("leaving");
+  await clock.advance(FIN_TIMEOUT_MS);
+  expect(state).toBe("left");
+});
+
 test("no more than LINKS_MAX connections are open at once", async () => {
   const clock = new ManualClock();
   const net = new LinksWorld(clock);
