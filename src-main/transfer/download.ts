@@ -15,8 +15,18 @@ import type { FileSpec, JobName, StoreOutcome, WorkError } from "./chunk-worker-
 import { specOf } from "./files.ts";
 import { PieceMap } from "./piece-map.ts";
 import { SpeedMeter } from "./speed-meter.ts";
-import { cancelledState, completeState, failedState, initialState, step, storedCountOf } from "./transfer-machine.ts";
-import type { Effect, Event, FrameId, State } from "./transfer-state.ts";
+import { step } from "./transfer-machine.ts";
+import {
+  cancelledState,
+  completeState,
+  type Effect,
+  type Event,
+  type FrameId,
+  failedState,
+  initialState,
+  type State,
+  storedCountOf,
+} from "./transfer-state.ts";
 
 /** What a download needs of those around it. */
 export interface DownloadDeps {

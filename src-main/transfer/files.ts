@@ -291,8 +291,7 @@ class SharedFiles implements Files {
   }
 
   mayFetch(peer: UserId, fileId: FileId): boolean {
-    const record = this.#table.get(fileId);
-    return record !== null && record.sourcePath !== null && record.sharedWith.includes(peer);
+    return this.#table.isServedTo(fileId, peer);
   }
 
   reportChanged(fileId: FileId): void {

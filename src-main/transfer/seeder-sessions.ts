@@ -72,6 +72,9 @@ export const removing = (set: ReadonlySet<number>, item: number): ReadonlySet<nu
   return copy;
 };
 
+export const withoutAll = (set: ReadonlySet<number>, items: readonly number[]): ReadonlySet<number> =>
+  new Set([...set].filter((item) => !items.includes(item)));
+
 export const withSession = (swarm: Swarm, id: number, change: Partial<Session>): Swarm => {
   const session = swarm.sessions.get(id);
   assert(session !== undefined, "only an open session changes");
@@ -269,4 +272,13 @@ export const pickRequests = (swarm: Swarm, id: number, wanted: Wanted, room: num
     if (ahead < wanted.pages.size && !wanted.pages.has(ahead)) askForPage(ahead);
   }
   return picked;
+};
+
+/** Seeders that rested long enough are ready again. */
+export const endRests = (swarm: Swarm, now: TimeMs): Swarm => {
+  let next = swarm;
+  for (const [peer, entry] of swarm.peers)
+    if (entry.standing.kind === "resting" && entry.standing.untilMs <= now)
+      next = withPeer(next, peer, { ...entry, standing: { kind: "ready" } });
+  return next;
 };

@@ -1,43 +1,43 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { TimeMs } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
-import { REQUEST_INDICES_MAX, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import { SEEDER_RETRY_MS } from "#shared/base/limits.ts";
 import type { AppError } from "#shared/base/result.ts";
 import { PieceMap } from "./piece-map.ts";
 import {
   adding,
-  addSession,
   banPeer,
-  deadlineOf,
-  emptySwarm,
-  expireRequests,
+  endRests,
   forgive,
   isSettled,
   joinPeer,
   leavePeer,
   outstandingOf,
   type Peer,
-  pickRequests,
   receivedFrame,
   removeSession,
   removing,
+  type Session,
   type Swarm,
-  withPeer,
+  withoutAll,
   withSession,
 } from "./seeder-sessions.ts";
-import type {
-  Counters,
-  Downloading,
-  Drain,
-  Draining,
-  Effect,
-  Event,
-  Pausing,
-  Pieces,
-  Receiving,
-  Rest,
-  Setup,
-  State,
+import { expireSilent, nextWake, requestMore } from "./transfer-requests.ts";
+import {
+  type Counters,
+  common,
+  type Downloading,
+  type Drain,
+  type Draining,
+  type Effect,
+  type Event,
+  isReceiving,
+  type Pausing,
+  type Pieces,
+  type Receiving,
+  type Rest,
+  type State,
+  storedCountOf,
 } from "./transfer-state.ts";
 
 /**
@@ -67,40 +67,6 @@ import type {
  *
  * Every frame that arrives leads to exactly one of storeChunk, storeLeaves and dropFrame.
  */
-export const initialState = (setup: Setup, from: { rest: Rest; storedCount: number; counters: Counters }): State => ({
-  kind: "idle",
-  rest: from.rest,
-  storedCount: from.storedCount,
-  setup,
-  counters: from.counters,
-  swarm: emptySwarm,
-  run: 0,
-  staleResults: 0,
-  drain: null,
-  wakeAtMs: null,
-});
-
-export const failedState = (
-  setup: Setup,
-  from: { error: AppError; storedCount: number; counters: Counters },
-): State => ({
-  ...common(initialState(setup, { rest: "paused", ...from })),
-  kind: "failed",
-  error: from.error,
-  storedCount: from.storedCount,
-});
-
-export const completeState = (setup: Setup, from: { savedPath: string; counters: Counters }): State => ({
-  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters: from.counters })),
-  kind: "complete",
-  savedPath: from.savedPath,
-});
-
-export const cancelledState = (setup: Setup, counters: Counters): State => ({
-  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters })),
-  kind: "cancelled",
-});
-
 export const step = (state: State, event: Event): readonly [State, readonly Effect[]] => {
   const effects: Effect[] = [];
   const handled = advance(handle(state, event, effects), event.now, effects);
@@ -284,15 +250,13 @@ const failed = (state: State, error: AppError, effects: Effect[]): State => {
 
 // ---- Seeders ----------------------------------------------------------------------------------------------------
 
-type SessionOf = Swarm["sessions"] extends ReadonlyMap<number, infer S> ? S : never;
-
-const changeSession = (state: State, id: number, change: (session: SessionOf) => Partial<SessionOf>): State => {
+const changeSession = (state: State, id: number, change: (session: Session) => Partial<Session>): State => {
   const session = state.swarm.sessions.get(id);
   return session === undefined ? stale(state) : { ...state, swarm: withSession(state.swarm, id, change(session)) };
 };
 
 /** Tells the chosen open sessions to stop. One that never answered its `open` is told too, and not waited for. */
-const stopAll = (swarm: Swarm, which: (session: SessionOf) => boolean, effects: Effect[]): Swarm => {
+const stopAll = (swarm: Swarm, which: (session: Session) => boolean, effects: Effect[]): Swarm => {
   let next = swarm;
   for (const [id, session] of swarm.sessions) {
     if (session.stage.kind === "stopping" || !which(session)) continue;
@@ -335,15 +299,12 @@ const refusalError = (reason: string): AppError => {
 
 const unavailable = (state: State, id: number, indices: readonly number[]): State =>
   changeSession(state, id, (session) => {
-    if (session.stage.kind !== "serving") return { owed: without(session.owed, indices) };
+    if (session.stage.kind !== "serving") return { owed: withoutAll(session.owed, indices) };
     const { stored } = isReceiving(state) ? state.pieces : { stored: null };
     let available = session.stage.available ?? (stored === null ? null : PieceMap.full(stored.size));
     for (const index of indices) if (index < state.setup.chunkCount) available = available?.without(index) ?? null;
-    return { owed: without(session.owed, indices), stage: { kind: "serving", available } };
+    return { owed: withoutAll(session.owed, indices), stage: { kind: "serving", available } };
   });
-
-const without = (set: ReadonlySet<number>, items: readonly number[]): ReadonlySet<number> =>
-  new Set([...set].filter((item) => !items.includes(item)));
 
 const stopped = (state: State, id: number, framesSent: number, now: TimeMs): State => {
   const session = state.swarm.sessions.get(id);
@@ -454,7 +415,7 @@ const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
     case "downloading": {
       const reason = hasAllArrived(tidy) ? null : hopelessReason(tidy);
       if (reason !== null && tidy.pieces.storing.size === 0) return failed(tidy, refusalError(reason), effects);
-      return hasAllArrived(tidy) ? beginDraining(tidy, now, effects) : request(tidy, now, effects);
+      return hasAllArrived(tidy) ? beginDraining(tidy, now, effects) : requestMore(tidy, now, effects);
     }
     case "draining":
       if (!hasAllArrived(tidy))
@@ -526,71 +487,13 @@ const endPausing = (state: Pausing): State => {
   return { ...common(state), kind: "idle", run: state.run + 1, rest: state.rest, storedCount };
 };
 
-/** Opens sessions with seeders that are ready, and fills every window that has room for a worthwhile batch. */
-const request = (state: Downloading, now: TimeMs, effects: Effect[]): Downloading => {
-  let { swarm, counters } = state;
-  for (const [peer, { standing }] of swarm.peers) {
-    if (standing.kind !== "ready") continue;
-    const added = addSession(swarm, peer, now);
-    swarm = added.swarm;
-    const generation = swarm.peers.get(peer)?.generation ?? 0;
-    effects.push({ type: "open", session: added.session, peer, generation });
-  }
-  for (const id of swarm.sessions.keys()) {
-    const filled = fill(swarm, id, state, now, effects);
-    swarm = filled.swarm;
-    counters = { ...counters, requested: counters.requested + filled.requested };
-  }
-  return swarm === state.swarm ? state : { ...state, swarm, counters };
-};
-
-const fill = (
-  swarm: Swarm,
-  id: number,
-  { pieces, setup }: Downloading,
-  now: TimeMs,
-  effects: Effect[],
-): { swarm: Swarm; requested: number } => {
-  const session = swarm.sessions.get(id);
-  assert(session !== undefined, "windows of open sessions are filled");
-  const owedByAll = [...swarm.sessions.values()].reduce((sum, { owed }) => sum + owed.size, 0);
-  const room = Math.min(
-    setup.windowChunks - session.owed.size,
-    setup.backlogChunks - pieces.storing.size - owedByAll,
-    REQUEST_INDICES_MAX,
-  );
-  // A quarter of the window at a time: few messages, and the seeder never runs dry.
-  const worthwhile = room >= Math.ceil(setup.windowChunks / 4) || (session.owed.size === 0 && room > 0);
-  if (!worthwhile) return { swarm, requested: 0 };
-  const { indices, pages } = pickRequests(swarm, id, pieces, room);
-  if (indices.length === 0 && pages.length === 0) return { swarm, requested: 0 };
-  for (const page of pages) effects.push({ type: "requestLeaves", session: id, page });
-  if (indices.length > 0) effects.push({ type: "request", session: id, indices });
-  const wasIdle = session.owed.size + session.owedPages.size === 0;
-  const changed = withSession(swarm, id, {
-    owed: adding(session.owed, indices),
-    overdue: without(session.overdue, indices),
-    owedPages: adding(session.owedPages, pages),
-    ...(wasIdle ? { quietSinceMs: now } : {}),
-  });
-  return { swarm: changed, requested: indices.length };
-};
-
 // ---- Time ---------------------------------------------------------------------------------------------------------
 
 const wake = (state: State, now: TimeMs, effects: Effect[]): State => {
   const rested = { ...state, swarm: endRests(state.swarm, now) };
   if (rested.kind === "draining" || rested.kind === "pausing")
     return now >= rested.giveUpAtMs ? giveUp(rested, effects) : rested;
-  return rested.kind === "downloading" ? expire(rested, now, effects) : rested;
-};
-
-const endRests = (swarm: Swarm, now: TimeMs): Swarm => {
-  let next = swarm;
-  for (const [peer, entry] of swarm.peers)
-    if (entry.standing.kind === "resting" && entry.standing.untilMs <= now)
-      next = withPeer(next, peer, { ...entry, standing: { kind: "ready" } });
-  return next;
+  return rested.kind === "downloading" ? expireSilent(rested, now, effects) : rested;
 };
 
 /** The backstop of draining: what is still outstanding is given up; it is late if it comes, and asked for again if needed. */
@@ -604,46 +507,7 @@ const giveUp = (state: Draining | Pausing, effects: Effect[]): State => {
   return { ...common(state), kind: "downloading", swarm, pieces, drain: { ...state.drain, endedBy: "timeout" } };
 };
 
-const expire = (state: Downloading, now: TimeMs, effects: Effect[]): State => {
-  let swarm = state.swarm;
-  for (const [id, session] of swarm.sessions) {
-    const deadline = deadlineOf(session);
-    if (deadline === null || now < deadline) continue;
-    if (session.stage.kind !== "serving") {
-      // It never answered `open`, or never `stop`: tried again from the start.
-      if (session.stage.kind === "opening") effects.push({ type: "stop", session: id });
-      swarm = removeSession(swarm, id, { kind: "resting", untilMs: now + SEEDER_RETRY_MS });
-      continue;
-    }
-    for (let at = 0; at < session.owed.size; at += REQUEST_INDICES_MAX)
-      effects.push({
-        type: "cancelRequests",
-        session: id,
-        indices: [...session.owed].slice(at, at + REQUEST_INDICES_MAX),
-      });
-    swarm = withSession(swarm, id, expireRequests(session, now));
-  }
-  return { ...state, swarm };
-};
-
-const nextWake = (state: State): TimeMs | null => {
-  const times: TimeMs[] = [];
-  if (state.kind === "draining" || state.kind === "pausing") times.push(state.giveUpAtMs);
-  if (state.kind === "downloading") {
-    for (const session of state.swarm.sessions.values()) {
-      const deadline = deadlineOf(session);
-      if (deadline !== null) times.push(deadline);
-    }
-    for (const { standing } of state.swarm.peers.values())
-      if (standing.kind === "resting") times.push(standing.untilMs);
-  }
-  return times.length === 0 ? null : Math.min(...times);
-};
-
 // ---- Small things -------------------------------------------------------------------------------------------------
-
-const isReceiving = (state: State): state is Receiving =>
-  state.kind === "downloading" || state.kind === "pausing" || state.kind === "draining";
 
 /** States in which the disk worker is busy for this download. */
 const isWorking = (state: State): boolean =>
@@ -663,30 +527,4 @@ const withoutKey = (map: ReadonlyMap<number, number>, key: number): ReadonlyMap<
   const copy = new Map(map);
   copy.delete(key);
   return copy;
-};
-
-const common = ({ setup, counters, swarm, run, staleResults, drain, wakeAtMs }: State) => ({
-  setup,
-  counters,
-  swarm,
-  run,
-  staleResults,
-  drain,
-  wakeAtMs,
-});
-
-/** Distinct chunks on disk. */
-export const storedCountOf = (state: State): number => {
-  switch (state.kind) {
-    case "idle":
-    case "opening":
-    case "failed":
-      return state.storedCount;
-    case "complete":
-      return state.setup.chunkCount;
-    case "cancelled":
-      return 0;
-    default:
-      return state.pieces.stored.count;
-  }
 };

@@ -2,7 +2,7 @@ import type { TimeMs } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import type { AppError } from "#shared/base/result.ts";
 import type { PieceMap } from "./piece-map.ts";
-import type { Swarm } from "./seeder-sessions.ts";
+import { emptySwarm, type Swarm } from "./seeder-sessions.ts";
 
 /** States, events and effects of one download; what they mean and the table of transitions are in transfer-machine.ts. */
 
@@ -174,3 +174,69 @@ export type Effect =
   | { readonly type: "checkpoint" }
   | { readonly type: "publish" }
   | { readonly type: "wakeAt"; readonly atMs: TimeMs | null };
+
+// ---- First states, and questions to any state ----
+
+export const initialState = (setup: Setup, from: { rest: Rest; storedCount: number; counters: Counters }): State => ({
+  kind: "idle",
+  rest: from.rest,
+  storedCount: from.storedCount,
+  setup,
+  counters: from.counters,
+  swarm: emptySwarm,
+  run: 0,
+  staleResults: 0,
+  drain: null,
+  wakeAtMs: null,
+});
+
+export const failedState = (
+  setup: Setup,
+  from: { error: AppError; storedCount: number; counters: Counters },
+): State => ({
+  ...common(initialState(setup, { rest: "paused", ...from })),
+  kind: "failed",
+  error: from.error,
+  storedCount: from.storedCount,
+});
+
+export const completeState = (setup: Setup, from: { savedPath: string; counters: Counters }): State => ({
+  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters: from.counters })),
+  kind: "complete",
+  savedPath: from.savedPath,
+});
+
+export const cancelledState = (setup: Setup, counters: Counters): State => ({
+  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters })),
+  kind: "cancelled",
+});
+
+/** What every state has, without what is its own. */
+export const common = ({ setup, counters, swarm, run, staleResults, drain, wakeAtMs }: State) => ({
+  setup,
+  counters,
+  swarm,
+  run,
+  staleResults,
+  drain,
+  wakeAtMs,
+});
+
+export const isReceiving = (state: State): state is Receiving =>
+  state.kind === "downloading" || state.kind === "pausing" || state.kind === "draining";
+
+/** Distinct chunks on disk. */
+export const storedCountOf = (state: State): number => {
+  switch (state.kind) {
+    case "idle":
+    case "opening":
+    case "failed":
+      return state.storedCount;
+    case "complete":
+      return state.setup.chunkCount;
+    case "cancelled":
+      return 0;
+    default:
+      return state.pieces.stored.count;
+  }
+};

@@ -3,8 +3,7 @@ import type { ErrorView, PathKind, TransferPhase, TransferView } from "#shared/i
 import { chunkLength } from "#shared/wire/manifest.ts";
 import type { Download } from "./download.ts";
 import { isSettled, outstandingOf } from "./seeder-sessions.ts";
-import { storedCountOf } from "./transfer-machine.ts";
-import type { State } from "./transfer-state.ts";
+import { type State, storedCountOf } from "./transfer-state.ts";
 
 /** The snapshot of a download that everybody outside sees. */
 export const viewOfDownload = (download: Download, nowMs: number, pathOf: (peer: UserId) => PathKind): TransferView => {

@@ -48,9 +48,9 @@ export const DRAIN_TIMEOUT_MS = 5 * SECOND;
 export const DRAIN_TIMEOUT_MIN_MS = 100;
 export const DRAIN_TIMEOUT_MAX_MS = 5 * MINUTE;
 /** Chunks in one SQLite transaction of the chunk worker (measured optimum at 64 KiB pages). */
-export const STORE_BATCH_CHUNKS = 16;
+export const STORE_BATCH_CHUNKS = 64;
 /** Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. */
-export const STORE_BACKLOG_BYTES_MAX = 8 * MiB;
+export const STORE_BACKLOG_BYTES_MAX = 32 * MiB;
 /** Downloads that run at once; the others wait in the order in which they were started. */
 export const TRANSFERS_ACTIVE_MAX = 8;
 /** Snapshots of one transfer to the renderer: ten a second look smooth and cost nothing. */
@@ -60,7 +60,7 @@ export const WORK_BATCH_BYTES = 1 * MiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
 export const SHARES_ACTIVE_MAX = 16;
 /** WAL pages of chunks.db (64 KiB each) before a checkpoint: 8 MiB keeps one checkpoint far below the receive credit's worth of time. */
-export const CHUNKS_CHECKPOINT_PAGES = 128;
+export const CHUNKS_CHECKPOINT_PAGES = 1024;
 /** Batches per peer that a seeder has read or is reading ahead of the link. */
 export const SEEDER_READ_AHEAD = 2;
 /** Files that one peer may have open at a seeder at once; more is answered with `busy`. */

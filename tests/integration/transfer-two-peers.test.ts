@@ -1,6 +1,8 @@
-import { appendFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { appendFile, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { chatIdOf } from "#shared/base/ids.ts";
+import { TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
@@ -146,7 +148,7 @@ describe("the user", () => {
 
   test("gets typed errors", async () => {
     const { alice, bob } = world;
-    const chatId = alice.sent[0]?.chatId ?? (bob.userId as string as never);
+    const chatId = chatIdOf(bob.userId);
     expect(errorType(await alice.files.share(chatId, join(world.folder, "none")))).toBe("file_missing");
     expect(errorType(await alice.files.share(chatId, world.folder))).toBe("not_a_file");
     expect(errorType(await bob.transfers.start("A".repeat(22)))).toBe("unknown_file");
@@ -166,19 +168,47 @@ describe("the user", () => {
   });
 });
 
+describe("many downloads", () => {
+  test("run at most so many at once, the others wait in order and all complete", async () => {
+    const shared = [];
+    for (let i = 0; i < TRANSFERS_ACTIVE_MAX + 3; i += 1) shared.push(await shareRandom(200_000, `many-${i}.bin`));
+    for (const { file } of shared) expect(errorType(await world.bob.transfers.start(file.fileId))).toBeNull();
+    await viewWhere(world.bob, (view) => view.waitingForSeeders);
+    const waiting = world.bob.transfers.list().filter((view) => view.waitingForSeeders);
+    expect(waiting.length).toBeLessThanOrEqual(TRANSFERS_ACTIVE_MAX);
+    world.links.connect();
+    for (const { file, sha256 } of shared) {
+      const done = await viewWhere(world.bob, (view) => view.fileId === file.fileId && view.phase === "complete");
+      expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    }
+    expect(world.links.heldBytes).toBe(0);
+  });
+});
+
 describe("the owner's file", () => {
   test("that became shorter is refused with words; restored, it comes after a retry", async () => {
     const { file, path, sha256 } = await shareRandom(4 * MiB);
+    const original = await readFile(path);
     await truncate(path, 1000);
     world.links.connect();
     await world.bob.transfers.start(file.fileId);
     const failed = await viewWhere(world.bob, ({ phase }) => phase === "failed");
     expect(failed.error?.type).toBe("file_changed");
     expect(world.alice.notices.map(({ type }) => type)).toEqual(["file_changed"]);
-    await rm(path);
+    await writeFile(path, original);
     world.bob.transfers.retry(file.fileId);
-    await viewWhere(world.bob, ({ phase }) => phase === "failed");
-    expect(sha256).toHaveLength(64);
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+  });
+
+  test("that is gone is refused, and its owner is told", async () => {
+    const { file, path } = await shareRandom(MiB);
+    await rm(path);
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    const failed = await viewWhere(world.bob, ({ phase }) => phase === "failed");
+    expect(failed.error?.type).toBe("file_changed");
+    expect(world.alice.notices).toHaveLength(1);
   });
 
   test("that got longer still serves what was shared", async () => {
@@ -192,18 +222,19 @@ describe("the owner's file", () => {
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
   });
 
-  test("is served only to those it was shared with", async () => {
+  test("is served only to those it was shared with, and offered only by its owner's signature", async () => {
     const { file } = await shareRandom(1000);
-    expect(
-      world.alice.files.mayFetch(
-        world.alice.userId,
-        world.alice.files.find(file.fileId)?.offer.signed.manifest.fileId ?? ("" as never),
-      ),
-    ).toBe(false);
     const offer = world.alice.sent.at(-1)?.offer;
     if (offer === undefined) throw new Error("nothing was sent");
+    const { manifest } = offer.signed;
+    expect(manifest.fileId).toBe(file.fileId);
+    expect(world.alice.files.mayFetch(world.bob.userId, manifest.fileId)).toBe(true);
+    expect(world.alice.files.mayFetch(world.alice.userId, manifest.fileId)).toBe(false);
+    expect(errorType(world.bob.files.record(offer, world.alice.userId))).toBeNull();
     expect(errorType(world.bob.files.record(offer, world.bob.userId))).toBe("bad_manifest");
-    const forged = { ...offer, signed: { ...offer.signed, manifest: { ...offer.signed.manifest, sizeBytes: 999 } } };
+    const forged = { ...offer, signed: { ...offer.signed, manifest: { ...manifest, sizeBytes: 999 } } };
     expect(errorType(world.bob.files.record(forged, world.alice.userId))).toBe("bad_signature");
+    const other = { ...offer, key: new Uint8Array(32) };
+    expect(errorType(world.bob.files.record(other, world.alice.userId))).toBe("conflict");
   });
 });

@@ -175,6 +175,27 @@ describe("the chunk worker", () => {
     expect(await sha256OfFile(await complete(shared, directory))).toBe(shared.hex);
   });
 
+  test("recognises a file that got its final name just before a crash, and gives back the space of its chunks", async () => {
+    const shared = await share(4 * MiB);
+    const { spec } = shared;
+    const directory = folder.path;
+    must(await receiver.run("open", { spec, directory }).result);
+    await moveLeaves(shared);
+    await moveChunks(shared);
+    const path = await complete(shared, directory);
+    expect(must(await receiver.run("open", { spec, directory }).result).finishedPath).toBe(path);
+    // Another file under that name is not the one that was renamed.
+    await rm(path);
+    await writeRandomFile(path, 4 * MiB);
+    expect(must(await receiver.run("open", { spec, directory }).result).finishedPath).toBeNull();
+    must(await receiver.run("drop", { fileId: spec.fileId, directory: null, what: "everything" }).result);
+    const db = new Sqlite(join(folder.path, "receiver.db"));
+    expect(db.pragma("page_count", { simple: true })).toBeLessThan(20);
+    for (const table of ["chunks", "leaf_pages", "files"])
+      expect(db.prepare(`SELECT count(*) FROM ${table}`).pluck().get()).toBe(0);
+    db.close();
+  });
+
   test("never serves a chunk of a file that changed, and says what became of it", async () => {
     const shared = await share(MiB);
     const { spec, path } = shared;

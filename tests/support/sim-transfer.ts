@@ -1,8 +1,14 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
-import { initialState, step, storedCountOf } from "../../src-main/transfer/transfer-machine.ts";
-import type { Effect, Event, State } from "../../src-main/transfer/transfer-state.ts";
+import { step } from "../../src-main/transfer/transfer-machine.ts";
+import {
+  type Effect,
+  type Event,
+  initialState,
+  type State,
+  storedCountOf,
+} from "../../src-main/transfer/transfer-state.ts";
 
 /**
  * A world around one transfer machine: seeders with links that break, frames that overtake each other, are doubled or

@@ -3,8 +3,14 @@ import { describe, expect, test } from "vitest";
 import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { REQUEST_TIMEOUT_MS, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
-import { initialState, step, storedCountOf } from "../../src-main/transfer/transfer-machine.ts";
-import type { Effect, Event, State } from "../../src-main/transfer/transfer-state.ts";
+import { step } from "../../src-main/transfer/transfer-machine.ts";
+import {
+  type Effect,
+  type Event,
+  initialState,
+  type State,
+  storedCountOf,
+} from "../../src-main/transfer/transfer-state.ts";
 
 const user = (letter: string): UserId => v.parse(UserIdSchema, letter.repeat(32));
 const [ALICE, CAROL] = [user("a"), user("c")];

@@ -119,7 +119,9 @@ const finishedBefore = async (spec: FileSpec, path: string | null, inode: string
   }
 };
 
-const inodeOf = (stats: { dev: bigint; ino: bigint }): string => `${stats.dev}:${stats.ino}`;
+/** Inode numbers are used again, so the time of the last write belongs to it; a rename changes neither. */
+const inodeOf = (stats: { dev: bigint; ino: bigint; mtimeNs: bigint }): string =>
+  `${stats.dev}:${stats.ino}:${stats.mtimeNs}`;
 
 /** Decrypts all chunks in order into the temporary file. A row that is missing or was changed on disk is removed and named. */
 export const assemble = async (
