@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { toBase64Url, utf8 } from "#shared/base/bytes.ts";
-import { type FileId, UserIdSchema } from "#shared/base/ids.ts";
+import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { decodeJson } from "#shared/wire/json.ts";
 import { type FileOffer, FileOfferSchema } from "#shared/wire/manifest.ts";
 import type { Database } from "./database.ts";
@@ -46,6 +46,12 @@ export class FilesTable {
           "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered)",
       ),
       get: db.sql.prepare<[string], Row>("SELECT * FROM files WHERE file_id = ?"),
+      serves: db.sql
+        .prepare<[string, string], number>(
+          "SELECT 1 FROM files WHERE file_id = ? AND source_path IS NOT NULL AND " +
+            "EXISTS (SELECT 1 FROM json_each(shared_with) WHERE value = ?)",
+        )
+        .pluck(),
       all: db.sql.prepare<[], Row>("SELECT * FROM files ORDER BY created_at_ms DESC, file_id"),
       unregistered: db.sql.prepare<[], Row>("SELECT * FROM files WHERE registered = 0 ORDER BY created_at_ms"),
       setRegistered: db.sql.prepare<[number, string]>("UPDATE files SET registered = 1, version = ? WHERE file_id = ?"),
@@ -77,6 +83,11 @@ export class FilesTable {
   get(fileId: string): FileRecord | null {
     const row = this.#statements.get.get(fileId);
     return row === undefined ? null : recordOf(row);
+  }
+
+  /** Whether the file is ours and shared with this person. Asked for every chunk, so nothing is decoded for it. */
+  isServedTo(fileId: FileId, userId: UserId): boolean {
+    return this.#statements.serves.get(fileId, userId) !== undefined;
   }
 
   /** Newest first. */
