@@ -51,7 +51,13 @@ export interface Candidate {
   readonly mid: string;
 }
 type Activity =
-  | { readonly kind: "offering"; readonly attempt: Attempt; readonly held: readonly Candidate[] }
+  | {
+      readonly kind: "offering";
+      readonly attempt: Attempt;
+      readonly held: readonly Candidate[];
+      /** How long the answer may take once the offer was delivered. */
+      readonly patienceMs: number;
+    }
   | { readonly kind: "asking" }
   | { readonly kind: "waiting" };
 
@@ -276,7 +282,8 @@ const begin = (state: State, ctx: Context): State => {
   }
   const generation = state.generation + 1;
   const attempt = { generation, offerGeneration: generation, startedAtMs: ctx.atMs };
-  const offering: LinkPhase = { name: "discovering", activity: { kind: "offering", attempt, held: [] } };
+  const activity = { kind: "offering", attempt, held: [], patienceMs: LINK_CONNECT_TIMEOUT_MS } as const;
+  const offering: LinkPhase = { name: "discovering", activity };
   const entered = enter({ ...state, generation }, offering, state.reason, ctx);
   ctx.effects.push({ type: "openDialing", generation });
   return startTimer(entered, LINK_CONNECT_TIMEOUT_MS, ctx);
@@ -349,12 +356,10 @@ const announced = (state: State, event: Extract<LinkEvent, { type: "announced" }
   return phase.activity.kind === "offering" ? offerArrived(state, phase.activity, ctx) : state;
 };
 
-const offerArrived = (state: State, { attempt, held }: Extract<Activity, { kind: "offering" }>, ctx: Context): State =>
-  startTimer(
-    enter(state, { name: "connecting", attempt, answer: "awaited", held }, null, ctx),
-    LINK_CONNECT_TIMEOUT_MS,
-    ctx,
-  );
+const offerArrived = (state: State, activity: Extract<Activity, { kind: "offering" }>, ctx: Context): State => {
+  const { attempt, held, patienceMs } = activity;
+  return startTimer(enter(state, { name: "connecting", attempt, answer: "awaited", held }, null, ctx), patienceMs, ctx);
+};
 
 const signalled = (state: State, signal: LinkSignal, ctx: Context): State => {
   switch (signal.type) {
@@ -386,10 +391,21 @@ const dialled = (state: State, seen: Generation, ctx: Context): State => {
   // Nothing under way, or the peer has seen our newest offer and wants another.
   if (attempt === null || seen >= attempt.offerGeneration) return restart(past, "peer_dialled", ctx);
   // It was sent before our offer arrived, unless that is long ago: then the peer has started anew and forgotten it.
-  if (ctx.atMs - attempt.startedAtMs < DIAL_GRACE_MS) return state;
+  if (ctx.atMs - attempt.startedAtMs < DIAL_GRACE_MS) return answerSoon(state, ctx);
   if (phase.name !== "connected") return restart(past, "peer_dialled", ctx);
   ctx.effects.push({ type: "probe", generation: attempt.generation });
   return state;
+};
+
+/**
+ * The peer is there. It answers at once, unless it refused our offer, because it has accepted us as a contact only since:
+ * then waiting as long as for a slow network would be in vain.
+ */
+const answerSoon = (state: State, ctx: Context): State => {
+  const { phase } = state;
+  if (phase.name === "connecting" && phase.answer === "awaited") return startTimer(state, DIAL_GRACE_MS, ctx);
+  if (phase.name !== "discovering" || phase.activity.kind !== "offering") return state;
+  return { ...state, phase: { ...phase, activity: { ...phase.activity, patienceMs: DIAL_GRACE_MS } } };
 };
 
 const offered = (state: State, offer: Extract<LinkSignal, { type: "offer" }>, ctx: Context): State => {
@@ -429,7 +445,8 @@ const answered = (state: State, answer: Extract<LinkSignal, { type: "answer" }>,
   ctx.effects.push({ type: "acceptAnswer", generation: attempt.generation, sdp: answer.sdp });
   for (const candidate of from.phase.held)
     sendSignal({ type: "candidate", generation: attempt.offerGeneration, ...candidate }, ctx);
-  return releaseEarly({ ...from, phase: { ...from.phase, answer: "known", held: [] } }, attempt, ctx);
+  const known = releaseEarly({ ...from, phase: { ...from.phase, answer: "known", held: [] } }, attempt, ctx);
+  return startTimer(known, LINK_CONNECT_TIMEOUT_MS, ctx);
 };
 
 const releaseEarly = (state: State, attempt: Attempt, ctx: Context): State => {

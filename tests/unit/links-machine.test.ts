@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { EARLY_CANDIDATES_MAX, LINK_OFFLINE_RETRY_MAX_MS, RECONNECT_BASE_MS } from "#shared/base/limits.ts";
+import {
+  DIAL_GRACE_MS,
+  EARLY_CANDIDATES_MAX,
+  LINK_CONNECT_TIMEOUT_MS,
+  LINK_OFFLINE_RETRY_MAX_MS,
+  RECONNECT_BASE_MS,
+} from "#shared/base/limits.ts";
 import type { LinkState } from "#shared/ipc/views.ts";
 import {
   backoffMs,
@@ -123,6 +129,23 @@ test.each(Object.keys(dialerTo) as (keyof typeof dialerTo)[])(
     }
   },
 );
+
+test("a peer that asks for an offer after it got ours has a short time to answer, then gets a new one", () => {
+  // It refused the first: it has accepted us as a contact only since.
+  for (const events of [
+    [...dialerTo.connecting, dial(0)],
+    [...dialerTo.offering, dial(0), delivered],
+  ]) {
+    const { state, of } = play("dialer", events);
+    expect(of("setTimer").at(-1)).toMatchObject({ token: state.timer, delayMs: DIAL_GRACE_MS });
+    const again = play("dialer", [{ type: "timer", token: state.timer }], state);
+    const anew = play("dialer", [{ type: "timer", token: again.state.timer }], again.state);
+    expect(anew.last).toEqual(["disconnected", "discovering"]);
+    expect(anew.of("openDialing")).toHaveLength(1);
+    // Once it has answered, its network may take its time.
+    expect(play("dialer", [answer(101)], state).of("setTimer")).toMatchObject([{ delayMs: LINK_CONNECT_TIMEOUT_MS }]);
+  }
+});
 
 test("an offline peer leaves the dialer waiting without a connection, and a hint makes it try again", () => {
   const offline = play("dialer", [{ type: "connect" }, { type: "announced", token: 1, outcome: "offline" }]);
