@@ -153,6 +153,7 @@ const assembleInto = async (
   const batchChunks = WORK_BATCH_BYTES / spec.chunkBytes;
   const corrupt: number[] = [];
   let writing: Promise<void> = Promise.resolve();
+  let syncing: Promise<void> = Promise.resolve();
   let unsyncedBytes = 0;
   for (let first = 0; first < spec.chunkCount; first += batchChunks) {
     const end = Math.min(first + batchChunks, spec.chunkCount);
@@ -167,18 +168,22 @@ const assembleInto = async (
     // The last batch is written while this one was decrypted. Once something is wrong, only the search goes on.
     await writing;
     if (corrupt.length === 0) {
-      unsyncedBytes += WORK_BATCH_BYTES;
-      const sync = unsyncedBytes >= SYNC_STEP_BYTES;
-      if (sync) unsyncedBytes = 0;
-      const position = first * spec.chunkBytes;
-      writing = writeWhole(file, plaintexts, position).then(() => (sync ? file.datasync() : undefined));
+      writing = writeWhole(file, plaintexts, first * spec.chunkBytes);
       // Awaited in the next round; until then it must not count as unhandled.
       writing.catch(() => undefined);
+      unsyncedBytes += WORK_BATCH_BYTES;
+      if (unsyncedBytes >= SYNC_STEP_BYTES) {
+        unsyncedBytes = 0;
+        await syncing;
+        syncing = file.datasync();
+        syncing.catch(() => undefined);
+      }
       context.progress(end);
     }
     await yieldTurn(context.signal);
   }
   await writing;
+  await syncing;
   if (corrupt.length === 0) return;
   tables.transaction(() => {
     for (const index of corrupt) tables.removeChunk(known.file, index);
