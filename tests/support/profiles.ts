@@ -10,6 +10,9 @@ export interface World extends AsyncDisposable {
   profile(name: string, options?: { env?: NodeJS.ProcessEnv }): Promise<HeadlessProfile>;
   downloadsOf(name: string): string;
   dataOf(name: string): string;
+  killServer(): Promise<void>;
+  /** On the same data and port. */
+  startServerAgain(): Promise<void>;
   /** SIGKILL, then a new process on the same data and port. */
   restartServer(options?: { kill?: boolean; downMs?: number }): Promise<void>;
 }
@@ -19,6 +22,9 @@ export const createWorld = async (): Promise<World> => {
   const serverDir = join(dir, "server");
   let server: ReadyProcess<{ url: string }> = await startServer(serverDir);
   const profiles: HeadlessProfile[] = [];
+  const startServerAgain = async (): Promise<void> => {
+    server = await startServer(serverDir, { port: Number(new URL(server.ready.url).port) });
+  };
   return {
     dir,
     serverUrl: () => server.ready.url,
@@ -36,12 +42,13 @@ export const createWorld = async (): Promise<World> => {
       profiles.push(profile);
       return profile;
     },
+    killServer: () => server.kill(),
+    startServerAgain,
     async restartServer({ kill = true, downMs = 0 } = {}) {
-      const port = Number(new URL(server.ready.url).port);
       if (kill) await server.kill();
       else await server.stop();
       await new Promise((resolve) => setTimeout(resolve, downMs));
-      server = await startServer(serverDir, { port });
+      await startServerAgain();
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(profiles.map((profile) => profile.kill()));

@@ -1,14 +1,13 @@
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { promisify } from "node:util";
-import type { AxeResults } from "axe-core";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { build } from "vite";
 import { contentSecurityPolicy, securityHeaders } from "../../src-main/host/policy/csp.ts";
+import { axeViolations } from "./axe.ts";
 import type { Scenario } from "./fake-weir-page.ts";
 import { SAMPLE_NOW_MS } from "./fake-weir-sample.ts";
 
@@ -94,7 +93,6 @@ export class UiHarness {
   readonly #server: Server;
   readonly #browser: Browser;
   readonly #fakeSource: string;
-  readonly #axeSource: string;
   readonly url: string;
 
   private constructor(parts: {
@@ -103,13 +101,11 @@ export class UiHarness {
     url: string;
     browser: Browser;
     fakeSource: string;
-    axeSource: string;
   }) {
     this.#directory = parts.directory;
     this.#server = parts.server;
     this.#browser = parts.browser;
     this.#fakeSource = parts.fakeSource;
-    this.#axeSource = parts.axeSource;
     this.url = parts.url;
   }
 
@@ -117,13 +113,12 @@ export class UiHarness {
     const directory = await mkdtemp(join(tmpdir(), "weir-ui-"));
     await buildRenderer(join(directory, "renderer"));
     const fakeSource = await bundleFake(join(directory, "fake"));
-    const axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
     const { server, url } = await serve(join(directory, "renderer"));
     const browser = await chromium.launch({
       executablePath: CHROMIUM,
       args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--force-color-profile=srgb"],
     });
-    return new UiHarness({ directory, server, url, browser, fakeSource, axeSource });
+    return new UiHarness({ directory, server, url, browser, fakeSource });
   }
 
   async open({ scenario, theme = "light", width = 1180, height = 780, context }: OpenOptions): Promise<Window> {
@@ -161,14 +156,8 @@ export class UiHarness {
   }
 
   /** Accessibility rules that the page breaks, one line each. */
-  async axe(page: Page): Promise<string[]> {
-    await page.evaluate(this.#axeSource);
-    const results = (await page.evaluate(
-      `axe.run(document, { resultTypes: ["violations"], rules: { "target-size": { enabled: true } } })`,
-    )) as AxeResults;
-    return results.violations.flatMap((violation) =>
-      violation.nodes.map((node) => `${violation.id}: ${node.target.join(" ")}: ${node.failureSummary ?? ""}`),
-    );
+  axe(page: Page): Promise<string[]> {
+    return axeViolations(page);
   }
 
   async stop(): Promise<void> {
