@@ -134,9 +134,12 @@ describe("two people", () => {
     await alice.attach(path);
     await alice.card(name).getByText("Shared from this device").waitFor(PATIENT);
     await bob.page.getByRole("button", { name: `Download ${name}` }).click(PATIENT);
+    // Away from the buttons, which show what they do as long as one points at them.
+    for (const { page } of both()) await page.mouse.move(700, 120);
     const bar = bob.card(name).getByRole("progressbar");
     const percent = async () => Number(await bar.getAttribute("aria-valuenow"));
     await expect.poll(percent, { interval: 20, ...PATIENT }).toBeGreaterThan(takesScreenshots ? 30 : 10);
+    expect(await bob.page.getByText(`Pause ${name}`).count()).toBe(0);
     if (takesScreenshots) await photograph(both());
 
     bob.expectHostGone();
@@ -182,8 +185,6 @@ describe("two people", () => {
 
 const photograph = async (people: readonly Person[]): Promise<void> => {
   await mkdir(screenshots, { recursive: true });
-  // Away from the buttons, which would show what they do.
-  for (const { page } of people) await page.mouse.move(700, 120);
   for (const [index, theme] of ["light", "dark"].entries())
     await people[index]?.page.screenshot({ path: join(screenshots, `two-people-${theme}.png`) });
 };
