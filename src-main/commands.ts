@@ -1,8 +1,8 @@
-import { access, constants, stat } from "node:fs/promises";
-import { fail, ok, type Result } from "#shared/base/result.ts";
+import { fail, ok } from "#shared/base/result.ts";
 import type { ProfileView } from "#shared/ipc/views.ts";
 import type { AppHandlers } from "./ipc/handlers.ts";
 import type { Parts } from "./start-app.ts";
+import { makeDownloadFolder } from "./transfer/download-folder.ts";
 
 /** The contract's commands in terms of the app's parts: one line each wherever a part does the work. */
 export const createHandlers = (parts: Parts): AppHandlers => {
@@ -75,7 +75,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "settings.get": () => ok(settings.get()),
     "settings.set": async (change) => {
       if (change.downloadDirectory !== undefined) {
-        const usable = await checkDirectory(change.downloadDirectory);
+        const usable = await makeDownloadFolder(change.downloadDirectory);
         if (!usable.ok) return usable;
       }
       const before = settings.get().server;
@@ -86,16 +86,6 @@ export const createHandlers = (parts: Parts): AppHandlers => {
 
     "diagnostics.export": () => ok(diagnose(parts)),
   };
-};
-
-const checkDirectory = async (path: string): Promise<Result<void>> => {
-  try {
-    if (!(await stat(path)).isDirectory()) return fail("not_a_folder", "This is not a folder. Choose another one.");
-    await access(path, constants.W_OK);
-    return ok(undefined);
-  } catch {
-    return fail("not_writable", "Weir cannot write to this folder. Choose another one.");
-  }
 };
 
 /** Nothing here names a person, a file, a text, a key or an address. */

@@ -14,6 +14,7 @@ import type { FileRecord } from "../store/files.ts";
 import { type TransferRecord, TransfersTable } from "../store/transfers.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import { Download } from "./download.ts";
+import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
 import { PieceMap } from "./piece-map.ts";
 import { Seeder } from "./seeder.ts";
@@ -31,14 +32,17 @@ export interface TransfersDeps {
 
 /**
  * Downloads, and serving what we share. Errors of the commands: `unknown_file`, `own_file`, `already_complete`,
- * `not_writable`, `disk_full`, `unknown_transfer`, `too_late`, `not_failed`.
+ * `not_writable`, `not_a_folder`, `disk_full`, `unknown_transfer`, `too_late`, `not_failed`.
  */
 export interface Transfers extends Disposable {
   /** At most one in PROGRESS_INTERVAL_MS per download, and at once with every new state. */
   readonly onChanged: Event<TransferView>;
   readonly onNotice: Event<NoticeView>;
 
-  /** Starts, or goes on with, a download. The space is reserved before it answers. */
+  /**
+   * Starts, or goes on with, a download. The space is reserved before it answers. Without a `directory` it goes to the
+   * download folder of the settings, which is made if it is missing; a `directory` must exist.
+   */
   start(fileId: string, directory?: string): Promise<Result<TransferView>>;
   pause(fileId: string): Result<TransferView>;
   resume(fileId: string): Result<TransferView>;
@@ -129,6 +133,10 @@ class FileTransfers implements Transfers {
     }
     const { env, worker, settings } = this.#deps;
     const directory = resolve(chosen ?? settings().downloadDirectory);
+    if (chosen === undefined) {
+      const made = await makeDownloadFolder(directory);
+      if (!made.ok) return made;
+    }
     const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
     const startedAtMs = env.clock.now();
     const record: TransferRecord = { fileId, directory, startedAtMs, status: { kind: "active" }, stored: 0, counters };

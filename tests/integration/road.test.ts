@@ -274,6 +274,13 @@ describe("bad input", () => {
     expect(
       await failure(bob.call("transfers.start", { fileId: file.fileId, directory: join(world.dir, "nope") })),
     ).toBe("not_writable");
+    const downloadDirectory = join(world.dir, "made", "on", "demand");
+    expect(await failure(bob.call("settings.set", { downloadDirectory: file.fileId }))).toBe("not_a_folder");
+    expect(await failure(bob.call("settings.set", { downloadDirectory: join(world.dir, "x.bin", "y") }))).toBe(
+      "not_a_folder",
+    );
+    expect(await bob.call("settings.set", { downloadDirectory })).toMatchObject({ downloadDirectory });
+    expect(await readdir(downloadDirectory)).toEqual([]);
     alice.sendRaw("not json");
     alice.sendRaw(JSON.stringify({ id: 1e9, call: "no.such", input: {} }));
     expect(await alice.call("chats.list", {})).toHaveLength(1);

@@ -1,5 +1,5 @@
 import { appendFile, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { chatIdOf } from "#shared/base/ids.ts";
 import { TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
@@ -155,7 +155,9 @@ describe("the user", () => {
     const { file } = await shareRandom(100);
     expect(errorType(bob.transfers.pause(file.fileId))).toBe("unknown_transfer");
     expect(errorType(await alice.transfers.start(file.fileId))).toBe("own_file");
-    expect(errorType(await bob.transfers.start(file.fileId, join(world.folder, "nope")))).toBe("not_writable");
+    const missing = await bob.transfers.start(file.fileId, join(world.folder, "nope"));
+    expect(missing).toMatchObject({ error: { type: "not_writable", message: /^This folder does not exist. Make it/ } });
+    expect(await readdir(world.folder)).not.toContain("nope");
     expect(bob.transfers.list()).toEqual([]);
     world.links.connect();
     await bob.transfers.start(file.fileId);
@@ -165,6 +167,19 @@ describe("the user", () => {
     await rm(done.savedPath ?? "");
     expect(errorType(await bob.transfers.start(file.fileId))).toBeNull();
     await viewWhere(bob, ({ phase }) => phase === "complete");
+  });
+
+  test("goes to the download folder of the settings, which is made if it is missing", async () => {
+    const { bob } = world;
+    await rm(bob.downloads, { recursive: true });
+    const { file } = await shareRandom(100);
+    await writeFile(bob.downloads, "in its place");
+    expect(errorType(await bob.transfers.start(file.fileId))).toBe("not_a_folder");
+    await rm(bob.downloads);
+    world.links.connect();
+    expect(errorType(await bob.transfers.start(file.fileId))).toBeNull();
+    const { savedPath } = await viewWhere(bob, ({ phase }) => phase === "complete");
+    expect(dirname(savedPath ?? "")).toBe(bob.downloads);
   });
 });
 

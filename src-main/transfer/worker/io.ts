@@ -32,7 +32,12 @@ export const writeErrorOf = (thrown: unknown): WorkError => {
   const code = codeOf(thrown);
   if (["ENOSPC", "EDQUOT", "SQLITE_FULL"].includes(code))
     return workError("disk_full", "The disk is full. Free some space, then try again.");
-  if (["EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "ELOOP", "EISDIR", "SQLITE_READONLY"].includes(code))
+  if (code === "ENOENT")
+    return workError(
+      "not_writable",
+      "This folder does not exist. Make it and try again, or choose another; only the download folder of the settings is made by itself.",
+    );
+  if (["EACCES", "EPERM", "EROFS", "ENOTDIR", "ELOOP", "EISDIR", "SQLITE_READONLY"].includes(code))
     return workError("not_writable", "The folder cannot be written to. Choose another folder.");
   if (code === "EFBIG")
     return workError("too_large", "The file is too large for this file system. Choose another folder.");
