@@ -6,6 +6,7 @@ import { sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { findChromium } from "../../scripts/find-chromium.ts";
 import type { HeadlessProfile } from "../../scripts/headless-process.ts";
 import { axeViolations } from "../support/axe.ts";
+import { ensureFreshBuild } from "../support/fresh-build.ts";
 import { Person } from "../support/person.ts";
 import { createWorld, type World } from "../support/profiles.ts";
 
@@ -37,6 +38,7 @@ describe("two people", () => {
   };
 
   beforeAll(async () => {
+    await ensureFreshBuild();
     const executablePath = findChromium();
     if (executablePath === null) throw new Error("no Chromium here: install it, or name it in WEIR_CHROMIUM");
     world = await createWorld();
@@ -48,7 +50,7 @@ describe("two people", () => {
     });
     alice = await Person.open(browser, alicesProgram, { name: "Alice", theme: "light" });
     bob = await Person.open(browser, bobsProgram, { name: "Bob", theme: "dark" });
-  });
+  }, 120_000);
   afterAll(async () => {
     await browser?.close();
     await world?.[Symbol.asyncDispose]();

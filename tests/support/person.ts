@@ -1,4 +1,4 @@
-import type { Browser, BrowserContext, Locator, Page } from "playwright-core";
+import type { Browser, Locator, Page } from "playwright-core";
 import type { HeadlessProfile } from "../../scripts/headless-process.ts";
 import { PERSON_WATCH } from "./person-watch.ts";
 
@@ -25,14 +25,17 @@ const HOST_GONE = /^console: WebSocket connection to '[^']+' failed/;
 export class Person {
   readonly name: string;
   readonly page: Page;
-  readonly #context: BrowserContext;
   readonly #problems: string[] = [];
   #hostMayBeGone = false;
 
-  private constructor(name: string, context: BrowserContext, page: Page) {
+  /** `page` shows the window already; what it shows is not written down then. */
+  constructor(name: string, page: Page) {
     this.name = name;
     this.page = page;
-    this.#context = context;
+    page.on("console", (message) => {
+      if (message.type() === "error") this.#problem(`console: ${message.text()}`);
+    });
+    page.on("pageerror", (error) => this.#problem(`page: ${error.message}`));
   }
 
   static async open(
@@ -47,11 +50,7 @@ export class Person {
       locale: "en-GB",
     });
     const page = await context.newPage();
-    const person = new Person(options.name, context, page);
-    page.on("console", (message) => {
-      if (message.type() === "error") person.#problem(`console: ${message.text()}`);
-    });
-    page.on("pageerror", (error) => person.#problem(`page: ${error.message}`));
+    const person = new Person(options.name, page);
     await page.exposeFunction("reportViolation", (text: string) => person.#problem(`policy: ${text}`));
     await page.addInitScript({ content: PERSON_WATCH });
     await person.visit(profile);
@@ -128,7 +127,19 @@ export class Person {
     return (await card.count()) === 0 ? null : card.getAttribute("data-status");
   }
 
-  /** Drops a new file of random bytes on the conversation. */
+  /** Drags a file of this computer over the conversation and lets go, as the system's file manager does. */
+  async dropFromDisk(path: string): Promise<void> {
+    const box = await this.page.getByRole("textbox", { name: /^Message to/ }).boundingBox();
+    if (box === null) throw new Error("no conversation is open to drop a file on");
+    const [x, y] = [box.x + box.width / 2, box.y - 100];
+    const session = await this.page.context().newCDPSession(this.page);
+    const data = { items: [], files: [path], dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"] as const)
+      await session.send("Input.dispatchDragEvent", { type, x, y, data });
+    await session.detach();
+  }
+
+  /** Drops a new file of random bytes, made by the page itself, on the conversation. */
   async drop(name: string, sizeBytes: number): Promise<DroppedFile> {
     const sha256 = (await this.page.evaluate(`personWatch.drop(${JSON.stringify(name)}, ${sizeBytes})`)) as string;
     return { name, sha256 };
@@ -149,9 +160,5 @@ export class Person {
   /** Every state that an own message was shown in, in order. */
   async statesOf(text: string): Promise<string[]> {
     return (await this.page.evaluate(`personWatch.states[${JSON.stringify(text)}] ?? []`)) as string[];
-  }
-
-  close(): Promise<void> {
-    return this.#context.close();
   }
 }
