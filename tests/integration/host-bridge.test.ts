@@ -347,7 +347,9 @@ describe("the process", () => {
     });
     const socket = new WebSocket(`${ready.url.replace("http", "ws")}ipc?token=${ready.token}`);
     await once(socket, "open");
-    expect(await ask(socket, '{"id":1,"call":"host.info"}')).toMatchObject({ value: { kind: "headless" } });
+    expect(await ask(socket, '{"id":1,"call":"host.info"}')).toMatchObject({
+      value: { kind: "headless", dataDirectory: join(dir, "profile") },
+    });
     expect(await ask(socket, '{"id":2,"call":"host.pickFiles"}')).toMatchObject({
       error: { type: "not_available_here" },
     });

@@ -14,8 +14,9 @@ export const electronHostHandlers = (options: {
   readonly window: () => BrowserWindow | null;
   readonly grants: PathGrants;
   readonly version: string;
+  readonly dataDir: string;
 }): HostHandlers => {
-  const { app, grants, version } = options;
+  const { app, grants, version, dataDir } = options;
 
   const pick = async (properties: ("openFile" | "openDirectory" | "multiSelections" | "createDirectory")[]) => {
     const window = options.window();
@@ -26,7 +27,15 @@ export const electronHostHandlers = (options: {
   };
 
   return {
-    "host.info": () => ok({ kind: "electron", platform: process.platform, version, canPick: true, canOpen: true }),
+    "host.info": () =>
+      ok({
+        kind: "electron",
+        platform: process.platform,
+        version,
+        canPick: true,
+        canOpen: true,
+        dataDirectory: dataDir,
+      }),
 
     "host.pickFiles": async () => {
       const files: PickedFileView[] = [];

@@ -106,7 +106,7 @@ const start = async (options: {
   const grants = new PathGrants(env.random);
   const handlers = await followTheme({
     ...app.handlers,
-    ...electronHostHandlers({ app, window: window.get, grants, version }),
+    ...electronHostHandlers({ app, window: window.get, grants, version, dataDir }),
   });
   const ipc = owned.add(
     serveElectronIpc({

@@ -68,7 +68,7 @@ const start = async (args: HeadlessArguments, env: Env, startApp: StartApp): Pro
       port: args.port,
       rendererDir: fileURLToPath(new URL("../../../out/renderer", import.meta.url)),
       uploadsDir: join(dataDir, "uploads"),
-      server: createIpcServer({ ...app.handlers, ...headlessHostHandlers(version) }, log),
+      server: createIpcServer({ ...app.handlers, ...headlessHostHandlers({ version, dataDir }) }, log),
       events: publisher.events,
       random: env.random,
       log,
