@@ -63,7 +63,10 @@ describe.skipIf(!canLaunch)("the desktop program", () => {
     expect(await inPage("Object.isFrozen(window.weir) && Object.keys(window.weir).join()")).toBe("call,on,pathOf");
     expect(await inPage("typeof require + typeof process + typeof module")).toBe("undefinedundefinedundefined");
     const info = await inPage<Result<unknown>>('window.weir.call("host.info", {})');
-    expect(info).toMatchObject({ ok: true, value: { kind: "electron", canPick: true, canOpen: true } });
+    expect(info).toMatchObject({
+      ok: true,
+      value: { kind: "electron", canPick: true, canOpen: true, dataDirectory: join(dir, "profile") },
+    });
     expect(await inPage('window.weir.call("messages.send", { chatId: "x" })')).toMatchObject({
       error: { type: "bad_input" },
     });
@@ -129,6 +132,32 @@ describe.skipIf(!canLaunch)("the desktop program", () => {
       expect(app.windows()).toHaveLength(1);
     },
   );
+
+  test("the page saves its report where the person says, and nothing else", { timeout: 60_000 }, async () => {
+    await start();
+    const save = (url: string, filename: string) =>
+      app.evaluate(
+        ({ session }, [address, name]) => {
+          const outcome: { prevented: boolean; defaultPath: string | null } = { prevented: false, defaultPath: null };
+          const event = { preventDefault: () => Object.assign(outcome, { prevented: true }) };
+          const item = {
+            getURL: () => address,
+            getFilename: () => name,
+            setSaveDialogOptions: ({ defaultPath }: { defaultPath: string }) => Object.assign(outcome, { defaultPath }),
+          };
+          (session.defaultSession as unknown as NodeJS.EventEmitter).emit("will-download", event, item);
+          return outcome;
+        },
+        [url, filename] as const,
+      );
+    expect(await save("blob:app://weir/1", "weir-diagnostics.json")).toEqual({
+      prevented: false,
+      defaultPath: expect.stringMatching(/weir-diagnostics\.json$/),
+    });
+    const stopped = { prevented: true, defaultPath: null };
+    expect(await save("blob:https://evil.example/1", "weir-diagnostics.json")).toEqual(stopped);
+    expect(await save("blob:app://weir/1", "weir.exe")).toEqual(stopped);
+  });
 
   test("files are named by handles only", { timeout: 60_000 }, async () => {
     await start();

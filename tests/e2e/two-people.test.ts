@@ -1,4 +1,4 @@
-import { mkdir, readdir } from "node:fs/promises";
+import { mkdir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
@@ -182,6 +182,20 @@ describe("two people", () => {
     await bob.message("Written without a server").waitFor(PATIENT);
     await alice.message("Written without a server").getByRole("img", { name: "Read", exact: true }).waitFor(PATIENT);
     expect(await bob.message("Written without a server").count()).toBe(1);
+  });
+
+  it("can save a report that tells nothing about them", async () => {
+    const { page } = bob;
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByRole("button", { name: "Make a report" }).click();
+    const download = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Save as a file" }).click();
+    const saved = await download;
+    expect(saved.suggestedFilename()).toBe("weir-diagnostics.json");
+    const report = await readFile(await saved.path(), "utf8");
+    expect(JSON.parse(report)).toMatchObject({ server: "connected", transfers: [{ phase: "complete" }, {}] });
+    for (const secret of ["Alice", "Bob", "rehearsal", "concert", "Sunday", world.dir, bobsProgram.userId])
+      expect(report).not.toContain(secret);
   });
 });
 

@@ -11,6 +11,7 @@ import { answerAppRequest } from "../../src-main/host/policy/app-request.ts";
 import { TrayWatch, UnreadWatch } from "../../src-main/host/policy/attention.ts";
 import { dangerousExtension } from "../../src-main/host/policy/dangerous-files.ts";
 import { inviteInArguments, inviteOf } from "../../src-main/host/policy/deep-link.ts";
+import { downloadAllowed } from "../../src-main/host/policy/downloads.ts";
 import { PathGrants, withPathGrants } from "../../src-main/host/policy/path-grants.ts";
 import { permissionAllowed } from "../../src-main/host/policy/permissions.ts";
 import { isTrustedSender } from "../../src-main/host/policy/sender.ts";
@@ -119,6 +120,36 @@ describe("our own page", () => {
     const dev = uiOrigin("http://localhost:5173", false);
     expect(requestAllowed("ws://localhost:5173/", dev, true)).toBe(true);
     expect(requestAllowed("https://example.com/", dev, true)).toBe(false);
+  });
+});
+
+describe("what the page may save by itself", () => {
+  const allowed = (url: string, filename = "weir-diagnostics.json") => downloadAllowed({ url, filename }, APP_ORIGIN);
+  test("a report that it made, and nothing else", () => {
+    expect(allowed("blob:app://weir/0b7e")).toBe(true);
+    for (const url of [
+      ...hostileUrls,
+      "app://weir/index.html",
+      "blob:https://weir/1",
+      "blob:null/1",
+      "blob:app://evil/1",
+      "blob:app://weir@evil/1",
+      "data:application/json,{}",
+    ])
+      expect(allowed(url), url).toBe(false);
+  });
+  test("under a plain name, which cannot pass for a program's", () => {
+    for (const name of [
+      "weir.exe",
+      "weir.json.exe",
+      "a\u202enosj.exe",
+      "../x.json",
+      "a b.json",
+      ".json",
+      "CON.json",
+      "",
+    ])
+      expect(allowed("blob:app://weir/0b7e", name), name).toBe(false);
   });
 });
 

@@ -1,5 +1,7 @@
+import { join } from "node:path";
 import { app, type Session, type WebContents } from "electron";
 import type { Log } from "#shared/base/env.ts";
+import { downloadAllowed } from "../policy/downloads.ts";
 import { permissionAllowed } from "../policy/permissions.ts";
 import { isUiUrl, requestAllowed, type UiOrigin } from "../policy/url-policy.ts";
 
@@ -50,8 +52,17 @@ export const hardenSession = (session: Session, { ui, dev, log }: Hardening): vo
   session.webRequest.onBeforeRequest((details, callback) => {
     callback({ cancel: !requestAllowed(details.url, ui, dev) });
   });
-  session.on("will-download", (event) => {
-    event.preventDefault();
-    log.warn("a download by the page was stopped");
+  session.on("will-download", (event, item) => {
+    const filename = item.getFilename();
+    if (!downloadAllowed({ url: item.getURL(), filename }, ui)) {
+      event.preventDefault();
+      log.warn("a download by the page was stopped");
+      return;
+    }
+    // Without a path of ours Electron asks for one: the person says where, or that it shall not be.
+    item.setSaveDialogOptions({
+      defaultPath: join(app.getPath("downloads"), filename),
+      filters: [{ name: "JSON", extensions: ["json"] }],
+    });
   });
 };
