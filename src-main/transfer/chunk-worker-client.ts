@@ -41,6 +41,10 @@ export interface ChunkWorker {
     chunk: { index: number; bytes: Bytes },
     onOutcome: (outcome: StoreOutcome) => void,
   ): void;
+  /** Bytes of chunks that were handed over and are not committed yet. */
+  readonly uncommittedBytes: number;
+  /** Gives the buffer that the frames of a `readChunks` shared back, for the next batch. It is detached. */
+  recycle(buffer: ArrayBuffer): void;
   /** Ends it in order: pending chunks are committed, jobs cancelled, the database closed. */
   dispose(): Promise<void>;
 }
@@ -73,6 +77,7 @@ class Client implements ChunkWorker {
   readonly #outgoing = new Map<FileSpec, { counters: DownloadCounters; chunks: ChunkToStore[] }>();
   #worker: { thread: Worker; exited: Promise<void> } | null = null;
   #nextJob = 1;
+  #uncommittedBytes = 0;
   #flushScheduled = false;
   #disposed = false;
 
@@ -115,7 +120,13 @@ class Client implements ChunkWorker {
       return;
     }
     const job = this.#nextJob++;
-    this.#waiting.set(job, { kind: "store", resolve: onOutcome });
+    const { length } = chunk.bytes;
+    this.#uncommittedBytes += length;
+    const resolve = (outcome: StoreOutcome): void => {
+      this.#uncommittedBytes -= length;
+      onOutcome(outcome);
+    };
+    this.#waiting.set(job, { kind: "store", resolve });
     const batch = this.#outgoing.get(spec);
     const item = { job, index: chunk.index, bytes: chunk.bytes };
     if (batch === undefined) this.#outgoing.set(spec, { counters, chunks: [item] });
@@ -126,6 +137,15 @@ class Client implements ChunkWorker {
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
     setImmediate(() => this.#flush());
+  }
+
+  get uncommittedBytes(): number {
+    return this.#uncommittedBytes;
+  }
+
+  recycle(buffer: ArrayBuffer): void {
+    // A worker that ended meanwhile has no use for it, and is not started for it.
+    if (!this.#disposed) this.#worker?.thread.postMessage({ type: "recycle", buffer } satisfies ToWorker, [buffer]);
   }
 
   async dispose(): Promise<void> {

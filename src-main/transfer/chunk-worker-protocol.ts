@@ -126,6 +126,8 @@ export type ToWorker =
       readonly counters: DownloadCounters;
       readonly chunks: readonly ChunkToStore[];
     }
+  /** A buffer of frames that were sent, to be filled again. */
+  | { readonly type: "recycle"; readonly buffer: ArrayBuffer }
   /** Finish what is pending, close the database, exit. */
   | { readonly type: "end" };
 

@@ -4,6 +4,7 @@ import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Log, LogLevel } from "#shared/base/env.ts";
 import { err, messageOf } from "#shared/base/result.ts";
 import { loadNative } from "../../native/index.ts";
+import { systemClock } from "../env.ts";
 import { ChunkTables } from "../store/chunks.ts";
 import { Database } from "../store/database.ts";
 import { chunksMigrations } from "../store/schema/chunks.ts";
@@ -18,11 +19,13 @@ import {
   workError,
 } from "./chunk-worker-protocol.ts";
 import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/download.ts";
+import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
 import { ChunkReceiver, storeLeaves } from "./worker/receive.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
 import { hashFile } from "./worker/share.ts";
+import { SourceFiles } from "./worker/source-files.ts";
 
 /**
  * Entry of the chunk worker: owns chunks.db, hashes, encrypts, decrypts and writes files. Jobs run side by side and give
@@ -51,6 +54,7 @@ db.onDiskFull(() => post({ type: "diskFull" }));
 const tables = new ChunkTables(db);
 const files = new KnownFiles(tables);
 const tools = { tables, files, native: loadNative(log), dataDirectory: dirname(settings.databasePath) };
+const serveTools = { tables, files, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
 const receiver = new ChunkReceiver(tables, files, (results) => post({ type: "stored", results }));
 
 const handlers: JobHandlers = {
@@ -62,7 +66,7 @@ const handlers: JobHandlers = {
   },
   storeLeaves: (input) => storeLeaves(tables, files, input),
   readLeaves: (input) => readLeaves(files, input),
-  readChunks: (input) => readChunks(tables, files, input),
+  readChunks: (input) => readChunks(serveTools, input),
   assemble: (input, context) => {
     receiver.flush();
     return assemble(tools, input, context);
@@ -118,6 +122,7 @@ const end = async (): Promise<void> => {
   for (const { abort } of jobs) abort.abort();
   await Promise.allSettled(jobs.map(({ ended }) => ended));
   receiver.flush();
+  await serveTools.sources.dispose();
   db.dispose();
   port.close();
 };
@@ -132,6 +137,9 @@ port.on("message", (message: ToWorker) => {
       break;
     case "store":
       receiver.add(message.spec, message.counters, message.chunks);
+      break;
+    case "recycle":
+      serveTools.buffers.give(message.buffer);
       break;
     case "end":
       void end();

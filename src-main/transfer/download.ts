@@ -262,8 +262,13 @@ export class Download implements Disposable {
 
   #storeChunk({ run, session, index, frame }: Extract<Effect, { type: "storeChunk" }>, state: State): void {
     const { peer, generation, payload, frameBytes } = this.#take(frame);
-    this.#deps.worker.storeChunk(this.spec, state.counters, { index, bytes: payload }, (outcome) => {
-      this.#deps.links.release(peer, generation, frameBytes);
+    const { worker, links } = this.#deps;
+    // Credit comes back with the hand-over, or a commit that waits for the disk would stop the link; unless the worker
+    // has too much already, over all downloads.
+    const hasRoom = worker.uncommittedBytes < STORE_BACKLOG_BYTES_MAX;
+    if (hasRoom) links.release(peer, generation, frameBytes);
+    worker.storeChunk(this.spec, state.counters, { index, bytes: payload }, (outcome) => {
+      if (!hasRoom) links.release(peer, generation, frameBytes);
       if (outcome === "stored" || outcome === "replaced") this.#countBytes(peer, index);
       this.dispatch(storeEvent(outcome, { run, session, index, peer }));
     });

@@ -21,7 +21,7 @@ export type SeederMessage = ControlOf<"open" | "leaves" | "request" | "cancel" |
 export interface SeederDeps {
   readonly env: Pick<Env, "log">;
   readonly links: Pick<Links, "send" | "sendBulk">;
-  readonly worker: Pick<ChunkWorker, "run">;
+  readonly worker: Pick<ChunkWorker, "run" | "recycle">;
   readonly sourceOf: (fileId: FileId) => { spec: FileSpec; source: ChunkSource } | null;
   readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
   /** The file is not what was shared any more, or is gone. */
@@ -65,6 +65,8 @@ interface Peer {
 export class Seeder implements Disposable {
   readonly #deps: SeederDeps;
   readonly #peers = new Map<UserId, Peer>();
+  /** Frames of a batch that are not sent yet, by the buffer that they share. A batch of which one was dropped stays. */
+  readonly #unsent = new WeakMap<ArrayBuffer, number>();
   readonly #owned = new DisposableStore();
 
   constructor(deps: SeederDeps) {
@@ -226,6 +228,9 @@ export class Seeder implements Disposable {
     if (!read.ok) return read.error;
     const { frames, unavailable } = read.value;
     if (unavailable.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: unavailable });
+    const buffer = frames[0]?.bytes.buffer;
+    if (buffer !== undefined && frames.every((frame) => frame.bytes.buffer === buffer))
+      this.#unsent.set(buffer, frames.length);
     return frames.map((frame) => ({ ...frame, session, kind: "chunk" }));
   }
 
@@ -244,7 +249,10 @@ export class Seeder implements Disposable {
       const header = { kind: frame.kind, tag: session.tag, sequence: session.framesSent, index: frame.index };
       writeBulkHeader(frame.bytes, header, frame.bytes.length - BULK_HEADER_BYTES);
       const outcome = this.#deps.links.sendBulk(peer.userId, peer.generation, frame.bytes);
-      if (outcome === "sent") session.framesSent += 1;
+      if (outcome === "sent") {
+        session.framesSent += 1;
+        this.#recycle(frame.bytes.buffer);
+      }
       if (outcome === "full") {
         peer.blocked = true;
         sent -= 1;
@@ -255,6 +263,14 @@ export class Seeder implements Disposable {
       }
     }
     peer.ready = peer.ready.slice(sent);
+  }
+
+  /** The link has its own copy of what was sent. */
+  #recycle(buffer: ArrayBuffer): void {
+    const unsent = this.#unsent.get(buffer);
+    if (unsent === undefined) return;
+    this.#unsent.set(buffer, unsent - 1);
+    if (unsent === 1) this.#deps.worker.recycle(buffer);
   }
 
   #failed(peer: Peer, session: Session, error: WorkError): void {

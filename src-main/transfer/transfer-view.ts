@@ -1,3 +1,4 @@
+import type { Clock } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import type { ErrorView, PathKind, TransferPhase, TransferView } from "#shared/ipc/views.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
@@ -6,7 +7,12 @@ import { isSettled, outstandingOf } from "./seeder-sessions.ts";
 import { type State, storedCountOf } from "./transfer-state.ts";
 
 /** The snapshot of a download that everybody outside sees. */
-export const viewOfDownload = (download: Download, nowMs: number, pathOf: (peer: UserId) => PathKind): TransferView => {
+export const viewOfDownload = (
+  download: Download,
+  clock: Pick<Clock, "now" | "monotonicMs">,
+  pathOf: (peer: UserId) => PathKind,
+): TransferView => {
+  const nowMs = clock.monotonicMs();
   const { state, spec, file, speed } = download;
   const stored = storedCountOf(state);
   const bytesStored = bytesOf(download, stored);
@@ -27,7 +33,8 @@ export const viewOfDownload = (download: Download, nowMs: number, pathOf: (peer:
     etaMs: bytesPerSecond > 0 && left > 0 ? Math.round((left * 1000) / bytesPerSecond) : null,
     inFlight: inFlightOf(state),
     seeders: seedersOf(download, nowMs, pathOf),
-    drain: drainOf(state),
+    // The machine counts in monotonic time; people and other programs read the calendar's.
+    drain: drainOf(state, clock.now() - nowMs),
     requestedChunks: state.counters.requested,
     duplicateChunks: state.counters.duplicate,
     lateChunks: state.counters.late,
@@ -87,12 +94,13 @@ const inFlightOf = (state: State): number => {
   return state.pieces.storing.size + sessions.reduce((sum, { owed }) => sum + owed.size, 0);
 };
 
-const drainOf = (state: State): TransferView["drain"] => {
+const drainOf = (state: State, calendarOffsetMs: number): TransferView["drain"] => {
   if (state.drain === null) return null;
   const sessions = state.kind === "draining" ? [...state.swarm.sessions.values()] : [];
   const owed = sessions.filter((session) => !isSettled(session)).reduce((sum, s) => sum + outstandingOf(s), 0);
   const storing = state.kind === "draining" ? state.pieces.storing.size : 0;
-  return { ...state.drain, remaining: owed + storing };
+  const startedAtMs = Math.round(state.drain.startedAtMs + calendarOffsetMs);
+  return { startedAtMs, endedBy: state.drain.endedBy, remaining: owed + storing };
 };
 
 const seedersOf = (

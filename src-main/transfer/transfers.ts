@@ -343,7 +343,7 @@ class FileTransfers implements Transfers {
   }
 
   #view(download: Download): TransferView {
-    return viewOfDownload(download, this.#deps.env.clock.monotonicMs(), (peer) => this.#pathOf(peer));
+    return viewOfDownload(download, this.#deps.env.clock, (peer) => this.#pathOf(peer));
   }
 
   #pathOf(peer: UserId): PathKind {

@@ -47,9 +47,12 @@ export const REQUEST_TIMEOUT_MAX_MS = 2 * MINUTE;
 export const DRAIN_TIMEOUT_MS = 5 * SECOND;
 export const DRAIN_TIMEOUT_MIN_MS = 100;
 export const DRAIN_TIMEOUT_MAX_MS = 5 * MINUTE;
-/** Chunks in one SQLite transaction of the chunk worker (measured optimum at 64 KiB pages). */
+/** Chunks in one SQLite transaction of the chunk worker: a batch grows to this while the disk is the slower side. */
 export const STORE_BATCH_CHUNKS = 64;
-/** Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. */
+/**
+ * Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. Covers the time that one
+ * checkpoint of {@link CHUNKS_CHECKPOINT_PAGES} takes at full speed.
+ */
 export const STORE_BACKLOG_BYTES_MAX = 32 * MiB;
 /** Downloads that run at once; the others wait in the order in which they were started. */
 export const TRANSFERS_ACTIVE_MAX = 8;
@@ -59,8 +62,12 @@ export const PROGRESS_INTERVAL_MS = 100;
 export const WORK_BATCH_BYTES = 1 * MiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
 export const SHARES_ACTIVE_MAX = 16;
-/** WAL pages of chunks.db (64 KiB each) before a checkpoint: 8 MiB keeps one checkpoint far below the receive credit's worth of time. */
+/** WAL pages of chunks.db (64 KiB each) before a checkpoint: 64 MiB, because each one waits for the disk several times. */
 export const CHUNKS_CHECKPOINT_PAGES = 1024;
+/** A served file stays open this long after its last batch; short, because Windows keeps others from deleting it. */
+export const SOURCE_FILE_IDLE_MS = 2 * SECOND;
+/** Buffers of sent frames that the worker keeps for reuse: those of two busy peers. */
+export const FRAME_BUFFERS_KEPT = 4;
 /** Batches per peer that a seeder has read or is reading ahead of the link. */
 export const SEEDER_READ_AHEAD = 2;
 /** Files that one peer may have open at a seeder at once; more is answered with `busy`. */

@@ -49,18 +49,30 @@ pc.onLocalDescription((sdp, kind) => {
 });
 pc.onLocalCandidate((candidate, mid) => tell({ candidate, mid }));
 
+/** The library starts its ICE transport a moment after the description; until then it throws. */
+const addCandidate = ({ candidate, mid }: { candidate: string; mid: string }, triesLeft = 50): void => {
+  try {
+    pc.addRemoteCandidate(candidate, mid);
+  } catch (error) {
+    if (triesLeft === 0) throw error;
+    setTimeout(() => addCandidate({ candidate, mid }, triesLeft - 1), 10);
+  }
+};
+
 const onSignal = (signal: Signal): void => {
   if ("sdp" in signal) {
     pc.setRemoteDescription(signal.sdp, signal.kind);
     described = true;
-    for (const { candidate, mid } of early) pc.addRemoteCandidate(candidate, mid);
     if (signal.kind === "offer") pc.setLocalDescription("answer");
+    for (const candidate of early) addCandidate(candidate);
   } else if ("candidate" in signal) {
-    if (described) pc.addRemoteCandidate(signal.candidate, signal.mid);
+    if (described) addCandidate(signal);
     else early.push(signal);
   } else finish(signal.done);
 };
 (child ?? process).on("message", onSignal);
+// A receiver whose sender failed must not stay, or whoever reads its output waits for ever.
+process.on("disconnect", () => process.exit(1));
 
 let startedAtMs = 0;
 let received = 0;

@@ -182,6 +182,7 @@ describe("a file", () => {
       );
       const { view, phases } = await follow(bob, file.fileId, 60_000);
       expect(phases.map((p) => p.phase)).toEqual(["downloading", "draining", "assembling", "verifying", "complete"]);
+      expect(Math.abs((view.drain?.startedAtMs ?? 0) - Date.now())).toBeLessThan(60_000);
       expect(view.savedPath).toBe(join(world.downloadsOf("bob"), expected));
       expect(await sha256OfFile(view.savedPath ?? "")).toBe(sha256);
     }

@@ -53,7 +53,8 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
         : { frames: (input as Jobs["readChunks"]["input"]).indices.map(frameOf), unavailable: [] };
     return ok(value as Jobs[Name]["output"]);
   };
-  const worker: Pick<ChunkWorker, "run"> = {
+  const worker: Pick<ChunkWorker, "run" | "recycle"> = {
+    recycle: () => undefined,
     run: <Name extends JobName>(name: Name, input: Jobs[Name]["input"]): RunningJob<Name> => ({
       result: answer(name, input),
       cancel: () => undefined,

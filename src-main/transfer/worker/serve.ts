@@ -1,5 +1,3 @@
-import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
 import { assert } from "#shared/base/assert.ts";
 import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
 import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
@@ -9,8 +7,18 @@ import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash } from "../../crypto/hash-tree.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
 import type { FileSpec, JobResult, Jobs, ReadFrame } from "../chunk-worker-protocol.ts";
+import type { FrameBuffers } from "./frame-buffers.ts";
 import { failWork, readErrorOf, readWhole, writeErrorOf } from "./io.ts";
 import type { KnownFile, KnownFiles } from "./known-files.ts";
+import type { SourceFiles } from "./source-files.ts";
+
+/** What serving keeps between two batches. */
+export interface ServeTools {
+  readonly tables: ChunkTables;
+  readonly files: KnownFiles;
+  readonly sources: SourceFiles;
+  readonly buffers: FrameBuffers;
+}
 
 /** A page of leaves with its uncles, ready to send; null while this side does not hold the whole tree. */
 export const readLeaves = async (
@@ -37,16 +45,15 @@ export const readLeaves = async (
  * sent: the file changed, and the same (key, nonce) must not encrypt two plaintexts.
  */
 export const readChunks = async (
-  tables: ChunkTables,
-  files: KnownFiles,
+  tools: ServeTools,
   { spec, source, indices }: Jobs["readChunks"]["input"],
 ): Promise<JobResult<"readChunks">> => {
   try {
-    const known = files.get(spec);
+    const known = tools.files.get(spec);
     return ok(
       source.kind === "file"
-        ? { frames: await fromFile(known, source.path, indices), unavailable: [] }
-        : fromTables(tables, known, indices),
+        ? { frames: await fromFile(tools, known, source.path, indices), unavailable: [] }
+        : fromTables(tools.tables, known, indices),
     );
   } catch (error) {
     return err(source.kind === "file" ? readErrorOf(error) : writeErrorOf(error));
@@ -56,10 +63,10 @@ export const readChunks = async (
 const frameBytesOf = (spec: FileSpec, index: number): number =>
   BULK_HEADER_BYTES + chunkLength(spec, index) + CHUNK_TAG_BYTES;
 
-/** One buffer for all frames of a batch: one allocation, one transfer between threads. */
-const layOut = (spec: FileSpec, indices: readonly number[]): ReadFrame[] => {
+/** One buffer for all frames of a batch: one transfer between threads, and one that comes back. */
+const layOut = (buffers: FrameBuffers, spec: FileSpec, indices: readonly number[]): ReadFrame[] => {
   const sizes = indices.map((index) => frameBytesOf(spec, index));
-  const buffer = Buffer.allocUnsafeSlow(sizes.reduce((sum, size) => sum + size, 0)).buffer;
+  const buffer = buffers.take(sizes.reduce((sum, size) => sum + size, 0));
   let at = 0;
   return indices.map((index, i) => {
     const size = sizes[i] ?? 0;
@@ -69,12 +76,15 @@ const layOut = (spec: FileSpec, indices: readonly number[]): ReadFrame[] => {
   });
 };
 
-const fromFile = async (known: KnownFile, path: string, indices: readonly number[]): Promise<ReadFrame[]> => {
-  const { spec, cipher } = known;
-  let file: FileHandle | undefined;
-  try {
-    file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
-    const frames = layOut(spec, indices);
+const fromFile = (
+  { sources, buffers }: ServeTools,
+  known: KnownFile,
+  path: string,
+  indices: readonly number[],
+): Promise<ReadFrame[]> =>
+  sources.use(path, async (file) => {
+    const { spec, cipher } = known;
+    const frames = layOut(buffers, spec, indices);
     for (const run of runsOf(indices)) {
       const bytes = (run.count - 1) * spec.chunkBytes + chunkLength(spec, run.first + run.count - 1);
       const plaintext = Buffer.allocUnsafeSlow(bytes);
@@ -91,10 +101,7 @@ const fromFile = async (known: KnownFile, path: string, indices: readonly number
       }
     }
     return frames;
-  } finally {
-    await file?.close();
-  }
-};
+  });
 
 const changed = (): never =>
   failWork("file_changed", "The file was changed after it was shared. Share it again to send the new version.");
