@@ -91,17 +91,17 @@ module.exports = {
     {
       name: "composition-is-on-top",
       comment:
-        "entries and the composition root (files directly in src-main) are imported by nothing below; app.ts, env.ts hold types and the clock",
+        "entries and the composition root (files directly in src-main) are imported by nothing below; app.ts, env.ts and log.ts hold types, the clock and the log",
       severity: "error",
       from: { path: "^src-main/[^/]+/" },
-      to: { path: "^src-main/[^/]+\\.ts$", pathNot: "^src-main/(?:app|env|start-app)\\.ts$" },
+      to: { path: "^src-main/[^/]+\\.ts$", pathNot: "^src-main/(?:app|env|log|start-app)\\.ts$" },
     },
     {
       name: "only-hosts-start-the-app",
       comment: "start-app.ts wires everything; only the hosts and entries call it, and only they and ipc know App",
       severity: "error",
       from: { path: "^src-main/[^/]+/", pathNot: folders(["host"]) },
-      to: { path: "^src-main/(?:app|start-app|env)\\.ts$", pathNot: "^src-main/env\\.ts$" },
+      to: { path: "^src-main/(?:app|start-app|log)\\.ts$" },
     },
     {
       name: "shared-is-pure",
