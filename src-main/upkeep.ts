@@ -1,135 +1,146 @@
 import * as v from "valibot";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
-import type { UserId } from "#shared/base/ids.ts";
-import { UserIdSchema } from "#shared/base/ids.ts";
+import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { KEY_CHECK_INTERVAL_MS, UPKEEP_RETRY_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { Contacts } from "./contacts/contacts.ts";
 import type { Sessions } from "./crypto/sessions.ts";
 import type { Links } from "./links/links.ts";
 import type { Signaling } from "./signaling/signaling.ts";
 
-interface UpkeepDeps {
+export interface UpkeepDeps {
   readonly env: Env;
-  readonly signaling: Signaling;
-  readonly sessions: Sessions;
-  readonly contacts: Contacts;
-  readonly links: Links;
+  readonly signaling: Pick<
+    Signaling,
+    "state" | "generation" | "request" | "onConnected" | "onKeysLow" | "onPresence" | "onStateChanged"
+  >;
+  readonly sessions: Pick<Sessions, "keysToPublish" | "published">;
+  readonly contacts: Pick<
+    Contacts,
+    "userIds" | "isAccepted" | "isKeyChanged" | "onChanged" | "setOnline" | "setAllOffline"
+  >;
+  readonly links: Pick<Links, "connect" | "disconnect" | "presenceHint">;
 }
 
-/** Keys are looked after this often besides every login, so that a rotation is not missed by a client that stays online. */
-const KEY_CHECK_INTERVAL_MS = 60 * 60 * 1000;
-/** A failed publication is repeated after this long; a login or a `keysLow` push comes sooner most of the time. */
-const KEY_RETRY_MS = 30_000;
+/** A task that runs once at a time, again when it was asked for meanwhile, and after a while when it failed. */
+const repeating = (env: Env, what: string, task: () => Promise<"done" | "failed">, laterMs: number | null) => {
+  let state: "idle" | "running" | "again" = "idle";
+  let timer: Disposable | null = null;
+  let disposed = false;
+  const runLater = (delayMs: number | null): void => {
+    timer?.dispose();
+    timer = delayMs === null || disposed ? null : env.clock.setTimer(delayMs, run);
+  };
+  const run = (): void => {
+    if (disposed) return;
+    if (state !== "idle") {
+      state = "again";
+      return;
+    }
+    state = "running";
+    task()
+      .catch((error: unknown): "failed" => {
+        env.log.error(`${what} failed`, { error: messageOf(error) });
+        return "failed";
+      })
+      .then((outcome) => {
+        const again = state === "again";
+        state = "idle";
+        if (again) run();
+        else runLater(outcome === "done" ? laterMs : UPKEEP_RETRY_MS);
+      })
+      .catch((error: unknown) => env.log.error(`${what} failed`, { error: messageOf(error) }));
+  };
+  return {
+    run,
+    dispose(): void {
+      disposed = true;
+      timer?.dispose();
+    },
+  };
+};
 
 /**
- * What holds for as long as the app runs: our keys are at the server, we watch exactly the accepted contacts, and there
- * is a link to each of them that is wanted whenever both are online.
+ * What holds for as long as the app runs: our keys are at the server, we watch exactly the accepted contacts, and a link
+ * is wanted to each of them whose key is the one that was accepted.
  */
-export const startUpkeep = (deps: UpkeepDeps): Disposable => {
-  const { env, signaling, sessions, contacts, links } = deps;
-  const log = env.log.child("upkeep");
+export const startUpkeep = ({ env, signaling, sessions, contacts, links }: UpkeepDeps): Disposable => {
   const owned = new DisposableStore();
-  const wanted = new Set<UserId>();
-  let keyTimer: Disposable | null = null;
-  let keysBusy = false;
-  let disposed = false;
+  const accepted = new Set<UserId>();
+  const linked = new Set<UserId>();
 
-  const checkKeysIn = (delayMs: number): void => {
-    keyTimer?.dispose();
-    if (!disposed) keyTimer = env.clock.setTimer(delayMs, () => run("keys", checkKeys));
-  };
-
-  const checkKeys = async (): Promise<void> => {
-    if (keysBusy || signaling.state.state !== "connected") return;
-    keysBusy = true;
-    try {
-      checkKeysIn((await publishKeys()) ? KEY_CHECK_INTERVAL_MS : KEY_RETRY_MS);
-    } finally {
-      keysBusy = false;
-    }
-  };
-
-  const publishKeys = async (): Promise<boolean> => {
+  const publishKeys = async (): Promise<"done" | "failed"> => {
+    // A login comes sooner or later, and calls again.
+    if (signaling.state.state !== "connected") return "done";
     const status = await signaling.request("keys.status", {});
-    if (!status.ok) return false;
+    if (!status.ok) return "failed";
     const keys = await sessions.keysToPublish(status.value);
     const answer = await signaling.request("keys.publish", keys);
     if (!answer.ok) {
-      log.warn("keys were not published", { type: answer.error.type });
-      return false;
+      env.log.warn("keys were not published", { type: answer.error.type });
+      return "failed";
     }
     sessions.published(keys);
-    return true;
+    return "done";
   };
 
-  const accepted = (): UserId[] =>
-    contacts
-      .list()
-      .filter((contact) => contact.state === "accepted")
-      .map((contact) => v.parse(UserIdSchema, contact.userId));
-
-  const watch = async (): Promise<void> => {
-    if (signaling.state.state !== "connected") return;
+  const watchContacts = async (): Promise<"done" | "failed"> => {
+    if (signaling.state.state !== "connected") return "done";
     const { generation } = signaling;
-    const answer = await signaling.request("presence.watch", { userIds: accepted() });
-    if (!answer.ok || generation !== signaling.generation) return;
+    const answer = await signaling.request("presence.watch", { userIds: [...accepted] });
+    // Of an older connection: the newer one has asked by itself.
+    if (generation !== signaling.generation) return "done";
+    if (!answer.ok) return "failed";
     for (const text of answer.value.online) {
       const userId = v.safeParse(UserIdSchema, text);
       if (userId.success) setOnline(userId.output, true);
     }
+    return "done";
   };
 
   const setOnline = (userId: UserId, online: boolean): void => {
+    // The server is not trusted to say who our contacts are.
+    if (!accepted.has(userId)) return;
     contacts.setOnline(userId, online);
     links.presenceHint(userId, online);
   };
 
-  /** True when the set of accepted contacts is another one than before. */
-  const followContacts = (): boolean => {
-    const now = new Set(accepted());
-    const gone = [...wanted].filter((userId) => !now.has(userId));
-    const added = [...now].filter((userId) => !wanted.has(userId));
-    for (const userId of gone) {
-      wanted.delete(userId);
-      run("disconnect", () => links.disconnect(userId));
-    }
-    for (const userId of added) {
-      wanted.add(userId);
-      links.connect(userId);
-    }
-    return gone.length + added.length > 0;
-  };
+  const keys = owned.add(repeating(env, "publishing keys", publishKeys, KEY_CHECK_INTERVAL_MS));
+  const watch = owned.add(repeating(env, "watching presence", watchContacts, null));
 
-  const run = (what: string, task: () => Promise<void>): void => {
-    task().catch((error: unknown) => log.error(`${what} failed`, { error: messageOf(error) }));
+  /** One contact at a time: this runs on every change of any of them. */
+  const follow = (userId: UserId): void => {
+    const isAccepted = contacts.isAccepted(userId);
+    const mayLink = isAccepted && !contacts.isKeyChanged(userId);
+    if (mayLink && !linked.has(userId)) {
+      linked.add(userId);
+      links.connect(userId);
+    } else if (!mayLink && linked.delete(userId)) {
+      links.disconnect(userId).catch((error: unknown) => {
+        env.log.error("a link was not closed in order", { error: messageOf(error) });
+      });
+    }
+    if (isAccepted === accepted.has(userId)) return;
+    if (isAccepted) accepted.add(userId);
+    else accepted.delete(userId);
+    watch.run();
   };
 
   owned.add(
     signaling.onConnected(() => {
-      run("keys", checkKeys);
-      run("presence", watch);
+      keys.run();
+      watch.run();
     }),
   );
-  owned.add(signaling.onKeysLow(() => run("keys", checkKeys)));
+  owned.add(signaling.onKeysLow(() => keys.run()));
   owned.add(signaling.onPresence(({ userId, online }) => setOnline(userId, online)));
   owned.add(
     signaling.onStateChanged((state) => {
       if (state.state !== "connected") contacts.setAllOffline();
     }),
   );
-  owned.add(
-    contacts.onChanged(() => {
-      if (followContacts()) run("presence", watch);
-    }),
-  );
-  followContacts();
-
-  return {
-    dispose() {
-      disposed = true;
-      keyTimer?.dispose();
-      owned.dispose();
-    },
-  };
+  owned.add(contacts.onChanged(({ userId }) => follow(v.parse(UserIdSchema, userId))));
+  for (const userId of contacts.userIds()) follow(userId);
+  return owned;
 };

@@ -262,6 +262,13 @@ export const SERVER_REQUESTS_IN_FLIGHT = 32;
 /** Requests of a client that wait; enough for a whole outbox of one contact. */
 export const SERVER_REQUESTS_WAITING_MAX = 10_000;
 
+// ---- Upkeep -------------------------------------------------------------------------------------------------------
+
+/** Our keys at the server are looked after this often besides every login, so that a rotation is not missed. */
+export const KEY_CHECK_INTERVAL_MS = HOUR;
+/** What failed towards the server is tried again after this long; a login comes sooner most of the time. */
+export const UPKEEP_RETRY_MS = 15 * SECOND;
+
 // ---- IPC ----------------------------------------------------------------------------------------------------------
 
 /** One JSON message from a renderer to the main process. */
