@@ -78,10 +78,12 @@ export const createHandlers = (parts: Parts): AppHandlers => {
         const usable = await makeDownloadFolder(change.downloadDirectory);
         if (!usable.ok) return usable;
       }
-      const before = settings.get().server;
-      const view = settings.set(change);
-      if (view.server !== before) await parts.useServer();
-      return ok(view);
+      // Only what works is saved: a server that cannot start would keep the next start from succeeding too.
+      if (change.server !== undefined && change.server !== settings.get().server) {
+        const used = await parts.server.use(change.server);
+        if (!used.ok) return used;
+      }
+      return ok(settings.set(change));
     },
 
     "diagnostics.export": () => ok(diagnose(parts)),

@@ -6,7 +6,6 @@ import { Emitter } from "#shared/base/emitter.ts";
 import { type ChatId, FileIdSchema } from "#shared/base/ids.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
-import { createServer, type RendezvousServer } from "../src-server/server.ts";
 import type { App, AppOptions } from "./app.ts";
 import { createHandlers } from "./commands.ts";
 import { type Contacts, createContacts } from "./contacts/contacts.ts";
@@ -18,6 +17,7 @@ import { createLinks } from "./links/connection-manager.ts";
 import type { Links } from "./links/links.ts";
 import { createMessages, type Messages } from "./messages/messages.ts";
 import { newEnvelopeId } from "./messages/new-id.ts";
+import { ServerChoice } from "./server-choice.ts";
 import { Settings } from "./settings.ts";
 import type { Signaling } from "./signaling/signaling.ts";
 import { createSignaling } from "./signaling/signaling-client.ts";
@@ -43,8 +43,7 @@ export interface Parts {
   readonly files: Files;
   readonly transfers: Transfers;
   readonly monitor: EventLoopMonitor;
-  /** Connects to the server that the settings name; starts or ends the embedded one. */
-  useServer(): Promise<string>;
+  readonly server: ServerChoice;
 }
 
 /** A reason not to start that the user can do something about. */
@@ -171,15 +170,16 @@ const build = async (
     }),
   );
   const monitor = own(new EventLoopMonitor());
-  const server = own(new ServerChoice(options, settings, signaling));
+  const server = own(new ServerChoice({ ...options, settings, signaling }));
   const parts: Parts = {
     ...{ options, protection, account, settings, signaling, contacts, links, messages, files, transfers, monitor },
-    useServer: () => server.use(),
+    server,
   };
   const events = publishAll(parts, onListenerError);
   stops.push(() => events.dispose());
   own(startUpkeep({ env, signaling, sessions, contacts, links }));
-  const serverUrl = await server.use();
+  const serverUrl = await server.use(settings.get().server);
+  if (!serverUrl.ok) throw new AppStartError(serverUrl.error.message);
   links.enable();
   stops.push(async () => {
     await links.disable();
@@ -188,7 +188,7 @@ const build = async (
   });
   return {
     userId: account.userId,
-    serverUrl,
+    serverUrl: serverUrl.value,
     handlers: createHandlers(parts),
     events: events.event,
     savedPath: (fileId) => transfers.savedPath(fileId),
@@ -220,65 +220,3 @@ const publishAll = (parts: Parts, onListenerError: (error: unknown) => void): Em
     part.onNotice((payload) => events.emit({ event: "notice", payload }));
   return events;
 };
-
-/** The rendezvous server that the settings name: a remote one, or one inside this process that starts when needed. */
-class ServerChoice {
-  readonly #options: AppOptions;
-  readonly #settings: Settings;
-  readonly #signaling: Signaling;
-  #embedded: RendezvousServer | null = null;
-  #turn: Promise<unknown> = Promise.resolve();
-
-  constructor(options: AppOptions, settings: Settings, signaling: Signaling) {
-    this.#options = options;
-    this.#settings = settings;
-    this.#signaling = signaling;
-  }
-
-  /** One change at a time, in the order in which they were asked for. */
-  use(): Promise<string> {
-    const next = this.#turn.then(() => this.#apply());
-    this.#turn = next.catch(() => undefined);
-    return next;
-  }
-
-  async #apply(): Promise<string> {
-    const { server } = this.#settings.get();
-    if (server !== "embedded") {
-      this.#signaling.enable(server);
-      await this.#closeEmbedded();
-      return server;
-    }
-    this.#embedded ??= await this.#startEmbedded();
-    this.#signaling.enable(this.#embedded.url);
-    return this.#embedded.url;
-  }
-
-  async #startEmbedded(): Promise<RendezvousServer> {
-    const { env, dataDir, version } = this.#options;
-    const open = (port: number): Promise<RendezvousServer> =>
-      createServer({ dataDir: join(dataDir, "server"), host: "127.0.0.1", port, env, version });
-    const wanted = this.#settings.embeddedPort;
-    let server: RendezvousServer;
-    try {
-      server = await open(wanted);
-    } catch (error) {
-      if (wanted === 0) throw error;
-      env.log.warn("the embedded server's port is taken; it moves, and older invitations end", { port: wanted });
-      server = await open(0);
-    }
-    this.#settings.embeddedPort = Number(new URL(server.url).port);
-    return server;
-  }
-
-  async #closeEmbedded(): Promise<void> {
-    const server = this.#embedded;
-    this.#embedded = null;
-    await server?.close();
-  }
-
-  async dispose(): Promise<void> {
-    await this.#turn;
-    await this.#closeEmbedded();
-  }
-}

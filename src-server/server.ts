@@ -50,6 +50,9 @@ export interface RendezvousServer {
 
 export { StartError };
 
+/** The address is taken or is none of this machine's; another port may do. */
+export class AddressError extends StartError {}
+
 /** How often idle HTTP connections are checked for having sent no request. */
 const HTTP_CHECK_INTERVAL_MS = 5000;
 
@@ -103,7 +106,7 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   } catch (error) {
     await io.close();
     await database.close();
-    throw new StartError(
+    throw new AddressError(
       `Cannot listen on ${options.host}:${options.port}: ${messageOf(error)}. Choose another with --host or --port.`,
     );
   }
