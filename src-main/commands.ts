@@ -46,7 +46,10 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "messages.list": ({ chatId, limit, beforeId }) => messages.list(chatId, limit, beforeId),
 
     "files.share": ({ chatId, path }) => files.share(chatId, path),
-    "files.get": ({ fileId }) => files.get(fileId),
+    "files.get": async ({ fileId }) => {
+      await files.refresh(fileId);
+      return files.get(fileId);
+    },
     "files.list": () => ok(files.list()),
 
     "transfers.start": ({ fileId, directory }) => transfers.start(fileId, directory),

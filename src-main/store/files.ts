@@ -12,6 +12,7 @@ export interface FileRecord {
   readonly version: number;
   /** Null for files of others. */
   readonly sourcePath: string | null;
+  /** The server has the record and knows whether we hold the file. */
   readonly registered: boolean;
 }
 
@@ -35,6 +36,12 @@ interface Row {
 
 const Members = v.array(UserIdSchema);
 
+/** Values of the column `registered`. */
+const UNREGISTERED = 0;
+const REGISTERED = 1;
+/** The server has the record, and was told that the file is gone from here. */
+const REGISTERED_GONE = 2;
+
 /** SQL of the table `files` in app.db. */
 export class FilesTable {
   readonly #statements;
@@ -53,8 +60,16 @@ export class FilesTable {
         )
         .pluck(),
       all: db.sql.prepare<[], Row>("SELECT * FROM files ORDER BY created_at_ms DESC, file_id"),
-      unregistered: db.sql.prepare<[], Row>("SELECT * FROM files WHERE registered = 0 ORDER BY created_at_ms"),
-      setRegistered: db.sql.prepare<[number, string]>("UPDATE files SET registered = 1, version = ? WHERE file_id = ?"),
+      unregistered: db.sql.prepare<[], Row>(
+        `SELECT * FROM files WHERE registered = ${UNREGISTERED} ORDER BY created_at_ms`,
+      ),
+      setRegistered: db.sql.prepare<[number, number, string]>(
+        "UPDATE files SET registered = ?, version = ? WHERE file_id = ?",
+      ),
+      setUnregistered: db.sql.prepare<[string]>(`UPDATE files SET registered = ${UNREGISTERED} WHERE file_id = ?`),
+      doubtGone: db.sql.prepare<[]>(
+        `UPDATE files SET registered = ${UNREGISTERED} WHERE registered = ${REGISTERED_GONE}`,
+      ),
     };
   }
 
@@ -76,7 +91,7 @@ export class FilesTable {
       shared_with: JSON.stringify(sharedWith),
       version,
       source_path: sourcePath,
-      registered: registered ? 1 : 0,
+      registered: registered ? REGISTERED : UNREGISTERED,
     });
   }
 
@@ -95,13 +110,23 @@ export class FilesTable {
     return this.#statements.all.all().map(recordOf);
   }
 
-  /** Own files that the server does not know yet. */
+  /** Own files that the server does not know yet, or not as they are now. */
   unregistered(): FileRecord[] {
     return this.#statements.unregistered.all().map(recordOf);
   }
 
-  setRegistered(fileId: FileId, version: number): void {
-    this.#statements.setRegistered.run(version, fileId);
+  /** `holder`: whether the server was told that we hold the file. */
+  setRegistered(fileId: FileId, version: number, holder: boolean): void {
+    this.#statements.setRegistered.run(holder ? REGISTERED : REGISTERED_GONE, version, fileId);
+  }
+
+  setUnregistered(fileId: FileId): void {
+    this.#statements.setUnregistered.run(fileId);
+  }
+
+  /** What the server was told to be gone may be back: it has to be told anew. */
+  doubtGone(): void {
+    this.#statements.doubtGone.run();
   }
 }
 
@@ -130,6 +155,6 @@ const recordOf = (row: Row): FileRecord => {
     sharedWith: members.ok ? members.value : [],
     version: row.version,
     sourcePath: row.source_path,
-    registered: row.registered === 1,
+    registered: row.registered !== UNREGISTERED,
   };
 };

@@ -17,6 +17,7 @@ import { type FileRecord, FilesTable } from "../store/files.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { ChunkSource, FileSpec } from "./chunk-worker-protocol.ts";
 import { safeFileName } from "./file-name.ts";
+import { Sources } from "./sources.ts";
 
 export interface FilesDeps {
   readonly env: Env;
@@ -42,6 +43,8 @@ export interface Files extends Disposable {
    */
   share(chatId: ChatId, path: string): Promise<Result<FileView>>;
   get(fileId: string): Result<FileView>;
+  /** Asks the server who holds a file of somebody else. Without an answer everything stays as it is. */
+  refresh(fileId: string): Promise<void>;
   view(fileId: string): FileView | null;
   list(): FileView[];
   /** Takes an offer from a chat message. Synchronous, because it is part of the transaction that stores the message. */
@@ -76,7 +79,7 @@ class MessageRefused extends Error {
 }
 
 type Registration =
-  | { readonly kind: "registered"; readonly version: number }
+  | { readonly kind: "registered"; readonly version: number; readonly holder: boolean }
   /** The server may have it another time. */
   | { readonly kind: "later" }
   | { readonly kind: "refused"; readonly error: { type: string; message: string } };
@@ -98,8 +101,12 @@ class SharedFiles implements Files {
   readonly #notices: Emitter<NoticeView>;
   readonly #shareProgress: Emitter<ShareProgressView>;
   readonly #reported = new Set<FileId>();
+  readonly #sources: Sources;
+  /** Who holds all of a file of somebody else, as far as the server was asked. */
+  readonly #holders = new Map<string, readonly string[]>();
   #sharing = 0;
-  #registering: Promise<void> | null = null;
+  #pass: Promise<void> = Promise.resolve();
+  #nextPass: Promise<void> | null = null;
 
   constructor(deps: FilesDeps) {
     this.#deps = deps;
@@ -109,11 +116,14 @@ class SharedFiles implements Files {
     this.#changed = this.#owned.add(new Emitter<FileView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
     this.#shareProgress = this.#owned.add(new Emitter<ShareProgressView>(onError));
+    this.#sources = new Sources((fileId) => this.#sourceChanged(fileId));
     this.#owned.add(
       deps.signaling.onConnected(() => {
-        void this.#registerAll();
+        this.#registerAll();
       }),
     );
+    this.#table.doubtGone();
+    void this.#lookAtSources();
   }
 
   get onChanged(): Event<FileView> {
@@ -180,7 +190,7 @@ class SharedFiles implements Files {
     const refusal = this.#store(record, () => this.#deps.sendFile(chatId, offer));
     if (refusal !== null) return this.#giveUp(fileId, refusal);
     // The server may have been away, or come back meanwhile.
-    void this.#registerAll();
+    this.#registerAll();
     this.#tell(fileId);
     return this.get(fileId);
   }
@@ -206,21 +216,35 @@ class SharedFiles implements Files {
   }
 
   async #register({ offer, sharedWith }: FileRecord): Promise<Registration> {
+    const { signaling } = this.#deps;
     const { manifest, signature } = offer.signed;
-    const answer = await this.#deps.signaling.request("files.register", {
+    const { fileId, chunkCount } = manifest;
+    let answer = await signaling.request("files.register", {
       record: { ...manifest, signature },
       members: [...sharedWith],
     });
-    if (answer.ok) return { kind: "registered", version: answer.value.version };
+    const holder = this.#sources.isThere(fileId);
+    if (answer.ok)
+      answer = await signaling.request("files.announce", {
+        fileId,
+        complete: holder,
+        chunksHeld: holder ? chunkCount : 0,
+      });
+    // It may have come or gone while the server answered.
+    if (holder !== this.#sources.isThere(fileId)) return { kind: "later" };
+    if (answer.ok) return { kind: "registered", version: answer.value.version, holder };
     this.#deps.env.log.warn("a file was not registered", { type: answer.error.type });
     return REFUSALS.includes(answer.error.type) ? { kind: "refused", error: answer.error } : { kind: "later" };
   }
 
-  #registerAll(): Promise<void> {
-    this.#registering ??= this.#registerEach().finally(() => {
-      this.#registering = null;
+  /** A pass reads its list at its start: what comes later needs the next pass, and one that waits is enough. */
+  #registerAll(): void {
+    if (this.#nextPass !== null) return;
+    this.#nextPass = this.#pass.then(() => {
+      this.#nextPass = null;
+      this.#pass = this.#registerEach();
+      return this.#pass;
     });
-    return this.#registering;
   }
 
   async #registerEach(): Promise<void> {
@@ -228,12 +252,10 @@ class SharedFiles implements Files {
       if (this.#owned.disposed || this.#deps.signaling.state.state !== "connected") return;
       const answer = await this.#register(record);
       if (this.#owned.disposed) return;
+      const { fileId } = record.offer.signed.manifest;
+      if (answer.kind === "registered") this.#table.setRegistered(fileId, answer.version, answer.holder);
       // A refusal will not change either; without the record the file can still be sent directly.
-      if (answer.kind !== "later")
-        this.#table.setRegistered(
-          record.offer.signed.manifest.fileId,
-          answer.kind === "registered" ? answer.version : 1,
-        );
+      else if (answer.kind === "refused") this.#table.setRegistered(fileId, 1, true);
     }
   }
 
@@ -242,13 +264,34 @@ class SharedFiles implements Files {
     return view === null ? fail("unknown_file", "This file is not known here.") : ok(view);
   }
 
+  async refresh(fileId: string): Promise<void> {
+    if (this.#owned.disposed) return;
+    const record = this.#table.get(fileId);
+    const { signaling } = this.#deps;
+    if (record === null || record.sourcePath !== null || signaling.state.state !== "connected") return;
+    const { fileId: id } = record.offer.signed.manifest;
+    const answer = await signaling.request("files.get", { fileId: id });
+    if (!answer.ok || this.#owned.disposed) return;
+    const before = this.#seedersOf(record);
+    const holders = answer.value.seeders.filter(({ complete }) => complete).map(({ userId }) => userId);
+    this.#holders.set(id, holders);
+    if (before.join() !== holders.join()) this.#tell(id);
+  }
+
   view(fileId: string): FileView | null {
     const record = this.#table.get(fileId);
-    return record === null ? null : viewOf(record);
+    return record === null ? null : viewOf(record, this.#seedersOf(record));
   }
 
   list(): FileView[] {
-    return this.#table.all().map(viewOf);
+    return this.#table.all().map((record) => viewOf(record, this.#seedersOf(record)));
+  }
+
+  /** Of an own file: ourselves while it is there. Of another's: whom the server names, or else its owner. */
+  #seedersOf({ offer, sourcePath }: FileRecord): readonly string[] {
+    const { fileId, ownerId } = offer.signed.manifest;
+    if (sourcePath !== null) return this.#sources.isThere(fileId) ? [ownerId] : [];
+    return this.#holders.get(fileId) ?? [ownerId];
   }
 
   find(fileId: string): FileRecord | null {
@@ -275,7 +318,10 @@ class SharedFiles implements Files {
       registered: true,
     });
     // Told after the caller's transaction, which may still be undone.
-    queueMicrotask(() => this.#tell(manifest.fileId));
+    queueMicrotask(() => {
+      this.#tell(manifest.fileId);
+      void this.refresh(manifest.fileId);
+    });
     return ok(undefined);
   }
 
@@ -287,6 +333,8 @@ class SharedFiles implements Files {
   sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null {
     const record = this.#table.get(fileId);
     if (record?.sourcePath == null) return null;
+    // Somebody wants it again: perhaps it is back. Whether it is, the reading itself will show.
+    if (!this.#sources.isThere(fileId)) void this.#sources.look(sourceOf(record, record.sourcePath));
     return { spec: specOf(record.offer), source: { kind: "file", path: record.sourcePath } };
   }
 
@@ -295,6 +343,7 @@ class SharedFiles implements Files {
   }
 
   reportChanged(fileId: FileId): void {
+    this.#sources.gone(fileId);
     // Once per run of the program and file: every seeder's session may notice it.
     if (this.#reported.has(fileId)) return;
     this.#reported.add(fileId);
@@ -304,6 +353,20 @@ class SharedFiles implements Files {
       message: "A file that you shared was changed or moved. Share it again to send it.",
       atMs: this.#deps.env.clock.now(),
     });
+  }
+
+  async #lookAtSources(): Promise<void> {
+    for (const record of this.#table.all()) {
+      if (this.#owned.disposed) return;
+      if (record.sourcePath !== null) await this.#sources.look(sourceOf(record, record.sourcePath));
+    }
+  }
+
+  #sourceChanged(fileId: FileId): void {
+    if (this.#owned.disposed) return;
+    this.#table.setUnregistered(fileId);
+    this.#tell(fileId);
+    this.#registerAll();
   }
 
   #tell(fileId: FileId): void {
@@ -321,7 +384,12 @@ const isSameOffer = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(a.key, b.key) &&
   bytesEqual(a.sha256, b.sha256);
 
-const viewOf = ({ offer, sharedWith, version }: FileRecord): FileView => {
+const sourceOf = ({ offer }: FileRecord, path: string) => {
+  const { fileId, sizeBytes } = offer.signed.manifest;
+  return { fileId, path, sizeBytes };
+};
+
+const viewOf = ({ offer, sharedWith, version }: FileRecord, seeders: readonly string[]): FileView => {
   const { fileId, sizeBytes, chunkCount, ownerId } = offer.signed.manifest;
   return {
     fileId,
@@ -332,7 +400,7 @@ const viewOf = ({ offer, sharedWith, version }: FileRecord): FileView => {
     ownerId,
     sharedWith: [...sharedWith],
     version,
-    seeders: [ownerId],
+    seeders: [...seeders],
     access: "granted",
   };
 };

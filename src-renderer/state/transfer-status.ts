@@ -7,6 +7,8 @@ import type { ErrorView, FileView, TransferView } from "#shared/ipc/views.ts";
  */
 export type TransferStatus =
   | { kind: "shared"; copies: number }
+  /** Ours, and not on the disk any more as it was shared. */
+  | { kind: "moved" }
   | { kind: "revoked" }
   | { kind: "available" }
   | { kind: "downloading"; transfer: TransferView }
@@ -49,7 +51,8 @@ export const statusOf = (
   ownUserId: string,
 ): TransferStatus => {
   if (file !== null && file.ownerId === ownUserId) {
-    return { kind: "shared", copies: file.seeders.filter((userId) => userId !== ownUserId).length };
+    if (!file.seeders.includes(ownUserId)) return { kind: "moved" };
+    return { kind: "shared", copies: file.seeders.length - 1 };
   }
   // What is complete stays usable after access was revoked: the file is on this person's disk.
   if (file?.access === "revoked" && transfer?.phase !== "complete") return { kind: "revoked" };
@@ -70,6 +73,7 @@ export type TransferAction =
 export const actionsOf = (status: TransferStatus, canOpen: boolean): TransferAction[] => {
   switch (status.kind) {
     case "shared":
+    case "moved":
     case "revoked":
     case "verifying":
       return [];
@@ -101,6 +105,7 @@ const ratio = (done: number, total: number): number => (total === 0 ? 1 : Math.m
 export const stepFillOf = (status: TransferStatus): StepFill => {
   switch (status.kind) {
     case "shared":
+    case "moved":
     case "revoked":
     case "available":
     case "cancelled":

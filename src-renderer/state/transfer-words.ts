@@ -36,6 +36,8 @@ export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: 
             ? "Can be downloaded while you are online"
             : plural(status.copies, "person has it", "people have it"),
       };
+    case "moved":
+      return { headline: "Moved or changed", detail: "Share it again to let it be downloaded" };
     case "revoked":
       return { headline: "No longer available", detail: `${ownerName} ended the access` };
     case "available":

@@ -13,6 +13,7 @@ export const activeStepOf = (status: TransferStatus): number | null => {
     case "verifying":
       return 3;
     case "shared":
+    case "moved":
     case "revoked":
     case "available":
     case "waiting":

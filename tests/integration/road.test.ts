@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { MessageView, TransferView } from "#shared/ipc/views.ts";
@@ -202,9 +202,15 @@ describe("a file", () => {
     timeout: 90_000,
   }, async () => {
     await using world = await createWorld();
-    const [alice, bob] = [await world.profile("alice"), await world.profile("bob")];
+    let alice = await world.profile("alice");
+    const bob = await world.profile("bob");
     await pair(alice, bob);
+    const seedersAt = async (me: HeadlessProfile, seeders: readonly string[]) =>
+      me.until(`seeders [${seeders}]`, async () =>
+        (await me.call("files.get", { fileId: file.fileId })).seeders.join() === seeders.join() ? true : null,
+      );
     const { file, path, sha256 } = await shareRandom(world, alice, bob, "moving.bin", 8 * MiB);
+    await seedersAt(bob, [alice.userId]);
     const original = await readFile(path);
     await truncate(path, 5 * MiB);
     await bob.call("transfers.start", { fileId: file.fileId });
@@ -213,6 +219,9 @@ describe("a file", () => {
       return view?.error ? view : null;
     });
     expect(failed.error?.type).toBe("file_changed");
+    // Nobody is named as a source who is none.
+    await seedersAt(alice, []);
+    await seedersAt(bob, []);
     expect(await readdir(world.downloadsOf("bob"))).not.toContain("moving.bin");
     await writeFile(path, original);
     await bob.call("transfers.retry", { fileId: file.fileId });
@@ -221,6 +230,20 @@ describe("a file", () => {
       return view?.phase === "complete" ? view : null;
     });
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    await seedersAt(alice, [alice.userId]);
+    await seedersAt(bob, [alice.userId]);
+
+    // While Weir does not run, a file goes, and the next time it comes back: each start looks.
+    for (const [change, seeders] of [
+      [() => rm(path), []],
+      [() => writeFile(path, original), [alice.userId]],
+    ] as const) {
+      await alice.stop();
+      await change();
+      alice = await world.profile("alice");
+      await seedersAt(alice, seeders);
+      await seedersAt(bob, seeders);
+    }
   });
 
   test("can be paused, resumed and cancelled", { timeout: 90_000 }, async () => {

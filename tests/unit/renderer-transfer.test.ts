@@ -84,6 +84,12 @@ describe("the state of a transfer", () => {
     });
   });
 
+  it("tells the owner when the shared file is not there any more", () => {
+    const status = statusOf(file({ ownerId: "alice", seeders: [] }), undefined, "alice");
+    expect(status).toEqual({ kind: "moved" });
+    expect(wordsOf(status, "You", true).headline).toBe("Moved or changed");
+  });
+
   it("ends a running download when access was revoked, and leaves a complete one", () => {
     const revoked = file({ access: "revoked" });
     expect(statusOf(revoked, transfer(), "alice").kind).toBe("revoked");
