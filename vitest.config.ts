@@ -19,7 +19,7 @@ export default defineConfig({
       reporter: ["text-summary", "json-summary"],
     },
     projects: [
-      { extends: true, test: { name: "node", include: ["tests/{unit,compliance,sim,fuzz}/**/*.test.ts"] } },
+      { extends: true, test: { name: "node", include: ["tests/{unit,sim,fuzz}/**/*.test.ts"] } },
       {
         extends: true,
         plugins: [svelte({ configFile: false }), svelteTesting()],

@@ -156,19 +156,38 @@ const runHeadless = async (sizeBytes: number, json: boolean): Promise<boolean> =
   }
 };
 
-/** Two headless profiles with their pages in the browser, until Ctrl+C. */
+/** Two profiles side by side, each with its page in the browser, until Ctrl+C. */
 const runWindows = async (): Promise<void> => {
   const dir = await mkdtemp(join(tmpdir(), "weir-demo-"));
+  const stops: (() => Promise<unknown>)[] = [];
+  const ended = new Promise<void>((resolve) => {
+    process.once("SIGINT", () => resolve());
+    process.once("SIGTERM", () => resolve());
+  });
+  try {
+    await showTwo(dir, stops);
+    process.stdout.write(`Everything lives in ${dir} and is removed when you press Ctrl+C.\n`);
+    await ended;
+  } finally {
+    for (const stop of stops.reverse()) await stop();
+    await rm(dir, { recursive: true, force: true });
+  }
+};
+
+const showTwo = async (dir: string, stops: (() => Promise<unknown>)[]): Promise<void> => {
   const server = await startServer(join(dir, "server"));
+  stops.push(() => server.stop());
   const start = async (name: string): Promise<HeadlessProfile> => {
     const home = join(dir, name.toLowerCase());
     await mkdir(join(home, "downloads"), { recursive: true });
-    return startHeadless({
+    const profile = await startHeadless({
       dataDir: join(home, "data"),
       server: server.ready.url,
       name,
       downloads: join(home, "downloads"),
     });
+    stops.push(() => profile.stop());
+    return profile;
   };
   const profiles = [await start("Alice"), await start("Bob")] as const;
   await pair(profiles[0], profiles[1]);
@@ -179,14 +198,6 @@ const runWindows = async (): Promise<void> => {
     process.stdout.write(`${profile === profiles[0] ? "Alice" : "Bob  "}  ${url}\n`);
     openBrowser(url);
   }
-  process.stdout.write(`Everything lives in ${dir} and is removed when you press Ctrl+C.\n`);
-  await new Promise<void>((resolve) => {
-    process.once("SIGINT", () => resolve());
-    process.once("SIGTERM", () => resolve());
-  });
-  await Promise.all(profiles.map((profile) => profile.stop()));
-  await server.stop();
-  await rm(dir, { recursive: true, force: true });
 };
 
 const main = async (): Promise<number> => {

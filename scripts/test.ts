@@ -1,12 +1,13 @@
 import { ensureAppBuilt } from "./app-build.ts";
 import { findChromium } from "./find-chromium.ts";
 import { ensureNativeBuilt } from "./native-build.ts";
-import { note, runTool, seconds } from "./run.ts";
+import { note, run, runTool, seconds } from "./run.ts";
 
 /**
- * `npm test`: builds what is stale and runs every test. Names of groups run only those; everything after them goes to vitest.
+ * `npm test`: builds what is stale, then the checks of `npm run check` and every test. Names of groups run only those;
+ * everything after them goes to vitest.
  *
- *   npm test -- [unit] [integration] [e2e] [-t "a name"] [--coverage] [files]
+ *   npm test -- [check] [unit] [integration] [e2e] [-t "a name"] [--coverage] [files]
  */
 interface Group {
   readonly name: string;
@@ -16,7 +17,7 @@ interface Group {
 
 /** One after the other: the machines of the last two would disturb each other and the timing of the first. */
 const GROUPS: readonly Group[] = [
-  // unit, compliance, sim, fuzz, ui
+  // unit, sim, fuzz, ui
   { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000 },
   { name: "integration", projects: ["integration"], timeoutMs: 5 * 60_000 },
   { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000 },
@@ -40,6 +41,13 @@ const prepare = async (): Promise<Outcome[]> => {
   return [{ name: "build", ok: false, ms, words: app.message }];
 };
 
+const CHECK = "check";
+
+const runCheck = async (): Promise<Outcome> => {
+  const ran = await run(process.execPath, ["scripts/check.ts"], { timeoutMs: 5 * 60_000, streams: "inherit" });
+  return { name: CHECK, ok: ran.code === 0, ms: ran.ms, words: ran.code === 0 ? "passed" : "failed" };
+};
+
 const runGroup = async (group: Group, flags: readonly string[]): Promise<Outcome> => {
   const projects = group.projects.flatMap((project) => ["--project", project]);
   // Each group reports its own coverage; one folder would keep only the last.
@@ -56,13 +64,15 @@ const runGroup = async (group: Group, flags: readonly string[]): Promise<Outcome
 };
 
 const main = async (args: readonly string[]): Promise<number> => {
-  const isGroup = (argument: string): boolean => GROUPS.some((group) => group.name === argument);
+  const isGroup = (argument: string): boolean => argument === CHECK || GROUPS.some((group) => group.name === argument);
   const firstFlag = args.findIndex((argument) => !isGroup(argument));
   const names = firstFlag === -1 ? args : args.slice(0, firstFlag);
   const flags = firstFlag === -1 ? [] : args.slice(firstFlag);
   const begun = performance.now();
 
   const outcomes = await prepare();
+  // Flags are vitest's: whoever gives them wants to see tests.
+  if (names.includes(CHECK) || (names.length === 0 && flags.length === 0)) outcomes.push(await runCheck());
   for (const group of GROUPS) {
     if (names.length > 0 && !names.includes(group.name)) continue;
     outcomes.push(await runGroup(group, flags));
