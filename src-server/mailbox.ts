@@ -4,14 +4,15 @@ import type { EnvelopeId, UserId } from "#shared/base/ids.ts";
 import { MAILBOX_BYTES_MAX, MAILBOX_ENVELOPES_MAX, MAILBOX_PUSH_WINDOW, MAILBOX_TTL_MS } from "#shared/base/limits.ts";
 import { messageOf, ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
-import { type Answer, refuse, type WriteContext } from "./handler.ts";
+import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Db, Trx } from "./schema.ts";
 import type { Online, Session } from "./session.ts";
 
 /**
  * Sealed envelopes for people who are elsewhere. A put is answered after its commit has reached the disk; envelopes are
  * pushed in the order of their commits, at most MAILBOX_PUSH_WINDOW ahead of the acknowledgements, and an
- * acknowledgement deletes. A new connection gets everything that is left again, from the oldest on.
+ * acknowledgement deletes. A new connection gets everything that is left again, from the oldest on. A client that cannot
+ * take in a sender's mail defers that sender: otherwise a window full of it would stop everybody else's.
  */
 export const putEnvelope = async (
   context: WriteContext,
@@ -109,6 +110,14 @@ export const acknowledgeEnvelopes = async (
   return ok({ deleted: deleted.length });
 };
 
+export const deferSenders = async (
+  { mailboxes, session }: Context,
+  { senders }: RequestValue<"mailbox.defer">,
+): Promise<Answer<RequestOutput<"mailbox.defer">>> => {
+  mailboxes.defer(session, senders);
+  return ok({});
+};
+
 export const pendingEnvelopes = async (trx: Trx, userId: string, sinceMs: number): Promise<number> => {
   const row = await trx
     .selectFrom("mailbox")
@@ -189,6 +198,10 @@ export class Mailboxes {
     for (const session of this.#online.of(by.userId)) this.#pumps.get(session)?.acknowledged(ids);
   }
 
+  defer(session: Session, senders: readonly UserId[]): void {
+    this.#pumps.get(session)?.defer(senders);
+  }
+
   /** Resolves when no pump reads the database any more. */
   async idle(): Promise<void> {
     await Promise.all([...this.#pumps.values()].map((pump) => pump.idle));
@@ -200,8 +213,12 @@ class Pump {
   readonly #db: Db;
   readonly #env: Env;
   readonly #session: Session;
-  readonly #unacknowledged = new Set<string>();
+  /** Ids that were pushed, and who sent them. */
+  readonly #unacknowledged = new Map<string, string>();
+  #deferred: ReadonlySet<string> = new Set();
   #lastSeq = 0;
+  /** Grows when `#deferred` changes: rows that were read before are not what should be pushed now. */
+  #reads = 0;
   /** `again`: something changed while a read was under way, so that another must follow. */
   #state: "idle" | "reading" | "again" = "idle";
   idle: Promise<void> = Promise.resolve();
@@ -231,6 +248,14 @@ class Pump {
     if (freed) this.wake();
   }
 
+  defer(senders: readonly string[]): void {
+    this.#deferred = new Set(senders);
+    for (const [id, sender] of this.#unacknowledged) if (this.#deferred.has(sender)) this.#unacknowledged.delete(id);
+    this.#lastSeq = 0;
+    this.#reads++;
+    this.wake();
+  }
+
   async #run(): Promise<void> {
     try {
       do {
@@ -250,18 +275,23 @@ class Pump {
   async #pushWindow(): Promise<void> {
     const room = MAILBOX_PUSH_WINDOW - this.#unacknowledged.size;
     if (room <= 0 || !this.#session.open) return;
-    const rows = await this.#db
+    const reads = this.#reads;
+    let query = this.#db
       .selectFrom("mailbox")
       .select(["seq", "id", "sender", "kind", "body", "received_at"])
       .where("recipient", "=", this.#session.userId)
       .where("seq", ">", this.#lastSeq)
       .where("received_at", ">", this.#env.clock.now() - MAILBOX_TTL_MS)
       .orderBy("seq")
-      .limit(room)
-      .execute();
+      .limit(room);
+    // After a change of what is deferred the mailbox is read from its start, past what is on its way already.
+    if (this.#reads > 0) query = query.where("id", "not in", [...this.#unacknowledged.keys(), ""]);
+    if (this.#deferred.size > 0) query = query.where("sender", "not in", [...this.#deferred]);
+    const rows = await query.execute();
+    if (reads !== this.#reads) return;
     for (const row of rows) {
       this.#lastSeq = row.seq;
-      this.#unacknowledged.add(row.id);
+      this.#unacknowledged.set(row.id, row.sender);
       this.#session.push({
         name: "envelope",
         value: {

@@ -3,7 +3,7 @@ import { announceFile, getFile, registerFile } from "./files.ts";
 import { type Handler, once, read, write } from "./handler.ts";
 import { createInvite, resolveInvite } from "./invites.ts";
 import { fetchBundle, keysStatus, publishKeys } from "./keys.ts";
-import { acknowledgeEnvelopes, putEnvelope } from "./mailbox.ts";
+import { acknowledgeEnvelopes, deferSenders, putEnvelope } from "./mailbox.ts";
 import { watchPresence } from "./presence.ts";
 import { sendSignal } from "./signals.ts";
 
@@ -17,6 +17,7 @@ export const handlers: Readonly<Record<HandledRequest, Handler>> = {
   "keys.fetch": write(requests["keys.fetch"].input, 5, fetchBundle),
   "mailbox.put": write(requests["mailbox.put"].input, 1, putEnvelope),
   "mailbox.ack": write(requests["mailbox.ack"].input, 1, acknowledgeEnvelopes),
+  "mailbox.defer": read(requests["mailbox.defer"].input, 2, deferSenders),
   "signal.send": once(requests["signal.send"].input, 1, sendSignal),
   "presence.watch": read(requests["presence.watch"].input, 5, watchPresence),
   "invites.create": write(requests["invites.create"].input, 1, createInvite),

@@ -229,6 +229,7 @@ class DirectMessages implements Messages {
       wake: (peer) => {
         this.#outbox.wake(peer);
         this.#inbox.wake(peer);
+        if (!this.#deps.contacts.isKeyChanged(peer)) this.#deps.signaling.askAgain(peer);
         this.#tellChat(chatIdOf(peer));
       },
     };

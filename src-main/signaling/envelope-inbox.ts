@@ -1,19 +1,22 @@
 import type { Log } from "#shared/base/env.ts";
-import type { EnvelopeId, Generation } from "#shared/base/ids.ts";
+import type { EnvelopeId, Generation, UserId } from "#shared/base/ids.ts";
 import { MAILBOX_PUSH_WINDOW } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
+import type { Deferrals } from "./deferrals.ts";
 import type { EnvelopePush } from "./signaling.ts";
 
 type EnvelopeHandler = (envelope: EnvelopePush) => Promise<"ack" | "retry">;
 
 /**
  * Hands envelopes to their one consumer, one at a time and in order, and acknowledges what it made durable. What waits
- * here when the connection breaks is dropped: the server pushes everything that was not acknowledged again, in order.
+ * here when the connection breaks is dropped: the server pushes everything that was not acknowledged again, in order. After
+ * an envelope that cannot be taken in, what else its sender sent is left to the server for a while: see {@link Deferrals}.
  */
 export class EnvelopeInbox {
   readonly #log: Log;
   /** True when the server deleted them. Waits for a connection by itself. */
   readonly #acknowledge: (ids: EnvelopeId[]) => Promise<boolean>;
+  readonly #deferrals: Deferrals;
   readonly #countStale: () => void;
   #handler: EnvelopeHandler | null = null;
   #queue: EnvelopePush[] = [];
@@ -22,9 +25,15 @@ export class EnvelopeInbox {
   readonly #done = new Set<EnvelopeId>();
   #acknowledging = false;
 
-  constructor(log: Log, acknowledge: (ids: EnvelopeId[]) => Promise<boolean>, countStale: () => void) {
+  constructor(
+    log: Log,
+    acknowledge: (ids: EnvelopeId[]) => Promise<boolean>,
+    deferrals: Deferrals,
+    countStale: () => void,
+  ) {
     this.#log = log;
     this.#acknowledge = acknowledge;
+    this.#deferrals = deferrals;
     this.#countStale = countStale;
   }
 
@@ -36,6 +45,7 @@ export class EnvelopeInbox {
   connected(generation: Generation): void {
     this.#generation = generation;
     this.#queue = [];
+    this.#deferrals.connected();
   }
 
   lost(): void {
@@ -43,6 +53,8 @@ export class EnvelopeInbox {
   }
 
   received(envelope: EnvelopePush): void {
+    // Sent before the server knew.
+    if (this.#deferrals.has(envelope.from)) return;
     // An honest server never has more than its window unacknowledged.
     if (this.#queue.length >= MAILBOX_PUSH_WINDOW) {
       this.#countStale();
@@ -71,8 +83,16 @@ export class EnvelopeInbox {
       const verdict = await this.#handle(this.#handler, envelope);
       // Durable is durable, whichever connection brought it: the acknowledgement goes over the current one.
       if (generation !== this.#generation) this.#countStale();
-      if (verdict === "ack") this.#acknowledgeLater(envelope.id);
+      if (verdict === "ack") {
+        this.#deferrals.takenIn(envelope.from);
+        this.#acknowledgeLater(envelope.id);
+      } else if (generation === this.#generation) this.#defer(envelope.from);
     }
+  }
+
+  #defer(sender: UserId): void {
+    this.#queue = this.#queue.filter((envelope) => envelope.from !== sender);
+    this.#deferrals.defer(sender);
   }
 
   async #handle(handler: EnvelopeHandler, envelope: EnvelopePush): Promise<"ack" | "retry"> {

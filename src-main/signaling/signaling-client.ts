@@ -18,6 +18,7 @@ import {
   type Sealed,
 } from "#shared/rendezvous/protocol.ts";
 import { type Client, openClient, parseServerUrl } from "./client.ts";
+import { Deferrals } from "./deferrals.ts";
 import { EnvelopeInbox } from "./envelope-inbox.ts";
 import { RequestQueue, readAnswer } from "./request-queue.ts";
 import type { EnvelopePush, Signaling, SignalingIdentity } from "./signaling.ts";
@@ -39,6 +40,7 @@ class SignalingClient implements Signaling {
   readonly #log: Log;
   readonly #runner: MachineRunner<State, Event, Effect>;
   readonly #requests: RequestQueue;
+  readonly #deferrals: Deferrals;
   readonly #inbox: EnvelopeInbox;
   readonly #stateChanged: Emitter<ServerView>;
   readonly #connected: Emitter<{ generation: Generation }>;
@@ -60,7 +62,8 @@ class SignalingClient implements Signaling {
     this.#requests = new RequestQueue(env, () => identity.newRequestKey(), countStale);
     const acknowledge = async (ids: EnvelopePush["id"][]): Promise<boolean> =>
       (await this.request("mailbox.ack", { ids })).ok;
-    this.#inbox = new EnvelopeInbox(this.#log, acknowledge, countStale);
+    this.#deferrals = new Deferrals(env, async (senders) => (await this.request("mailbox.defer", { senders })).ok);
+    this.#inbox = new EnvelopeInbox(this.#log, acknowledge, this.#deferrals, countStale);
     const onListenerError = (error: unknown): void => this.#log.error("a listener failed", { error: messageOf(error) });
     this.#stateChanged = new Emitter(onListenerError);
     this.#connected = new Emitter(onListenerError);
@@ -125,6 +128,10 @@ class SignalingClient implements Signaling {
     this.#inbox.setHandler(handler);
   }
 
+  askAgain(from: UserId): void {
+    if (!this.#disposed) this.#deferrals.askAgain(from);
+  }
+
   dispose(): void {
     if (this.#disposed) return;
     this.disable();
@@ -133,6 +140,7 @@ class SignalingClient implements Signaling {
     this.#client?.client.dispose();
     this.#client = null;
     this.#inbox.lost();
+    this.#deferrals.dispose();
     this.#requests.dispose();
     for (const emitter of [this.#stateChanged, this.#connected, this.#signal, this.#presence, this.#keysLow]) {
       emitter.dispose();

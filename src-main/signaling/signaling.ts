@@ -30,9 +30,12 @@ export interface Signaling extends Disposable {
 
   /**
    * The one consumer of mailbox envelopes, called one at a time in order. Resolving with "ack" (only once it is durable)
-   * deletes the envelope at the server; "retry" keeps it for the next connection.
+   * deletes the envelope at the server; "retry" keeps it there together with the sender's later ones. They come again
+   * after a rest that grows with each failure, with the next connection, or after `askAgain`.
    */
   setEnvelopeHandler(handler: (envelope: EnvelopePush) => Promise<"ack" | "retry">): void;
+  /** What made the handler answer "retry" to this sender's mail may be gone. */
+  askAgain(from: UserId): void;
 }
 
 export interface SignalingIdentity {

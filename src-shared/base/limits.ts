@@ -210,6 +210,11 @@ export const MAILBOX_ENVELOPES_MAX = 10_000;
 export const MAILBOX_BYTES_MAX = 64 * MiB;
 /** Envelopes pushed before the first is acknowledged. */
 export const MAILBOX_PUSH_WINDOW = 64;
+/** Senders whose mail a device does not want just now: each is one whose envelopes it cannot take in, so there are few. */
+export const MAILBOX_DEFERRED_MAX = 1000;
+/** Mail that could not be taken in is asked for again after this; doubled up to the maximum, because each try moves a window of it. */
+export const ENVELOPE_RETRY_BASE_MS = 2 * SECOND;
+export const ENVELOPE_RETRY_MAX_MS = 10 * MINUTE;
 export const LOGIN_TIMEOUT_MS = 10 * SECOND;
 export const SERVER_REQUEST_TIMEOUT_MS = 10 * SECOND;
 export const SERVER_RECONNECT_MAX_MS = 15 * SECOND;
@@ -268,6 +273,9 @@ export const SERVER_REQUESTS_WAITING_MAX = 10_000;
 export const KEY_CHECK_INTERVAL_MS = HOUR;
 /** What failed towards the server is tried again after this long; a login comes sooner most of the time. */
 export const UPKEEP_RETRY_MS = 15 * SECOND;
+
+/** Lines of the log that `diagnostics.export` shows: the last minutes of trouble. */
+export const RECENT_LOG_ENTRIES = 500;
 
 // ---- IPC ----------------------------------------------------------------------------------------------------------
 

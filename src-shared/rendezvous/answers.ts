@@ -43,6 +43,7 @@ export const answers: AnswerSchemas = {
   }),
   "mailbox.put": v.object({ stored: v.boolean() }),
   "mailbox.ack": v.object({ deleted: v.pipe(count, v.maxValue(MAILBOX_PUSH_WINDOW)) }),
+  "mailbox.defer": v.strictObject({}),
   "signal.send": v.object({ delivered: v.boolean() }),
   "presence.watch": v.object({ online: v.pipe(v.array(UserIdSchema), v.maxLength(PRESENCE_WATCH_MAX)) }),
   "invites.create": v.object({

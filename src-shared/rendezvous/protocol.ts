@@ -7,6 +7,7 @@ import {
   ENVELOPE_BYTES_MAX,
   FILE_BYTES_MAX,
   INVITE_CODE_LENGTH,
+  MAILBOX_DEFERRED_MAX,
   MAILBOX_PUSH_WINDOW,
   PREKEY_BATCH,
   PRESENCE_WATCH_MAX,
@@ -142,6 +143,13 @@ export const requests = {
   ),
   "mailbox.ack": request<{ deleted: number }>()(
     v.object({ ids: v.pipe(v.array(EnvelopeIdSchema), v.minLength(1), v.maxLength(MAILBOX_PUSH_WINDOW)) }),
+  ),
+  /**
+   * Replaces the set of senders whose envelopes this connection does not want for now. What was pushed of theirs leaves
+   * the window, so that everybody else's mail goes on; who leaves the set is pushed again from the oldest on.
+   */
+  "mailbox.defer": request<Record<string, never>>()(
+    v.object({ senders: v.pipe(v.array(UserIdSchema), v.maxLength(MAILBOX_DEFERRED_MAX)) }),
   ),
 
   /** Handed to the recipient if online, else dropped. */

@@ -190,15 +190,18 @@ export class ChatWorld {
     box.push({ id, from, sealed, receivedAtMs: this.nowMs });
   }
 
-  /** Hands the first envelope of each online mailbox over; false when there was none to hand over. */
+  /**
+   * Hands the first envelope of each online mailbox over; false when there was none to hand over. What could not
+   * be taken in is left together with everything else of its sender, until that is asked for again.
+   */
   async pushMail(acknowledge: () => boolean = () => true): Promise<boolean> {
     let pushed = false;
     for (const peer of this.peers.values()) {
-      const envelope = this.mailboxes.get(peer.userId)?.find((mail) => !peer.refusedMail.has(mail.id));
+      const envelope = this.mailboxes.get(peer.userId)?.find((mail) => !peer.deferred.has(mail.from));
       if (envelope === undefined || !peer.alive || peer.server !== "connected") continue;
       pushed = true;
       const answer = await peer.handle(envelope);
-      if (answer === "retry") peer.refusedMail.add(envelope.id);
+      if (answer === "retry") peer.deferred.add(envelope.from);
       if (answer !== "ack" || !acknowledge()) continue;
       const rest = (this.mailboxes.get(peer.userId) ?? []).filter((mail) => mail.id !== envelope.id);
       this.mailboxes.set(peer.userId, rest);
@@ -258,7 +261,8 @@ export class ChatPeer {
   readonly path: string;
   /** Everything that was ever told to the person, over all lives. */
   readonly notices: NoticeView[] = [];
-  readonly refusedMail = new Set<string>();
+  /** Senders whose mail the client does not want for now. */
+  readonly deferred = new Set<UserId>();
   server: ServerView["state"] = "disconnected";
   preferences = { readReceipts: true, typingIndicators: true };
   /** Throw in here to end the life of the profile at that point. */
@@ -322,7 +326,7 @@ export class ChatPeer {
     const self = { userId: account.userId, accountKey: account.accountKey, sign, name: () => this.name };
     const contacts = createContacts({ env, db, self, sessions, signaling });
     this.server = "connected";
-    this.refusedMail.clear();
+    this.deferred.clear();
     const messages = createMessages({
       env,
       db,
@@ -376,7 +380,7 @@ export class ChatPeer {
   setServer(state: "connected" | "disconnected"): void {
     if (!this.alive || this.server === state) return;
     this.server = state;
-    if (state === "connected") this.refusedMail.clear();
+    if (state === "connected") this.deferred.clear();
     this.#onState.emit({ state, url: SERVER_URL, error: null });
   }
 
@@ -461,6 +465,7 @@ export class ChatPeer {
       setEnvelopeHandler: (handler) => {
         this.#handler = handler;
       },
+      askAgain: (from) => void this.deferred.delete(from),
       dispose: ignore,
     };
   }
