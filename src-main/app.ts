@@ -34,6 +34,8 @@ export interface App {
   readonly events: EventSource;
   /** Where a finished download was saved, for "open" and "show in folder"; null when there is none. */
   savedPath(fileId: string): string | null;
+  /** Real paths of the files that this profile shares: what others download from, so none may be deleted. */
+  sharedPaths(): string[];
   /** Drains and releases everything in order; afterwards the process can exit with code 0. */
   stop(): Promise<void>;
 }

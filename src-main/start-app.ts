@@ -192,6 +192,7 @@ const build = async (
     handlers: createHandlers(parts),
     events: events.event,
     savedPath: (fileId) => transfers.savedPath(fileId),
+    sharedPaths: () => files.sharedPaths(),
     stop,
   };
 };

@@ -50,6 +50,8 @@ export interface Files extends Disposable {
   /** Takes an offer from a chat message. Synchronous, because it is part of the transaction that stores the message. */
   record(offer: FileOffer, from: UserId): Result<void>;
 
+  /** Real paths of our own files. */
+  sharedPaths(): string[];
   /** Everything that a download needs; null for an unknown file. */
   find(fileId: string): FileRecord | null;
   /** Peers that a download may ask. */
@@ -292,6 +294,10 @@ class SharedFiles implements Files {
     const { fileId, ownerId } = offer.signed.manifest;
     if (sourcePath !== null) return this.#sources.isThere(fileId) ? [ownerId] : [];
     return this.#holders.get(fileId) ?? [ownerId];
+  }
+
+  sharedPaths(): string[] {
+    return this.#table.all().flatMap(({ sourcePath }) => (sourcePath === null ? [] : [sourcePath]));
   }
 
   find(fileId: string): FileRecord | null {

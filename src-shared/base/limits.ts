@@ -290,6 +290,8 @@ export const IPC_SEND_QUEUED_BYTES_MAX = 16 * MiB;
 export const IPC_SOCKETS_MAX = 16;
 /** Uploads through the headless bridge that run at once; each costs a file descriptor and a buffer. */
 export const UPLOADS_ACTIVE_MAX = 8;
+/** An upload that was not shared is removed at a start after this long: no upload takes a day, and nobody comes back to it. */
+export const UPLOAD_KEPT_MS = 1 * DAY;
 /** Paths that the person picked or dropped and that the window may still name; the oldest is forgotten. */
 export const PATH_GRANTS_MAX = 4096;
 export const PATH_LENGTH_MAX = 4096;

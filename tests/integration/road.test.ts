@@ -1,5 +1,6 @@
-import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import * as v from "valibot";
 import { describe, expect, test } from "vitest";
 import type { MessageView, TransferView } from "#shared/ipc/views.ts";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
@@ -279,6 +280,31 @@ describe("a file", () => {
     await bob.until("the part to be removed", async () =>
       (await readdir(world.downloadsOf("bob"))).join() === "pause.bin" ? true : null,
     );
+  });
+});
+
+describe("an upload", () => {
+  test("that was shared stays where it is; one that never was is removed at a later start", {
+    timeout: 60_000,
+  }, async () => {
+    await using world = await createWorld();
+    let alice = await world.profile("alice");
+    const bob = await world.profile("bob");
+    await pair(alice, bob);
+    const upload = async (name: string): Promise<string> => {
+      const headers = { authorization: `Bearer ${alice.ready.token}` };
+      const answer = await fetch(`${alice.ready.url}upload?name=${name}`, { method: "POST", headers, body: name });
+      return v.parse(v.object({ path: v.string() }), await answer.json()).path;
+    };
+    const [shared, left] = [await upload("shared.txt"), await upload("left.txt")];
+    const file = await alice.call("files.share", { chatId: bob.userId, path: shared });
+    await alice.stop();
+    const longAgo = new Date(Date.now() - 48 * 60 * 60 * 1000);
+    for (const path of [shared, left, dirname(shared), dirname(left)]) await utimes(path, longAgo, longAgo);
+    alice = await world.profile("alice");
+    await expect.poll(() => readdir(join(world.dataOf("alice"), "uploads"))).toEqual([basename(dirname(shared))]);
+    const { view } = await follow(bob, file.fileId, 30_000);
+    expect(await readFile(view.savedPath ?? "", "utf8")).toBe("shared.txt");
   });
 });
 

@@ -68,6 +68,7 @@ export const createFakeApp = (overrides: Partial<Record<CommandName, AnyHandler>
     handlers: handlers as unknown as AppHandlers,
     events: emitter.event,
     savedPath: () => null,
+    sharedPaths: () => [],
     stop: async () => {
       stops++;
     },

@@ -1,4 +1,16 @@
-import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -6,6 +18,7 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { FILE_NAME_BYTES_MAX } from "#shared/base/limits.ts";
 import { systemRandom } from "../../src-main/env.ts";
+import { removeAbandonedUploads } from "../../src-main/host/headless/abandoned-uploads.ts";
 import { parseArguments } from "../../src-main/host/headless/arguments.ts";
 import { decodeCall, encodeAnswer } from "../../src-main/host/headless/frames.ts";
 import { Guard } from "../../src-main/host/headless/guard.ts";
@@ -250,5 +263,48 @@ describe("uploads", () => {
       }),
       { numRuns: 5000 },
     );
+  });
+});
+
+describe("abandoned uploads", () => {
+  const DAY_MS = 24 * 60 * 60 * 1000;
+  const idOf = (letter: string): string => letter.repeat(22);
+  const upload = async (letter: string, ageMs: number): Promise<string> => {
+    const folder = join(dir, idOf(letter));
+    await mkdir(folder);
+    await writeFile(join(folder, "a.bin"), "x");
+    await age(join(folder, "a.bin"), ageMs);
+    await age(folder, ageMs);
+    return join(await realpath(folder), "a.bin");
+  };
+  const age = (path: string, ageMs: number) => utimes(path, new Date(NOW - ageMs), new Date(NOW - ageMs));
+  const NOW = Date.now();
+  const sweep = (shared: string[] = []) => removeAbandonedUploads(dir, shared, { now: NOW, log: recordingLog() });
+
+  test("go after a day; what is shared, younger, or not an upload stays", async () => {
+    await upload("a", 2 * DAY_MS);
+    const shared = await upload("b", 900 * DAY_MS);
+    await upload("c", DAY_MS - 60_000);
+    // Its folder is old, but somebody has just written to it.
+    await age(join(dir, idOf("c")), 2 * DAY_MS);
+    await mkdir(join(dir, "letters"));
+    await writeFile(join(dir, "letters", "a.bin"), "x");
+    await writeFile(join(dir, idOf("d")), "x");
+    await symlink(join(dir, "letters"), join(dir, idOf("e")));
+    for (const name of ["letters/a.bin", "letters", idOf("d")]) await age(join(dir, name), 9 * DAY_MS);
+    expect(await sweep([shared])).toBe(1);
+    expect((await readdir(dir)).sort()).toEqual([idOf("b"), idOf("c"), idOf("d"), idOf("e"), "letters"]);
+    expect(await readFile(join(dir, "letters", "a.bin"), "utf8")).toBe("x");
+    expect(await readFile(shared, "utf8")).toBe("x");
+  });
+
+  test("of a cut-off upload go too, and no folder of uploads is no error", async () => {
+    await mkdir(join(dir, idOf("a")));
+    await age(join(dir, idOf("a")), 2 * DAY_MS);
+    expect(await sweep()).toBe(1);
+    expect(await readdir(dir)).toEqual([]);
+    const log = recordingLog();
+    expect(await removeAbandonedUploads(join(dir, "none"), [], { now: NOW, log })).toBe(0);
+    expect(log.lines).toEqual([]);
   });
 });

@@ -10,6 +10,7 @@ import { createIpcServer, describeThrown } from "../../ipc/server.ts";
 import { systemEnv } from "../../log.ts";
 import { VaultError } from "../key-file.ts";
 import { version } from "../version.ts";
+import { removeAbandonedUploads } from "./abandoned-uploads.ts";
 import { type HeadlessArguments, parseArguments, USAGE } from "./arguments.ts";
 import { startBridge } from "./bridge.ts";
 import { headlessHostHandlers } from "./host-handlers.ts";
@@ -62,12 +63,15 @@ const start = async (args: HeadlessArguments, env: Env, startApp: StartApp): Pro
     version,
   });
   const log = env.log.child("headless");
+  const uploadsDir = join(dataDir, "uploads");
+  // Beside the start, which need not wait for it.
+  void removeAbandonedUploads(uploadsDir, app.sharedPaths(), { now: env.clock.now(), log });
   const publisher = createPublisher(app.events, env.clock, log);
   try {
     const bridge = await startBridge({
       port: args.port,
       rendererDir: fileURLToPath(new URL("../../../out/renderer", import.meta.url)),
-      uploadsDir: join(dataDir, "uploads"),
+      uploadsDir,
       server: createIpcServer({ ...app.handlers, ...headlessHostHandlers({ version, dataDir }) }, log),
       events: publisher.events,
       random: env.random,

@@ -1,0 +1,50 @@
+import { lstat, readdir, realpath, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Log, TimeMs } from "#shared/base/env.ts";
+import { UPLOAD_KEPT_MS } from "#shared/base/limits.ts";
+import { describeThrown } from "../../ipc/server.ts";
+
+/** The folder of one upload, as upload.ts names it. Anything else in there is not ours to delete. */
+const UPLOAD_FOLDER = /^[A-Za-z0-9_-]{22}$/;
+
+/**
+ * Removes uploads that no shared file lies in: the browser was closed before it was shared, sharing failed, or Weir was
+ * killed in the middle. Only such that nobody has touched for a day, so that none is on its way. Never rejects.
+ *
+ * @returns how many were removed.
+ */
+export const removeAbandonedUploads = async (
+  uploadsDir: string,
+  sharedPaths: readonly string[],
+  { now, log }: { readonly now: TimeMs; readonly log: Log },
+): Promise<number> => {
+  let removed = 0;
+  try {
+    // Shared files are known by their real paths.
+    const directory = await realpath(uploadsDir);
+    const shared = new Set(sharedPaths);
+    for (const name of await readdir(directory)) {
+      const folder = join(directory, name);
+      if (!UPLOAD_FOLDER.test(name) || !(await isAbandoned(folder, shared, now))) continue;
+      await rm(folder, { recursive: true });
+      removed++;
+    }
+  } catch (thrown) {
+    const isNew = thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT";
+    if (!isNew) log.warn("abandoned uploads could not be removed", describeThrown(thrown));
+  }
+  if (removed > 0) log.info("abandoned uploads were removed", { removed });
+  return removed;
+};
+
+const isAbandoned = async (folder: string, shared: ReadonlySet<string>, now: TimeMs): Promise<boolean> => {
+  const stats = await lstat(folder);
+  if (!stats.isDirectory()) return false;
+  let touchedAtMs = stats.mtimeMs;
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    if (shared.has(path)) return false;
+    touchedAtMs = Math.max(touchedAtMs, (await lstat(path)).mtimeMs);
+  }
+  return now - touchedAtMs > UPLOAD_KEPT_MS;
+};
