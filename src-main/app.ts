@@ -23,6 +23,8 @@ export interface AppOptions {
   /** The chunk worker: the .ts source under Node, the bundle in Electron. */
   readonly chunkWorkerUrl: URL;
   readonly version: string;
+  /** The last lines of the log, for `diagnostics.export`. */
+  readonly recentLog: { entries(): readonly object[] };
 }
 
 export interface App {

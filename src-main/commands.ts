@@ -121,5 +121,6 @@ const diagnose = (parts: Parts): Record<string, unknown> => {
     })),
     memory: { rssBytes: process.memoryUsage.rss(), heapBytes: process.memoryUsage().heapUsed },
     eventLoop: monitor.report(),
+    log: options.recentLog.entries(),
   };
 };

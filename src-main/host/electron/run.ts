@@ -9,7 +9,7 @@ import type { App, AppOptions } from "../../app.ts";
 import type { Handlers } from "../../ipc/handlers.ts";
 import { createPublisher } from "../../ipc/publisher.ts";
 import { createIpcServer, describeThrown } from "../../ipc/server.ts";
-import { systemEnv } from "../../log.ts";
+import { type SystemEnv, systemEnv } from "../../log.ts";
 import { createKeystoreVault } from "../keystore-vault.ts";
 import { DEEP_LINK_SCHEME, inviteInArguments, inviteOf } from "../policy/deep-link.ts";
 import { PathGrants, withPathGrants } from "../policy/path-grants.ts";
@@ -54,7 +54,7 @@ export const runElectron = async (startApp: StartApp): Promise<void> => {
 };
 
 const start = async (options: {
-  readonly env: Env;
+  readonly env: SystemEnv;
   readonly args: ElectronArguments;
   readonly links: InviteLinks;
   readonly startApp: StartApp;
@@ -93,6 +93,7 @@ const start = async (options: {
     defaultDownloadDirectory: electronApp.getPath("downloads"),
     chunkWorkerUrl: new URL("./chunk-worker.js", import.meta.url),
     version,
+    recentLog: env.recentLog,
   });
   // From here on: someone may quit while the program still starts.
   stopBeforeExit(env, async () => {

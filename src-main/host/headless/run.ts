@@ -7,7 +7,7 @@ import { messageOf } from "#shared/base/result.ts";
 import type { App, AppOptions } from "../../app.ts";
 import { createPublisher } from "../../ipc/publisher.ts";
 import { createIpcServer, describeThrown } from "../../ipc/server.ts";
-import { systemEnv } from "../../log.ts";
+import { type SystemEnv, systemEnv } from "../../log.ts";
 import { VaultError } from "../key-file.ts";
 import { version } from "../version.ts";
 import { removeAbandonedUploads } from "./abandoned-uploads.ts";
@@ -49,7 +49,7 @@ interface Running {
   stop(): Promise<void>;
 }
 
-const start = async (args: HeadlessArguments, env: Env, startApp: StartApp): Promise<Running> => {
+const start = async (args: HeadlessArguments, env: SystemEnv, startApp: StartApp): Promise<Running> => {
   const { dataDir } = args;
   const app = await startApp({
     env,
@@ -61,6 +61,7 @@ const start = async (args: HeadlessArguments, env: Env, startApp: StartApp): Pro
     defaultDownloadDirectory: join(homedir(), "Downloads"),
     chunkWorkerUrl: new URL("../../transfer/chunk-worker.ts", import.meta.url),
     version,
+    recentLog: env.recentLog,
   });
   const log = env.log.child("headless");
   const uploadsDir = join(dataDir, "uploads");
