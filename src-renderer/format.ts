@@ -131,3 +131,10 @@ export const folderNameOf = (path: string): string => {
   const parts = path.split(/[\\/]/).filter((part) => part !== "");
   return parts.at(-2) ?? path;
 };
+
+/** Whether a server's address is one of this machine only. */
+export const isLoopbackUrl = (url: string): boolean => {
+  if (!URL.canParse(url)) return false;
+  const { hostname } = new URL(url);
+  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
+};
