@@ -16,8 +16,8 @@ import type { ChunkWorker } from "./chunk-worker-client.ts";
 import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
-import { PieceMap } from "./piece-map.ts";
 import { Seeder } from "./seeder.ts";
+import { TransferRoutes } from "./transfer-routes.ts";
 import type { State } from "./transfer-state.ts";
 import { viewOfDownload } from "./transfer-view.ts";
 
@@ -52,15 +52,18 @@ export interface Transfers extends Disposable {
   retry(fileId: string): Result<TransferView>;
   list(): TransferView[];
   savedPath(fileId: string): string | null;
-}
-
-interface Route {
-  readonly download: Download;
-  readonly session: number;
+  /** Since the program started. `strayFrames`: frames of sessions that were over and forgotten when they came. */
+  counters(): { strayFrames: number };
 }
 
 const ACTIVE: readonly State["kind"][] = ["opening", "downloading", "pausing", "draining", "assembling", "verifying"];
-const TAG_MAX = 0xffffffff;
+
+/** Whether it uses the links or the disk. One that waits for a seeder who is away, or rests, does not. */
+const takesPlace = (state: State): boolean => {
+  if (state.kind !== "downloading") return ACTIVE.includes(state.kind);
+  const standings = [...state.swarm.peers.values()].map(({ standing }) => standing.kind);
+  return state.pieces.storing.size > 0 || standings.includes("ready") || standings.includes("session");
+};
 
 export const createTransfers = (deps: TransfersDeps): Transfers => new FileTransfers(deps);
 
@@ -73,10 +76,9 @@ class FileTransfers implements Transfers {
   readonly #notices: Emitter<NoticeView>;
   readonly #downloads = new Map<FileId, Download>();
   readonly #starting = new Map<FileId, Promise<Result<TransferView>>>();
-  readonly #routes = new Map<string, Route>();
+  readonly #routes: TransferRoutes;
   readonly #linked = new Map<UserId, Generation>();
   readonly #progressTimers = new Map<Download, Disposable>();
-  #nextTag = 1;
 
   constructor(deps: TransfersDeps) {
     this.#deps = deps;
@@ -86,6 +88,7 @@ class FileTransfers implements Transfers {
     this.#changed = this.#owned.add(new Emitter<TransferView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
     const { links, files, env, worker } = deps;
+    this.#routes = new TransferRoutes(links);
     this.#seeder = this.#owned.add(
       new Seeder({
         env,
@@ -98,7 +101,7 @@ class FileTransfers implements Transfers {
     );
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
     this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onMessage(peer, generation, message)));
-    this.#owned.add(links.onBulk((received) => this.#onBulk(received)));
+    this.#owned.add(links.onBulk((received) => this.#routes.onBulk(received)));
     this.#owned.add(links.onDrained(({ peer, generation }) => this.#seeder.onDrained(peer, generation)));
     for (const view of links.list()) this.#onLink(view);
     this.#restore();
@@ -239,6 +242,10 @@ class FileTransfers implements Transfers {
     return null;
   }
 
+  counters(): { strayFrames: number } {
+    return { strayFrames: this.#routes.strayFrames };
+  }
+
   // ---- Downloads ------------------------------------------------------------------------------------------------------
 
   #restore(): void {
@@ -262,8 +269,8 @@ class FileTransfers implements Transfers {
         worker,
         links,
         drainTimeoutMs: settings().drainTimeoutMs,
-        openRoute: (download, session, peer, generation) => this.#openRoute({ download, session }, peer, generation),
-        closeRoute: (peer, generation, tag) => this.#routes.delete(routeKey(peer, generation, tag)),
+        openRoute: (download, session, peer, generation) => this.#routes.open({ download, session }, peer, generation),
+        closeRoute: (peer, generation, tag) => this.#routes.close(peer, generation, tag),
         save: (saved) => this.#table.save(saved),
         onChanged: (download, change) => this.#onDownload(download, change),
       },
@@ -300,15 +307,23 @@ class FileTransfers implements Transfers {
     this.#table.remove(download.spec.fileId);
   }
 
-  /** Starts those that wait, in order, while there are free places. */
+  /**
+   * Starts those that wait, in order, while there are free places. One that only waits for its seeders takes none; when
+   * they come back together, the last ones wait for their turn again.
+   */
   #schedule(): void {
     if (this.#owned.disposed) return;
-    let free = TRANSFERS_ACTIVE_MAX;
-    for (const { state } of this.#downloads.values()) if (ACTIVE.includes(state.kind)) free -= 1;
+    const busy = [...this.#downloads.values()].filter(({ state }) => takesPlace(state));
+    const running = busy.filter(({ state }) => state.kind !== "pausing");
+    const surplus = running.filter(({ state }) => state.kind === "downloading").reverse();
+    for (const download of surplus.slice(0, Math.max(0, running.length - TRANSFERS_ACTIVE_MAX)))
+      download.dispatch({ type: "queue" });
+    let free = TRANSFERS_ACTIVE_MAX - busy.length;
     for (const download of this.#downloads.values()) {
       const { state } = download;
-      const wants = (state.kind === "idle" || state.kind === "pausing") && state.rest === "queued";
-      if (!wants || (free <= 0 && state.kind === "idle")) continue;
+      if ((state.kind !== "idle" && state.kind !== "pausing") || state.rest !== "queued") continue;
+      // One that is pausing has its place still.
+      if (state.kind === "idle" ? free <= 0 : free < 0) continue;
       if (state.kind === "idle") free -= 1;
       download.dispatch({ type: "start" });
     }
@@ -318,8 +333,6 @@ class FileTransfers implements Transfers {
     if (this.#owned.disposed || !this.#isKnown(download)) return;
     if (change === "phase") {
       this.#publish(download);
-      // A place may have become free. Later, because this is in the middle of a step.
-      queueMicrotask(() => this.#schedule());
     } else if (!this.#progressTimers.has(download)) {
       const timer = this.#deps.env.clock.setTimer(PROGRESS_INTERVAL_MS, () => {
         this.#progressTimers.delete(download);
@@ -338,6 +351,8 @@ class FileTransfers implements Transfers {
     this.#progressTimers.delete(download);
     const view = this.#view(download);
     this.#changed.emit(view);
+    // A place may have become free, or been taken. Later, because this may be in the middle of a step.
+    queueMicrotask(() => this.#schedule());
     // Nothing happens any more, and the shown speed has to fall to zero all the same.
     if (view.bytesPerSecond > 0) this.#onDownload(download, "progress");
   }
@@ -362,7 +377,7 @@ class FileTransfers implements Transfers {
     if (before !== undefined) {
       this.#linked.delete(peer);
       this.#seeder.onLinkLost(peer);
-      this.#closeRoutes(peer, before);
+      this.#routes.closeLink(peer, before);
       for (const download of this.#downloads.values())
         download.dispatch({ type: "seederLeft", peer, generation: before });
     }
@@ -371,19 +386,7 @@ class FileTransfers implements Transfers {
     for (const download of this.#downloads.values())
       if (this.#deps.files.seedersOf(download.spec.fileId).includes(peer))
         download.dispatch({ type: "seederJoined", peer, generation: now });
-  }
-
-  #closeRoutes(peer: UserId, generation: Generation): void {
-    const prefix = `${peer} ${generation} `;
-    for (const key of this.#routes.keys()) if (key.startsWith(prefix)) this.#routes.delete(key);
-  }
-
-  /** Tags are counted over all downloads, so that none is used twice on a link. */
-  #openRoute(route: Route, peer: UserId, generation: Generation): number {
-    const tag = this.#nextTag;
-    this.#nextTag = tag === TAG_MAX ? 1 : tag + 1;
-    this.#routes.set(routeKey(peer, generation, tag), route);
-    return tag;
+    this.#schedule();
   }
 
   #onMessage(peer: UserId, generation: Generation, message: AppMessage): void {
@@ -399,26 +402,13 @@ class FileTransfers implements Transfers {
       case "have":
       case "refuse":
       case "unavailable":
-      case "stopped": {
-        const route = this.#routes.get(routeKey(peer, generation, message.tag));
-        if (route !== undefined) answerOf(route, message);
+      case "stopped":
+        this.#routes.onAnswer(peer, generation, message);
         return;
-      }
       default:
         // Chat and typing are for others.
         return;
     }
-  }
-
-  #onBulk({ peer, generation, frame, bytes }: Parameters<Parameters<Links["onBulk"]>[0]>[0]): void {
-    const route = this.#routes.get(routeKey(peer, generation, frame.tag));
-    if (route === undefined) {
-      // Of a session that is over and forgotten.
-      this.#deps.links.release(peer, generation, bytes);
-      return;
-    }
-    const held = { peer, generation, payload: frame.payload, frameBytes: bytes };
-    route.download.onFrame(route.session, frame.kind, frame.index, held);
   }
 
   /** Everything is as after a crash: what runs goes on with the next start. */
@@ -432,30 +422,3 @@ class FileTransfers implements Transfers {
     this.#owned.dispose();
   }
 }
-
-const routeKey = (peer: UserId, generation: Generation, tag: number): string => `${peer} ${generation} ${tag}`;
-
-type Answer = Extract<AppMessage, { type: "accept" | "have" | "refuse" | "unavailable" | "stopped" }>;
-
-const answerOf = ({ download, session }: Route, message: Answer): void => {
-  switch (message.type) {
-    case "accept":
-      download.dispatch({ type: "accepted", session });
-      return;
-    case "have": {
-      const { chunkCount } = download.spec;
-      const available = message.chunks === "all" ? null : PieceMap.fromBytes(chunkCount, message.chunks);
-      download.dispatch({ type: "have", session, available });
-      return;
-    }
-    case "refuse":
-      download.dispatch({ type: "refused", session, reason: message.reason });
-      return;
-    case "unavailable":
-      download.dispatch({ type: "unavailable", session, indices: message.indices });
-      return;
-    case "stopped":
-      download.dispatch({ type: "stopped", session, framesSent: message.framesSent });
-      return;
-  }
-};

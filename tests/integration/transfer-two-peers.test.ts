@@ -5,7 +5,7 @@ import { chatIdOf } from "#shared/base/ids.ts";
 import { TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
-import { createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
+import { addFileOf, createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
 
 const MiB = 1024 * 1024;
 const ALL_PHASES = ["downloading", "draining", "assembling", "verifying", "complete"];
@@ -188,14 +188,45 @@ describe("many downloads", () => {
     const shared = [];
     for (let i = 0; i < TRANSFERS_ACTIVE_MAX + 3; i += 1) shared.push(await shareRandom(200_000, `many-${i}.bin`));
     for (const { file } of shared) expect(errorType(await world.bob.transfers.start(file.fileId))).toBeNull();
-    await viewWhere(world.bob, (view) => view.waitingForSeeders);
-    const waiting = world.bob.transfers.list().filter((view) => view.waitingForSeeders);
-    expect(waiting.length).toBeLessThanOrEqual(TRANSFERS_ACTIVE_MAX);
+    let most = 0;
+    world.bob.transfers.onChanged(() => {
+      const moving = world.bob.transfers.list().filter(({ inFlight }) => inFlight > 0);
+      most = Math.max(most, moving.length);
+    });
     world.links.connect();
     for (const { file, sha256 } of shared) {
       const done = await viewWhere(world.bob, (view) => view.fileId === file.fileId && view.phase === "complete");
       expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
     }
+    expect(most).toBeGreaterThan(1);
+    expect(most).toBeLessThanOrEqual(TRANSFERS_ACTIVE_MAX);
+    expect(world.links.heldBytes).toBe(0);
+  });
+
+  test("of people who are away leave the places to others", async () => {
+    world.links.connect();
+    for (let i = 0; i < TRANSFERS_ACTIVE_MAX + 2; i += 1) {
+      const fileId = addFileOf(world.bob, "c".repeat(32), 1000);
+      expect(errorType(await world.bob.transfers.start(fileId))).toBeNull();
+    }
+    const { file } = await shareRandom(200_000);
+    await world.bob.transfers.start(file.fileId);
+    await viewWhere(world.bob, (view) => view.fileId === file.fileId && view.phase === "complete");
+    expect(world.bob.transfers.list().filter((view) => view.waitingForSeeders)).toHaveLength(TRANSFERS_ACTIVE_MAX + 2);
+  });
+});
+
+describe("frames of a session that is forgotten", () => {
+  test("are released and counted", async () => {
+    const { file } = await shareRandom(4 * MiB);
+    world.links.tamper = (frame) => {
+      // Tags begin at 1; this one was never opened.
+      frame[4 + 3] = 200;
+      return [frame];
+    };
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    await expect.poll(() => world.bob.transfers.counters().strayFrames).toBeGreaterThan(0);
     expect(world.links.heldBytes).toBe(0);
   });
 });

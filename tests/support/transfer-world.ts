@@ -1,18 +1,20 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { ChatId, UserId } from "#shared/base/ids.ts";
-import { chatIdOf } from "#shared/base/ids.ts";
+import * as v from "valibot";
+import { type ChatId, chatIdOf, type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { CHUNK_BYTES } from "#shared/base/limits.ts";
 import { ok } from "#shared/base/result.ts";
 import type { FileView, NoticeView, TransferView } from "#shared/ipc/views.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
 import { Database } from "../../src-main/store/database.ts";
+import { FilesTable } from "../../src-main/store/files.ts";
 import { appMigrations } from "../../src-main/store/schema/app.ts";
 import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
 import { createFiles, type Files } from "../../src-main/transfer/files.ts";
 import { createTransfers, type Transfers } from "../../src-main/transfer/transfers.ts";
-import { realEnv, startWorker, temporaryFolder } from "./files.ts";
+import { freshFileId, freshKey, realEnv, startWorker, temporaryFolder } from "./files.ts";
 import { LinksPair } from "./links-pair.ts";
 
 /** One person's files and transfers with real databases and a real chunk worker; only link and server are doubles. */
@@ -82,6 +84,19 @@ const startPeer = async (
       db.dispose();
     },
   };
+};
+
+/** A file of somebody who is never there, as if its offer had come in a message. */
+export const addFileOf = (peer: TransferPeer, owner: string, sizeBytes: number): FileId => {
+  const fileId = freshFileId();
+  const manifest = {
+    ...{ fileId, ownerId: v.parse(UserIdSchema, owner), sizeBytes, chunkBytes: CHUNK_BYTES },
+    ...{ chunkCount: Math.ceil(sizeBytes / CHUNK_BYTES), root: new Uint8Array(32), createdAtMs: 0 },
+  };
+  const signed = { manifest, signature: new Uint8Array(64) };
+  const offer = { signed, name: "far.bin", key: freshKey(), sha256: new Uint8Array(32) };
+  new FilesTable(peer.db).insert({ offer, sharedWith: [peer.userId], version: 1, sourcePath: null, registered: true });
+  return fileId;
 };
 
 export interface TransferWorld {

@@ -1,0 +1,90 @@
+import type { Generation, UserId } from "#shared/base/ids.ts";
+import type { AppMessage, Links } from "../links/links.ts";
+import type { Download } from "./download.ts";
+import { PieceMap } from "./piece-map.ts";
+
+interface Route {
+  readonly download: Download;
+  readonly session: number;
+}
+
+type Answer = Extract<AppMessage, { type: "accept" | "have" | "refuse" | "unavailable" | "stopped" }>;
+type Received = Parameters<Parameters<Links["onBulk"]>[0]>[0];
+
+const TAG_MAX = 0xffffffff;
+
+/** Which session of which download a tag on a link belongs to. */
+export class TransferRoutes {
+  readonly #links: Pick<Links, "release">;
+  readonly #routes = new Map<string, Route>();
+  #nextTag = 1;
+  #strayFrames = 0;
+
+  constructor(links: Pick<Links, "release">) {
+    this.#links = links;
+  }
+
+  /** Frames of sessions that were over and forgotten when they came. */
+  get strayFrames(): number {
+    return this.#strayFrames;
+  }
+
+  /** Tags are counted over all downloads, so that none is used twice on a link. */
+  open(route: Route, peer: UserId, generation: Generation): number {
+    const tag = this.#nextTag;
+    this.#nextTag = tag === TAG_MAX ? 1 : tag + 1;
+    this.#routes.set(routeKey(peer, generation, tag), route);
+    return tag;
+  }
+
+  close(peer: UserId, generation: Generation, tag: number): void {
+    this.#routes.delete(routeKey(peer, generation, tag));
+  }
+
+  /** The link is gone, and with it everything that was open over it. */
+  closeLink(peer: UserId, generation: Generation): void {
+    const prefix = `${peer} ${generation} `;
+    for (const key of this.#routes.keys()) if (key.startsWith(prefix)) this.#routes.delete(key);
+  }
+
+  onAnswer(peer: UserId, generation: Generation, message: Answer): void {
+    const route = this.#routes.get(routeKey(peer, generation, message.tag));
+    if (route !== undefined) answerOf(route, message);
+  }
+
+  onBulk({ peer, generation, frame, bytes }: Received): void {
+    const route = this.#routes.get(routeKey(peer, generation, frame.tag));
+    if (route === undefined) {
+      this.#strayFrames += 1;
+      this.#links.release(peer, generation, bytes);
+      return;
+    }
+    const held = { peer, generation, payload: frame.payload, frameBytes: bytes };
+    route.download.onFrame(route.session, frame.kind, frame.index, held);
+  }
+}
+
+const routeKey = (peer: UserId, generation: Generation, tag: number): string => `${peer} ${generation} ${tag}`;
+
+const answerOf = ({ download, session }: Route, message: Answer): void => {
+  switch (message.type) {
+    case "accept":
+      download.dispatch({ type: "accepted", session });
+      return;
+    case "have": {
+      const { chunkCount } = download.spec;
+      const available = message.chunks === "all" ? null : PieceMap.fromBytes(chunkCount, message.chunks);
+      download.dispatch({ type: "have", session, available });
+      return;
+    }
+    case "refuse":
+      download.dispatch({ type: "refused", session, reason: message.reason });
+      return;
+    case "unavailable":
+      download.dispatch({ type: "unavailable", session, indices: message.indices });
+      return;
+    case "stopped":
+      download.dispatch({ type: "stopped", session, framesSent: message.framesSent });
+      return;
+  }
+};
