@@ -94,7 +94,7 @@ describe("names and codes", () => {
   });
 });
 
-test("a loopback address is told from one that others can reach", () => {
+it("tells a loopback address from one that others can reach", () => {
   for (const url of ["ws://127.0.0.1:80", "ws://localhost:3000/x", "ws://[::1]:9", "wss://127.9.9.9"])
     expect(isLoopbackUrl(url), url).toBe(true);
   for (const url of ["wss://weir.example", "ws://192.168.1.4:80", "ws://127.0.0.1.example", "", "nonsense"])
