@@ -36,7 +36,8 @@ const SuccessSchema = v.object({ ok: v.literal(true), value: v.unknown() });
 
 /**
  * Requests in their order. They wait for a connection, at most SERVER_REQUESTS_IN_FLIGHT are on their way, and what was on
- * its way when the connection broke goes again over the next one under the same key, so that it happens once.
+ * its way when the connection broke goes again over the next one under the same key, so that it happens once. When the
+ * connection is given up on purpose they end at once: whoever quits must not wait for answers that cannot come.
  */
 export class RequestQueue implements Disposable {
   readonly #env: Env;
@@ -46,7 +47,8 @@ export class RequestQueue implements Disposable {
   readonly #entries = new Set<Entry>();
   #inFlight = 0;
   #connection: { readonly generation: Generation; readonly send: SendRequest } | null = null;
-  #disposed = false;
+  /** Nobody wants a connection, so that none is worth waiting for. */
+  #closed = false;
 
   constructor(env: Env, newKey: () => EnvelopeId, countStale: () => void) {
     this.#env = env;
@@ -55,7 +57,7 @@ export class RequestQueue implements Disposable {
   }
 
   request<Name extends RequestName>(name: Name, input: RequestInput<Name>): Promise<Result<RequestOutput<Name>>> {
-    if (this.#disposed) return Promise.resolve(unreachable());
+    if (this.#closed) return Promise.resolve(unreachable());
     if (this.#entries.size >= SERVER_REQUESTS_WAITING_MAX) {
       return Promise.resolve(
         fail("too_many_requests", "Too much is waiting for the server. Try again when the connection is back."),
@@ -98,11 +100,21 @@ export class RequestQueue implements Disposable {
     });
   }
 
-  dispose(): void {
-    this.#disposed = true;
+  /** Gives up what waits and refuses what comes, until `open`. Their owners ask again when there is a connection. */
+  close(): void {
+    this.#closed = true;
     this.#connection = null;
+    this.#inFlight = 0;
     for (const entry of [...this.#entries]) entry.giveUp();
     this.#waiting = [];
+  }
+
+  open(): void {
+    this.#closed = false;
+  }
+
+  dispose(): void {
+    this.close();
   }
 
   #pump(): void {

@@ -5,7 +5,7 @@ import { Emitter } from "#shared/base/emitter.ts";
 import type { Env, Log } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
-import { messageOf, type Result } from "#shared/base/result.ts";
+import { type AppError, messageOf, type Result } from "#shared/base/result.ts";
 import type { ServerView } from "#shared/ipc/views.ts";
 import {
   ChallengeSchema,
@@ -112,12 +112,22 @@ class SignalingClient implements Signaling {
   enable(url: string): void {
     const parsed = parseServerUrl(url);
     if (this.#disposed) return;
-    if (parsed.ok) this.#runner.dispatch({ type: "enable", url });
-    else this.#runner.dispatch({ type: "disable", because: { url, error: parsed.error } });
+    if (parsed.ok) {
+      // A request belongs to the server that it was meant for.
+      const { state } = this.#runner;
+      if (state.kind !== "disconnected" && state.url !== url) this.#requests.close();
+      this.#requests.open();
+      this.#runner.dispatch({ type: "enable", url });
+    } else this.#disable({ url, error: parsed.error });
   }
 
   disable(): void {
-    if (!this.#disposed) this.#runner.dispatch({ type: "disable", because: null });
+    if (!this.#disposed) this.#disable(null);
+  }
+
+  #disable(because: { url: string; error: AppError } | null): void {
+    this.#runner.dispatch({ type: "disable", because });
+    this.#requests.close();
   }
 
   request<Name extends RequestName>(name: Name, input: RequestInput<Name>): Promise<Result<RequestOutput<Name>>> {

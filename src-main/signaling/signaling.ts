@@ -22,8 +22,9 @@ export interface Signaling extends Disposable {
   readonly onPresence: Event<{ userId: UserId; online: boolean }>;
   readonly onKeysLow: Event<{ oneTimeEc: number; oneTimeKyber: number }>;
 
-  /** Connects, and reconnects with jittered backoff until `disable`. Enabling with another URL replaces the connection. */
+  /** Connects, and reconnects with jittered backoff until `disable`. Enabling with another URL replaces the connection and ends its requests. */
   enable(url: string): void;
+  /** Requests that wait end at once with `server_unreachable`, and so does every new one until `enable`. */
   disable(): void;
 
   request<Name extends RequestName>(name: Name, input: RequestInput<Name>): Promise<Result<RequestOutput<Name>>>;

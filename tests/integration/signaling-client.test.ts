@@ -183,6 +183,52 @@ describe("requests", () => {
   });
 });
 
+describe("giving up", () => {
+  /** A server that lets people in and then answers nothing. */
+  const silent = async (): Promise<{ url: string; requests: string[]; close(): Promise<void> }> => {
+    const http = createHttpServer();
+    const io = new Server(http, { transports: ["websocket"] });
+    const requests: string[] = [];
+    io.on("connection", (socket: Socket) => {
+      socket.on("request", (request: { name: string }, answer: (value: unknown) => void) => {
+        requests.push(request.name);
+        if (request.name === "login") answer({ ok: true, value: { serverTimeMs: 0, pendingEnvelopes: 0 } });
+      });
+      socket.emit("challenge", { nonce: bytes(32), serverId: "silent" });
+    });
+    await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
+    const { port } = http.address() as AddressInfo;
+    return { url: `ws://127.0.0.1:${port}`, requests, close: () => io.close() };
+  };
+  const unreachable = { ok: false, error: { type: "server_unreachable" } };
+
+  it("ends requests on their way at once, and refuses new ones until it is enabled again", async () => {
+    const mute = await silent();
+    const peer = await connected(createPeer(), mute.url);
+    const pending = Array.from({ length: 100 }, () => peer.signaling.request("keys.status", {}));
+    await eventually(() => mute.requests.length).toBeGreaterThan(1);
+    const advanced = peer.env.clock.now();
+    peer.signaling.disable();
+    for (const answer of await Promise.all(pending)) expect(answer).toMatchObject(unreachable);
+    expect(await peer.signaling.request("keys.status", {})).toMatchObject(unreachable);
+    expect(peer.env.clock.now() - advanced).toBeLessThan(SERVER_REQUEST_TIMEOUT_MS / 2);
+    await connected(peer, server.url);
+    expect(await peer.signaling.request("keys.status", {})).toMatchObject({ ok: true });
+    await mute.close();
+  });
+
+  it("does not take requests for one server to another", async () => {
+    const mute = await silent();
+    const peer = await connected(createPeer(), mute.url);
+    const asked = peer.signaling.request("invites.create", { inviteId: bytes(16), commitment: bytes(32) });
+    peer.signaling.enable(server.url);
+    expect(await asked).toMatchObject(unreachable);
+    await until(peer, "connected");
+    expect(await peer.signaling.request("keys.status", {})).toMatchObject({ ok: true });
+    await mute.close();
+  });
+});
+
 describe("envelopes", () => {
   const put = (sender: Peer, to: Peer, id = freshEnvelopeId()) =>
     sender.signaling.request("mailbox.put", { to: to.identity.userId, id, sealed: sealed(50) });

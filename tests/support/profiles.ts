@@ -11,6 +11,8 @@ export interface World extends AsyncDisposable {
   downloadsOf(name: string): string;
   dataOf(name: string): string;
   killServer(): Promise<void>;
+  /** Its connections stay open and nothing is answered any more. */
+  freezeServer(): void;
   /** On the same data and port. */
   startServerAgain(): Promise<void>;
   /** SIGKILL, then a new process on the same data and port. */
@@ -43,6 +45,7 @@ export const createWorld = async (): Promise<World> => {
       return profile;
     },
     killServer: () => server.kill(),
+    freezeServer: () => void server.process.kill("SIGSTOP"),
     startServerAgain,
     async restartServer({ kill = true, downMs = 0 } = {}) {
       if (kill) await server.kill();
