@@ -4,6 +4,7 @@ import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import {
   CONTROL_MESSAGE_BYTES_MAX,
+  CONTROL_QUEUED_BYTES_MAX,
   EARLY_CANDIDATES_MAX,
   FIN_TIMEOUT_MS,
   LINK_MESSAGE_BYTES_MAX,
@@ -490,6 +491,10 @@ export class LinkConnection {
   #sendControl(message: ControlMessage): boolean {
     const bytes = encodeControl(message);
     assert(bytes.length <= CONTROL_HEADER_BYTES + CONTROL_MESSAGE_BYTES_MAX, "a control message must fit its bound");
+    if ((this.#rtc?.bufferedAmount("control") ?? 0) + bytes.length > CONTROL_QUEUED_BYTES_MAX) {
+      this.#lose("peer_stalled");
+      return false;
+    }
     if (this.#rtc?.send("control", bytes).ok === true) return true;
     this.#lose("send_failed");
     return false;

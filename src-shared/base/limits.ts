@@ -110,6 +110,12 @@ export const CONTROL_BURST_MESSAGES = 20_000;
 export const CONTROL_MESSAGES_PER_SECOND = 10_000;
 export const CONTROL_BURST_BYTES = 32 * MiB;
 export const CONTROL_BYTES_PER_SECOND = 16 * MiB;
+/**
+ * Control bytes queued in the addon for one peer. Whoever does not read them for that long is not served any better by
+ * more of them: the link is given up, and what must arrive is sent again over the next one. A full window of the
+ * largest envelopes (6 MiB) fits.
+ */
+export const CONTROL_QUEUED_BYTES_MAX = 8 * MiB;
 /** SCTP buffers: 1 MiB caps 100 ms paths at 38 Mbit/s, 4 MiB gave 118 (measured). */
 export const SCTP_BUFFER_BYTES = 4 * MiB;
 /** Peers linked at once; a link costs about 1 MiB of native memory. */
@@ -313,6 +319,10 @@ assert(RECEIVE_CREDIT_STEP_BYTES * 2 <= RECEIVE_CREDIT_BYTES, "credit must be re
 assert(SEND_QUEUED_BYTES_LOW < SEND_QUEUED_BYTES_MAX, "low mark below high mark");
 assert(MESSAGE_TEXT_BYTES_MAX + 4 * KiB <= ENVELOPE_BYTES_MAX, "a message must fit an envelope");
 assert(SEEN_ENVELOPE_TTL_MS > MAILBOX_TTL_MS, "an id must be known for as long as its envelope can come again");
+assert(
+  LINK_ENVELOPES_IN_FLIGHT_MAX * CONTROL_MESSAGE_BYTES_MAX < CONTROL_QUEUED_BYTES_MAX,
+  "a window of envelopes must fit the control queue",
+);
 assert(LINK_ENVELOPES_IN_FLIGHT_MAX * 2 <= INBOX_PENDING_MAX, "an honest window always fits the inbox");
 assert(RECEIPT_MESSAGES_MAX <= SHARE_MEMBERS_MAX, "a receipt must pass its own schema");
 assert(

@@ -52,6 +52,8 @@ const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolv
  */
 export class FakeRtc {
   silent = false;
+  /** Nobody reads: what is sent stays in the queue of its sender. */
+  unread = false;
   opened = 0;
   readonly live = new Set<FakeConnection>();
   readonly byName = new Map<string, FakeConnection>();
@@ -81,6 +83,7 @@ class FakeConnection implements RtcConnection {
   #peer: FakeConnection | null = null;
   received = 0;
   #closed = false;
+  readonly #queued = { control: 0, bulk: 0 };
 
   constructor(rtc: FakeRtc, name: string, onEvent: (event: RtcEvent) => void) {
     this.#rtc = rtc;
@@ -116,14 +119,15 @@ class FakeConnection implements RtcConnection {
   send(channel: RtcChannel, bytes: Uint8Array) {
     if (this.#closed) return fail("rtc_failed", "closed");
     const copy = new Uint8Array(bytes);
-    if (!this.#rtc.silent) {
+    if (this.#rtc.unread) this.#queued[channel] += copy.length;
+    else if (!this.#rtc.silent) {
       if (this.#peer !== null) this.#peer.received += copy.length;
       this.#peer?.tell({ type: "message", channel, bytes: copy });
     }
     return ok(undefined);
   }
-  bufferedAmount(): number {
-    return 0;
+  bufferedAmount(channel: RtcChannel): number {
+    return this.#queued[channel];
   }
   remoteFingerprint(): string | null {
     return this.#peer === null ? null : fingerprint(this.#peer.#name);

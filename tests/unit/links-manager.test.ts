@@ -1,5 +1,15 @@
+import * as v from "valibot";
 import { afterEach, expect, test } from "vitest";
-import { FIN_TIMEOUT_MS, LINKS_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS } from "#shared/base/limits.ts";
+import { EnvelopeIdSchema } from "#shared/base/ids.ts";
+import {
+  CONTROL_QUEUED_BYTES_MAX,
+  ENVELOPE_BYTES_MAX,
+  FIN_TIMEOUT_MS,
+  LINK_ENVELOPES_IN_FLIGHT_MAX,
+  LINKS_MAX,
+  PING_INTERVAL_MS,
+  PING_TIMEOUT_MS,
+} from "#shared/base/limits.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
 import type { Links } from "../../src-main/links/links.ts";
 import { FakeRtc, ManualClock } from "../support/links-fake-rtc.ts";
@@ -75,6 +85,25 @@ test("links rest while the peer stays in touch, and fall when it falls silent", 
   await clock.advance(30_000);
   expect([alice.view(bobId).state, bob.view(aliceId).state]).toEqual(["connected", "connected"]);
   expect(alice.view(bobId).generation).toBeGreaterThan(generation);
+});
+
+test("a peer that does not read its control channel costs a bounded queue, and then its link", async () => {
+  const { alice, bobId, rtc, clock } = await connected();
+  const { generation } = alice.view(bobId);
+  rtc.unread = true;
+  const shown: (string | null)[] = [];
+  alice.onChanged((view) => shown.push(view.reason));
+  const body = new Uint8Array(ENVELOPE_BYTES_MAX);
+  const envelope = { type: "envelope", id: v.parse(EnvelopeIdSchema, "A".repeat(22)), kind: "message", body } as const;
+  let taken = 0;
+  while (taken < 10_000 && alice.send(bobId, generation, envelope)) taken += 1;
+  // Base64 makes a third more of it.
+  expect(taken * ENVELOPE_BYTES_MAX * (4 / 3)).toBeLessThanOrEqual(CONTROL_QUEUED_BYTES_MAX);
+  expect(taken).toBeGreaterThanOrEqual(LINK_ENVELOPES_IN_FLIGHT_MAX);
+  expect(shown[0]).toBe("peer_stalled");
+  rtc.unread = false;
+  await clock.advance(60_000);
+  expect(alice.view(bobId).state).toBe("connected");
 });
 
 test("a machine that slept does not blame its peer", async () => {
