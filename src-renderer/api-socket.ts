@@ -158,7 +158,7 @@ export const connectSocket = (): Api => {
       listenersByEvent.set(event, listeners.add(entry));
       return () => listeners.delete(entry);
     },
-    pathOf: (file, onProgress) => upload(file, token, onProgress),
+    pathOf: (file, onProgress, signal) => upload(file, token, onProgress, signal),
     onHostLink(listener) {
       linkListeners.add(listener);
       listener(link);
@@ -188,10 +188,16 @@ const uploadError = (text: string): AppError => {
 };
 
 /** `fetch` reports no upload progress, so this is an XMLHttpRequest. The body is streamed from disk by the browser. */
-const upload = (file: File, token: string, onProgress: (sentBytes: number) => void): Promise<Result<string>> =>
+const upload = (
+  file: File,
+  token: string,
+  onProgress: (sentBytes: number) => void,
+  signal: AbortSignal,
+): Promise<Result<string>> =>
   new Promise((resolve) => {
     assert(file.name !== "", "a File always has a name");
     const request = new XMLHttpRequest();
+    const abort = (): void => request.abort();
     request.open("POST", `/upload?name=${encodeURIComponent(file.name)}`);
     request.setRequestHeader("authorization", `Bearer ${token}`);
     request.upload.onprogress = (progress) => onProgress(progress.loaded);
@@ -201,5 +207,10 @@ const upload = (file: File, token: string, onProgress: (sentBytes: number) => vo
     };
     request.onerror = () =>
       resolve(fail("host_lost", "The connection to Weir was lost while the file was handed over. Try again."));
-    request.send(file);
+    // The host notices the end of the connection and removes what had arrived.
+    request.onabort = () => resolve(fail("cancelled", "The file was not sent."));
+    request.onloadend = () => signal.removeEventListener("abort", abort);
+    signal.addEventListener("abort", abort);
+    if (signal.aborted) resolve(fail("cancelled", "The file was not sent."));
+    else request.send(file);
   });

@@ -12,9 +12,10 @@ export interface Api {
   on<Name extends EventName>(event: Name, listener: (payload: ContractEvents[Name]) => void): () => void;
   /**
    * What `files.share` takes as `path` for a file that was dropped, pasted or picked in the page: an opaque handle
-   * in Electron; in headless mode the file is uploaded first, and `onProgress` hears the bytes sent so far.
+   * in Electron; in headless mode the file is uploaded first, `onProgress` hears the bytes sent so far, and `signal` ends
+   * it with the error `cancelled`.
    */
-  pathOf(file: File, onProgress: (sentBytes: number) => void): Promise<Result<string>>;
+  pathOf(file: File, onProgress: (sentBytes: number) => void, signal: AbortSignal): Promise<Result<string>>;
   /** Calls at once with the present state, then on every change. After "connected" all lists must be fetched anew. */
   onHostLink(listener: (state: HostLink) => void): () => void;
 }

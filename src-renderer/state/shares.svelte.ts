@@ -15,26 +15,32 @@ export interface Share {
     | { kind: "failed"; error: ErrorView };
 }
 
-/** Files in one go; whoever needs more packs them, which is also faster for everyone. */
+/** Files on their way at once; whoever needs more packs them, which is also faster for everyone. */
 export const SHARES_MAX = 50;
+
+/** Once the main process prepares a file, it is as good as sent. */
+export const canCancel = ({ step }: Share): boolean => step.kind === "waiting" || step.kind === "uploading";
 
 type Source = {
   name: string;
   sizeBytes: number;
-  path: (onProgress: (sentBytes: number) => void) => Promise<Result<string>>;
+  path: (onProgress: (sentBytes: number) => void, signal: AbortSignal) => Promise<Result<string>>;
 };
 
 export class Shares {
   readonly #api: Api;
   readonly #onShared: (file: FileView) => void;
+  readonly #warn: (text: string) => void;
+  readonly #cancels = new Map<number, AbortController>();
   #items = $state.raw<readonly Share[]>([]);
   #lastId = 0;
   /** One after the other: they keep their order, and the disk is read once at a time. */
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(api: Api, onShared: (file: FileView) => void) {
+  constructor(api: Api, onShared: (file: FileView) => void, warn: (text: string) => void) {
     this.#api = api;
     this.#onShared = onShared;
+    this.#warn = warn;
   }
 
   ofChat(chatId: string): Share[] {
@@ -47,7 +53,7 @@ export class Shares {
       files.map((file) => ({
         name: file.name,
         sizeBytes: file.size,
-        path: (onProgress) => this.#api.pathOf(file, onProgress),
+        path: (onProgress, signal) => this.#api.pathOf(file, onProgress, signal),
       })),
     );
   }
@@ -71,21 +77,36 @@ export class Shares {
 
   dismiss(shareId: number): void {
     this.#items = this.#items.filter((share) => share.shareId !== shareId);
+    this.#cancels.delete(shareId);
+  }
+
+  /** Takes a file back that is not prepared yet. */
+  cancel(shareId: number): void {
+    const share = this.#items.find((item) => item.shareId === shareId);
+    if (share === undefined || !canCancel(share)) return;
+    this.#cancels.get(shareId)?.abort();
+    this.dismiss(shareId);
   }
 
   #add(chatId: string, sources: readonly Source[]): void {
-    for (const source of sources.slice(0, Math.max(0, SHARES_MAX - this.#items.length))) {
+    const room = Math.max(0, SHARES_MAX - this.#items.length);
+    if (sources.length > room) this.#warn(tooManyWords(room));
+    for (const source of sources.slice(0, room)) {
       this.#lastId += 1;
       const { name, sizeBytes } = source;
       const share: Share = { shareId: this.#lastId, chatId, name, sizeBytes, step: { kind: "waiting" } };
+      const cancel = new AbortController();
+      this.#cancels.set(share.shareId, cancel);
       this.#items = [...this.#items, share];
-      this.#queue = this.#queue.then(() => this.#run(share, source));
+      this.#queue = this.#queue.then(() => this.#run(share, source, cancel.signal));
     }
   }
 
-  async #run({ shareId, chatId }: Share, source: Source): Promise<void> {
+  async #run({ shareId, chatId }: Share, source: Source, cancelled: AbortSignal): Promise<void> {
+    if (cancelled.aborted) return;
     this.#step(shareId, { kind: "preparing", hashedBytes: 0 });
-    const path = await source.path((sentBytes) => this.#step(shareId, { kind: "uploading", sentBytes }));
+    const path = await source.path((sentBytes) => this.#step(shareId, { kind: "uploading", sentBytes }), cancelled);
+    if (cancelled.aborted) return;
     if (!path.ok) return this.#step(shareId, { kind: "failed", error: path.error });
     this.#step(shareId, { kind: "preparing", hashedBytes: 0 });
     const file = await this.#api.call("files.share", { chatId, path: path.value });
@@ -98,3 +119,8 @@ export class Shares {
     this.#items = this.#items.map((share) => (share.shareId === shareId ? { ...share, step } : share));
   }
 }
+
+const tooManyWords = (room: number): string =>
+  room === 0
+    ? `${SHARES_MAX} files are on their way already. Send the others when these are done.`
+    : `Only the first ${room} files are sent. Send the others when these are done, or pack them into one.`;

@@ -58,7 +58,11 @@ export class Weir implements Disposable {
   constructor(api: Api) {
     this.api = api;
     this.messages = new Messages(api);
-    this.shares = new Shares(api, (file) => this.files.set(file));
+    this.shares = new Shares(
+      api,
+      (file) => this.files.set(file),
+      (text) => void toast.warning(text),
+    );
     this.#subscribe();
     this.#subscriptions.add(
       toDisposable(

@@ -129,6 +129,21 @@ describe("two people", () => {
     await expectAccessible();
   });
 
+  it("can take a file back while it is handed over", async () => {
+    const uploads = join(world.dataOf("Alice"), "uploads");
+    const before = await readdir(uploads);
+    const fast = await alice.slowUploads(MiB);
+    await alice.drop("mistake.bin", 24 * MiB);
+    const chip = alice.page.getByRole("listitem").filter({ hasText: "mistake.bin" });
+    await chip.getByText("Handing over").waitFor(PATIENT);
+    await expect.poll(() => readdir(uploads), PATIENT).toHaveLength(before.length + 1);
+    await chip.getByRole("button", { name: "Do not send mistake.bin" }).click();
+    await chip.waitFor({ state: "detached" });
+    await expect.poll(() => readdir(uploads), { timeout: 10_000 }).toEqual(before);
+    await fast();
+    expect(await alice.card("mistake.bin").count()).toBe(0);
+  });
+
   it("lose nothing when the downloader's program is killed half way", async () => {
     const name = "concert.mkv";
     const path = join(world.dir, name);

@@ -152,6 +152,17 @@ export class Person {
     await (await chooser).setFiles(path);
   }
 
+  /** Makes what the page sends to its program slow, until the returned function is called. */
+  async slowUploads(bytesPerSecond: number): Promise<() => Promise<void>> {
+    const session = await this.page.context().newCDPSession(this.page);
+    const conditions = { offline: false, latency: 0, downloadThroughput: -1 };
+    await session.send("Network.emulateNetworkConditions", { ...conditions, uploadThroughput: bytesPerSecond });
+    return async () => {
+      await session.send("Network.emulateNetworkConditions", { ...conditions, uploadThroughput: -1 });
+      await session.detach();
+    };
+  }
+
   async seenOf(name: string): Promise<CardSight[]> {
     const all = (await this.page.evaluate("personWatch.cards")) as CardSight[];
     return all.filter((sight) => sight.name === name);

@@ -4,7 +4,7 @@ import type { MessageView } from "#shared/ipc/views.ts";
 import type { Api } from "../../src-renderer/api.ts";
 import { backoffMs, connectSocket, decodeIncoming } from "../../src-renderer/api-socket.ts";
 import { Messages } from "../../src-renderer/state/messages.svelte.ts";
-import { Shares } from "../../src-renderer/state/shares.svelte.ts";
+import { SHARES_MAX, Shares } from "../../src-renderer/state/shares.svelte.ts";
 import { Snapshots } from "../../src-renderer/state/snapshots.svelte.ts";
 
 interface Thing {
@@ -131,6 +131,7 @@ describe("shares", () => {
           : ok({ name: "shared" });
       }),
       (file) => done.push(file.name),
+      () => {},
     );
     shares.addFiles("bob", [new File(["1"], "bad.txt"), new File(["22"], "good.txt")]);
     expect(shares.ofChat("bob").map((share) => share.name)).toEqual(["bad.txt", "good.txt"]);
@@ -146,11 +147,75 @@ describe("shares", () => {
   });
 });
 
+describe("too many files", () => {
+  const pick = (count: number) =>
+    Array.from({ length: count }, (_, index) => ({ path: `/${index}`, name: `${index}`, sizeBytes: 1 }));
+
+  it("are told of, however they come: the first ones are sent", () => {
+    const warnings: string[] = [];
+    const shares = new Shares(
+      apiWith(() => deferred<unknown>().promise),
+      () => {},
+      (text) => warnings.push(text),
+    );
+    shares.addPicked("bob", pick(SHARES_MAX - 2));
+    expect(warnings).toEqual([]);
+    shares.addFiles(
+      "bob",
+      pick(3).map(({ name }) => new File(["x"], name)),
+    );
+    expect(warnings).toEqual([expect.stringMatching(/^Only the first 2 files are sent/)]);
+    shares.addPicked("carol", pick(1));
+    expect(warnings[1]).toMatch(/^50 files are on their way already/);
+    expect(shares.ofChat("bob")).toHaveLength(SHARES_MAX);
+    expect(shares.ofChat("carol")).toEqual([]);
+  });
+});
+
+describe("taking a share back", () => {
+  it("ends its upload, shares nothing, and goes on with the next; a prepared one is as good as sent", async () => {
+    const uploads = new Map<string, AbortSignal>();
+    const shared: string[] = [];
+    const api: Api = {
+      ...apiWith(async (_name, input) => {
+        shared.push(JSON.stringify(input));
+        return deferred<unknown>().promise;
+      }),
+      pathOf: (file, onProgress, signal) => {
+        uploads.set(file.name, signal);
+        onProgress(0);
+        return file.name === "slow.bin"
+          ? new Promise((resolve) =>
+              signal.addEventListener("abort", () => resolve({ ok: false, error: { type: "cancelled", message: "" } })),
+            )
+          : Promise.resolve(ok(`/uploads/${file.name}`));
+      },
+    };
+    const shares = new Shares(
+      api,
+      () => {},
+      () => {},
+    );
+    const names = () => shares.ofChat("bob").map(({ name }) => name);
+    shares.addFiles("bob", [new File(["1"], "slow.bin"), new File(["2"], "never.bin"), new File(["3"], "next.bin")]);
+    await vi.waitFor(() => expect(shares.ofChat("bob")[0]?.step.kind).toBe("uploading"));
+    const [slow, never, next] = shares.ofChat("bob").map(({ shareId }) => shareId);
+    shares.cancel(never ?? -1);
+    shares.cancel(slow ?? -1);
+    expect(names()).toEqual(["next.bin"]);
+    await vi.waitFor(() => expect(shared).toEqual(['{"chatId":"bob","path":"/uploads/next.bin"}']));
+    expect([...uploads.keys()]).toEqual(["slow.bin", "next.bin"]);
+    shares.cancel(next ?? -1);
+    expect(names()).toEqual(["next.bin"]);
+  });
+});
+
 describe("preparing a share", () => {
   it("follows the bytes that were hashed", async () => {
     const answer = deferred<unknown>();
     const shares = new Shares(
       apiWith(() => answer.promise),
+      () => {},
       () => {},
     );
     shares.addFiles("bob", [new File(["1"], "big.bin"), new File(["2"], "next.bin")]);
