@@ -55,6 +55,11 @@ export class Presence {
     }
   }
 
+  /** Do these two watch each other, from any of their devices? */
+  mutual(a: UserId, b: UserId): boolean {
+    return this.#mutual(a, b);
+  }
+
   /** `leaving`: a session that counts for its user although it is no longer in `Online`. */
   #mutual(a: UserId, b: UserId, leaving?: Session): boolean {
     return this.#watches(a, b, leaving) && this.#watches(b, a, leaving);

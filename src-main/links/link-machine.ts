@@ -206,7 +206,9 @@ const handle = (state: State, ctx: Context): State => {
     case "reconnect":
       return state.phase.name === "disconnected" ? state : restart({ ...state, tries: 0 }, "reconnect", ctx);
     case "hint":
-      return isIdle(state.phase) ? restart(state, state.reason, ctx) : state;
+      if (isIdle(state.phase)) return restart({ ...state, tries: 0 }, state.reason, ctx);
+      // An announcement on its way may have missed the peer by a moment: if so, the next one follows soon.
+      return state.phase.name === "discovering" ? { ...state, tries: 0 } : state;
     case "timer":
       return event.token === state.timer ? timeOut(state, ctx) : stale(state);
     case "announced":

@@ -152,7 +152,7 @@ export const requests = {
     v.object({ senders: v.pipe(v.array(UserIdSchema), v.maxLength(MAILBOX_DEFERRED_MAX)) }),
   ),
 
-  /** Handed to the recipient if online, else dropped. */
+  /** Handed to the recipient if online and both watch each other, else dropped. */
   "signal.send": request<{ delivered: boolean }>()(v.object({ to: UserIdSchema, sealed: SealedSchema })),
 
   /** Replaces the set of watched users. Presence is told only where both watch each other. */

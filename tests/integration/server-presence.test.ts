@@ -18,6 +18,10 @@ afterEach(() => server.dispose());
 
 const watch = (client: RawClient, ...others: RawClient[]) =>
   client.must("presence.watch", { userIds: others.map((other) => other.identity.userId) });
+const befriend = async (a: RawClient, b: RawClient): Promise<void> => {
+  await watch(a, b);
+  await watch(b, a);
+};
 const online = (client: RawClient) => ({ userId: client.identity.userId, online: true });
 const offline = (client: RawClient) => ({ userId: client.identity.userId, online: false });
 /** What the server sent before this request has arrived when its answer has. */
@@ -91,6 +95,7 @@ describe("signals", () => {
   it("reach whoever is online, unchanged, and say so", async () => {
     const alice = await RawClient.loggedIn(server.url);
     const bob = await RawClient.loggedIn(server.url);
+    await befriend(alice, bob);
     const signal = sealed(1000);
     expect(await alice.must("signal.send", { to: bob.identity.userId, sealed: signal })).toEqual({ delivered: true });
     expect(plain(bob.named("signal"))).toEqual([{ from: alice.identity.userId, sealed: signal }]);
@@ -100,15 +105,36 @@ describe("signals", () => {
       delivered: false,
     });
     const again = await RawClient.loggedIn(server.url, bob.identity);
-    await settled(again);
+    await watch(again, alice);
     expect(again.named("signal")).toEqual([]);
     again.close();
     alice.close();
   });
 
+  it("reach nobody who does not watch the sender, who learns nothing from trying", async () => {
+    const [bob, eve] = [await RawClient.loggedIn(server.url), await RawClient.loggedIn(server.url)];
+    const toBob = { to: bob.identity.userId, sealed: sealed() };
+    const outcomes = [await eve.must("signal.send", toBob)];
+    await watch(eve, bob);
+    outcomes.push(await eve.must("signal.send", toBob));
+    await watch(bob);
+    outcomes.push(await eve.must("signal.send", toBob));
+    await watch(eve);
+    await watch(bob, eve);
+    outcomes.push(await eve.must("signal.send", toBob));
+    await settled(bob);
+    expect(outcomes).toEqual(Array(4).fill({ delivered: false }));
+    expect(bob.named("signal")).toEqual([]);
+    await watch(eve, bob);
+    expect(await eve.must("signal.send", toBob)).toEqual({ delivered: true });
+    bob.close();
+    eve.close();
+  });
+
   it("count as undelivered when the recipient goes away without acknowledging", async () => {
     const alice = await RawClient.loggedIn(server.url);
     const bob = await RawClient.loggedIn(server.url);
+    await befriend(alice, bob);
     bob.acknowledgesSignals = false;
     const sending = alice.must("signal.send", { to: bob.identity.userId, sealed: sealed() });
     await bob.until(() => bob.named("signal").length === 1);
@@ -120,6 +146,7 @@ describe("signals", () => {
   it("are relayed once when the request is repeated", async () => {
     const alice = await RawClient.loggedIn(server.url);
     const bob = await RawClient.loggedIn(server.url);
+    await befriend(alice, bob);
     const key = freshEnvelopeId();
     const signal = { to: bob.identity.userId, sealed: sealed() };
     const answers = [await alice.must("signal.send", signal, key), await alice.must("signal.send", signal, key)];

@@ -117,7 +117,11 @@ describe("the server as a program", () => {
     await client.must("keys.publish", { keys: deviceKeys(client.identity), ...oneTimeKeys(2) });
     await client.must("files.register", { record: fileRecord(client.identity), members: [] });
     const signal = { kind: "message", body: new Uint8Array(canary) } as const;
-    await client.must("signal.send", { to: client.identity.userId, sealed: signal });
+    const other = await RawClient.loggedIn(running.url);
+    await client.must("presence.watch", { userIds: [other.identity.userId] });
+    await other.must("presence.watch", { userIds: [client.identity.userId] });
+    const sent = await client.must("signal.send", { to: other.identity.userId, sealed: signal });
+    expect(sent).toEqual({ delivered: true });
     await client.send({ key: freshEnvelopeId(), name: String(canary), input: { [String(canary)]: String(canary) } });
     await client.send({ key: freshEnvelopeId(), name: "keys.fetch", input: { userId: String(canary) } });
     await running.end("SIGTERM");

@@ -337,13 +337,13 @@ describe("pushes", () => {
     bob.signaling.onSignal((signal) => signals.push(signal));
     alice.signaling.onPresence((change) => presence.push(change));
     bob.signaling.onKeysLow((left) => low.push(left));
+    await alice.signaling.request("presence.watch", { userIds: [bob.identity.userId] });
+    await bob.signaling.request("presence.watch", { userIds: [alice.identity.userId] });
+    await eventually(() => presence).toEqual([{ userId: bob.identity.userId, online: true }]);
     const signal = sealed(70);
     const sent = await alice.signaling.request("signal.send", { to: bob.identity.userId, sealed: signal });
     expect(sent).toEqual({ ok: true, value: { delivered: true } });
     expect(signals).toEqual([{ from: alice.identity.userId, sealed: signal, generation: bob.signaling.generation }]);
-    await alice.signaling.request("presence.watch", { userIds: [bob.identity.userId] });
-    await bob.signaling.request("presence.watch", { userIds: [alice.identity.userId] });
-    await eventually(() => presence).toEqual([{ userId: bob.identity.userId, online: true }]);
     await bob.signaling.request("keys.publish", { keys: deviceKeys(bob.identity), ...oneTimeKeys(1) });
     await alice.signaling.request("keys.fetch", { userId: bob.identity.userId });
     await eventually(() => low).toEqual([{ oneTimeEc: 0, oneTimeKyber: 0 }]);
@@ -355,6 +355,8 @@ describe("pushes", () => {
     const alice = await connected(createPeer(), server.url);
     const bob = await connected(createPeer(), server.url);
     bob.signaling.setEnvelopeHandler(async () => "ack");
+    await alice.signaling.request("presence.watch", { userIds: [bob.identity.userId] });
+    await bob.signaling.request("presence.watch", { userIds: [alice.identity.userId] });
     await alice.signaling.request("signal.send", { to: bob.identity.userId, sealed: { kind: "message", body } });
     await alice.signaling.request("mailbox.put", {
       to: bob.identity.userId,

@@ -147,6 +147,15 @@ test("a peer that asks for an offer after it got ours has a short time to answer
   }
 });
 
+test("a hint while an announcement is on its way makes the next one follow soon", () => {
+  const begun = play("answerer", [{ type: "connect" }]);
+  const tired = { ...begun.state, tries: 9 };
+  const offline: LinkEvent = { type: "announced", token: tired.timer, outcome: "offline" };
+  const delayOf = (events: LinkEvent[]) => play("answerer", events, tired).of("setTimer").at(-1)?.delayMs;
+  expect(delayOf([{ type: "hint" }, offline])).toBe(backoffMs(0, LINK_OFFLINE_RETRY_MAX_MS, 0.5));
+  expect(delayOf([offline])).toBe(backoffMs(9, LINK_OFFLINE_RETRY_MAX_MS, 0.5));
+});
+
 test("an offline peer leaves the dialer waiting without a connection, and a hint makes it try again", () => {
   const offline = play("dialer", [{ type: "connect" }, { type: "announced", token: 1, outcome: "offline" }]);
   expect(offline.state.phase).toEqual({ name: "discovering", activity: { kind: "waiting" } });
