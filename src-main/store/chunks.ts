@@ -1,6 +1,7 @@
+import * as v from "valibot";
 import { assert } from "#shared/base/assert.ts";
 import type { Bytes } from "#shared/base/bytes.ts";
-import type { FileId } from "#shared/base/ids.ts";
+import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
 import { CHUNKS_CHECKPOINT_PAGES, CHUNKS_PER_FILE_MAX, LEAVES_PER_PAGE } from "#shared/base/limits.ts";
 import type { Database } from "./database.ts";
 
@@ -38,6 +39,7 @@ export class ChunkTables {
       file: db.sql.prepare<[string], FileRow>(
         "SELECT file, requested, duplicate, late, rejected, final_path, final_inode FROM files WHERE file_id = ?",
       ),
+      fileIds: db.sql.prepare<[], string>("SELECT file_id FROM files ORDER BY file").pluck(),
       addFile: db.sql.prepare<[string]>("INSERT INTO files (file_id) VALUES (?) ON CONFLICT DO NOTHING"),
       removeFile: db.sql.prepare<[number]>("DELETE FROM files WHERE file = ?"),
       // Counters only grow: a snapshot that was taken earlier and comes later changes nothing.
@@ -83,8 +85,13 @@ export class ChunkTables {
     return this.#statements.file.get(fileId) ?? null;
   }
 
+  /** Every file that something is kept of. */
+  fileIds(): FileId[] {
+    return this.#statements.fileIds.all().map((text) => v.parse(FileIdSchema, text));
+  }
+
   ensure(fileId: FileId): FileRow {
-    this.#statements.addFile.run(fileId);
+    this.transaction(() => this.#statements.addFile.run(fileId));
     const row = this.find(fileId);
     assert(row !== null && row.file < FILES_MAX, "the file row was just made");
     return row;
@@ -96,7 +103,7 @@ export class ChunkTables {
   }
 
   setFinal(file: number, final: { path: string; inode: string } | null): void {
-    this.#statements.setFinal.run(final?.path ?? null, final?.inode ?? null, file);
+    this.transaction(() => this.#statements.setFinal.run(final?.path ?? null, final?.inode ?? null, file));
   }
 
   /**
@@ -134,7 +141,7 @@ export class ChunkTables {
   }
 
   savePage(file: number, page: number, root: Uint8Array, leaves: Uint8Array): void {
-    this.#statements.addPage.run(pageId(file, page), root, leaves);
+    this.transaction(() => this.#statements.addPage.run(pageId(file, page), root, leaves));
   }
 
   leaves(file: number, page: number): Bytes | null {
@@ -153,9 +160,12 @@ export class ChunkTables {
   /** Frees some rows and gives their space back; false when none was left. The caller repeats it, letting others in between. */
   removeSomeChunks(file: number): boolean {
     const base = chunkId(file, 0);
-    const removed = this.#statements.removeChunks.run(base, base + CHUNKS_PER_FILE_MAX, STEP_ROWS).changes;
-    if (removed > 0) this.#db.sql.pragma(`incremental_vacuum(${STEP_ROWS * 4})`);
-    return removed > 0;
+    // A transaction, also because only one tells of a full disk, and then the ballast makes room for it.
+    return this.transaction(() => {
+      const removed = this.#statements.removeChunks.run(base, base + CHUNKS_PER_FILE_MAX, STEP_ROWS).changes;
+      if (removed > 0) this.#db.sql.pragma(`incremental_vacuum(${STEP_ROWS * 4})`);
+      return removed > 0;
+    });
   }
 
   /** The chunks must be gone already. */

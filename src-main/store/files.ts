@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { toBase64Url, utf8 } from "#shared/base/bytes.ts";
-import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { type FileId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { decodeJson } from "#shared/wire/json.ts";
 import { type FileOffer, FileOfferSchema } from "#shared/wire/manifest.ts";
 import type { Database } from "./database.ts";
@@ -66,6 +66,7 @@ export class FilesTable {
       setRegistered: db.sql.prepare<[number, number, string]>(
         "UPDATE files SET registered = ?, version = ? WHERE file_id = ?",
       ),
+      ownIds: db.sql.prepare<[], string>("SELECT file_id FROM files WHERE source_path IS NOT NULL").pluck(),
       setUnregistered: db.sql.prepare<[string]>(`UPDATE files SET registered = ${UNREGISTERED} WHERE file_id = ?`),
       doubtGone: db.sql.prepare<[]>(
         `UPDATE files SET registered = ${UNREGISTERED} WHERE registered = ${REGISTERED_GONE}`,
@@ -108,6 +109,11 @@ export class FilesTable {
   /** Newest first. */
   all(): FileRecord[] {
     return this.#statements.all.all().map(recordOf);
+  }
+
+  /** Our own files, in no order. */
+  ownIds(): FileId[] {
+    return this.#statements.ownIds.all().map((text) => v.parse(FileIdSchema, text));
   }
 
   /** Own files that the server does not know yet, or not as they are now. */

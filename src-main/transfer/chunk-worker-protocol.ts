@@ -77,8 +77,11 @@ interface Job<Input, Output, Progress = never> {
 export interface Jobs {
   /** Encrypts and hashes a file and keeps its leaves, for sharing. Progress: bytes read. */
   hashFile: Job<{ fileId: FileId; key: Bytes; path: string }, HashedFile, number>;
-  /** Makes the temporary file in the target folder and reserves its space. */
-  prepare: Job<{ spec: FileSpec; directory: string }, null>;
+  /**
+   * Makes the temporary file in the target folder and reserves its space. `unstoredBytes`: what chunks.db has still to
+   * take, for this and all other downloads that run.
+   */
+  prepare: Job<{ spec: FileSpec; directory: string; unstoredBytes: number }, null>;
   /** Scans what is there of a download. */
   open: Job<{ spec: FileSpec; directory: string }, OpenedDownload>;
   storeLeaves: Job<{ spec: FileSpec; page: number; payload: Bytes }, "stored" | "rejected">;
@@ -93,8 +96,13 @@ export interface Jobs {
   verify: Job<{ spec: FileSpec; directory: string; sha256: Bytes }, null, number>;
   /** Output: the path that the file was saved under. */
   finish: Job<{ spec: FileSpec; directory: string; name: string }, string>;
-  /** `chunks`: frees the rows of a finished download. `everything`: also its leaves and temporary file. */
-  drop: Job<{ fileId: FileId; directory: string | null; what: "chunks" | "everything" }, null>;
+  /**
+   * `chunks`: frees the rows of a finished download. `everything`: also its leaves. With a `directory` also the temporary
+   * file there, which alone is the `part`.
+   */
+  drop: Job<{ fileId: FileId; directory: string | null; what: "chunks" | "everything" | "part" }, null>;
+  /** Removes what is kept of files that are not known. Output: how many those were. */
+  sweep: Job<{ known: readonly FileId[] }, number>;
 }
 export type JobName = keyof Jobs;
 export type JobResult<Name extends JobName> = Result<Jobs[Name]["output"], WorkError>;

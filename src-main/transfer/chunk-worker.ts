@@ -26,6 +26,7 @@ import { ChunkReceiver, storeLeaves } from "./worker/receive.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
 import { hashFile } from "./worker/share.ts";
 import { SourceFiles } from "./worker/source-files.ts";
+import { Orphans } from "./worker/sweep.ts";
 
 /**
  * Entry of the chunk worker: owns chunks.db, hashes, encrypts, decrypts and writes files. Jobs run side by side and give
@@ -54,6 +55,7 @@ db.onDiskFull(() => post({ type: "diskFull" }));
 const tables = new ChunkTables(db);
 const files = new KnownFiles(tables);
 const tools = { tables, files, native: loadNative(log), dataDirectory: dirname(settings.databasePath) };
+const orphans = new Orphans(tools);
 const serveTools = { tables, files, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
 const receiver = new ChunkReceiver(tables, files, (results) => post({ type: "stored", results }));
 
@@ -62,6 +64,7 @@ const handlers: JobHandlers = {
   prepare: (input) => prepare(tools, input),
   open: (input, context) => {
     receiver.flush();
+    orphans.spare(input.spec.fileId);
     return openDownload(tools, input, context);
   },
   storeLeaves: (input) => storeLeaves(tables, files, input),
@@ -77,6 +80,7 @@ const handlers: JobHandlers = {
     receiver.flush();
     return drop(tools, input);
   },
+  sweep: (input, context) => orphans.sweep(input, context),
 };
 
 const running = new Map<number, { abort: AbortController; ended: Promise<void> }>();

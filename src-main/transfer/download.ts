@@ -37,7 +37,8 @@ export interface DownloadDeps {
   /** Gives a tag under which this session's frames and messages come back to {@link Download}. */
   readonly openRoute: (download: Download, session: number, peer: UserId, generation: Generation) => number;
   readonly closeRoute: (peer: UserId, generation: Generation, tag: number) => void;
-  readonly save: (record: TransferRecord) => void;
+  /** False when it could not be written yet. Never throws. */
+  readonly save: (record: TransferRecord) => boolean;
   /** The state changed; `phase` when it is another kind of state. */
   readonly onChanged: (download: Download, change: "progress" | "phase") => void;
 }
@@ -63,7 +64,6 @@ type Untimed<E> = E extends unknown ? Omit<E, "now"> : never;
 export class Download implements Disposable {
   readonly file: FileRecord;
   readonly spec: FileSpec;
-  readonly directory: string;
   readonly startedAtMs: number;
   readonly speed = new SpeedMeter();
   readonly totalsByPeer = new Map<UserId, SeederTotals>();
@@ -74,16 +74,18 @@ export class Download implements Disposable {
   #nextFrame: FrameId = 1;
   #work: RunningJob<JobName> | null = null;
   #timer: Disposable | null = null;
+  #directory: string;
   #savedKind: State["kind"];
+  #isSaved = true;
   #cleaned: boolean;
-  #dropping: Promise<void> = Promise.resolve();
+  #dropping: Promise<boolean> = Promise.resolve(true);
   #disposed = false;
 
   constructor(deps: DownloadDeps, file: FileRecord, record: TransferRecord) {
     this.#deps = deps;
     this.file = file;
     this.spec = specOf(file.offer);
-    this.directory = record.directory;
+    this.#directory = record.directory;
     this.startedAtMs = record.startedAtMs;
     this.#cleaned = record.status.kind === "complete" && record.status.cleaned;
     const initial = stateOf(this.spec, deps.drainTimeoutMs, record);
@@ -95,9 +97,20 @@ export class Download implements Disposable {
     return this.#runner.state;
   }
 
-  /** Resolves when nothing of it is being deleted any more. */
-  get dropped(): Promise<void> {
+  /** The folder that the file is saved in. */
+  get directory(): string {
+    return this.#directory;
+  }
+
+  /** Resolves when nothing of it is being deleted any more; false when something could not be. */
+  get dropped(): Promise<boolean> {
     return this.#dropping;
+  }
+
+  /** What was received stays where it is; only the file goes elsewhere. */
+  moveTo(directory: string): void {
+    this.#directory = directory;
+    this.checkpoint();
   }
 
   dispatch(event: Untimed<Event>): void {
@@ -206,7 +219,7 @@ export class Download implements Disposable {
   /** Writes down where it stands. What was downloaded is in chunks.db, committed chunk by chunk. */
   checkpoint(): void {
     const { state } = this;
-    this.#deps.save({
+    this.#isSaved = this.#deps.save({
       fileId: this.spec.fileId,
       directory: this.directory,
       startedAtMs: this.startedAtMs,
@@ -350,13 +363,25 @@ export class Download implements Disposable {
   }
 
   #drop(what: "chunks" | "everything"): void {
-    const directory = what === "everything" ? this.directory : null;
-    const { fileId } = this.spec;
-    this.#dropping = this.#deps.worker.run("drop", { fileId, directory, what }).result.then((result) => {
-      if (this.#disposed || !result.ok) return;
-      this.#cleaned = true;
-      if (what === "chunks") this.checkpoint();
-    });
+    // The chunks of a finished file that nobody knows to be finished are dropped at the next start.
+    if (what === "chunks" && !this.#isSaved) return;
+    this.#dropping = this.#dropNow(what);
+  }
+
+  async #dropNow(what: "chunks" | "everything"): Promise<boolean> {
+    const { worker, env } = this.#deps;
+    const input = { fileId: this.spec.fileId, directory: what === "everything" ? this.directory : null, what };
+    let result = await worker.run("drop", input).result;
+    // The ballast was given up when the disk was found to be full: now there is room for a deletion.
+    if (!result.ok && result.error.type === "disk_full") result = await worker.run("drop", input).result;
+    if (!result.ok) {
+      env.log.warn("what a download left is deleted at the next start", { type: result.error.type });
+      return false;
+    }
+    if (this.#disposed) return true;
+    this.#cleaned = true;
+    if (what === "chunks") this.checkpoint();
+    return true;
   }
 
   // ---- Time -------------------------------------------------------------------------------------------------------

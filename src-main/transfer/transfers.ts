@@ -10,15 +10,17 @@ import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { LinkView, NoticeView, PathKind, TransferView } from "#shared/ipc/views.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
-import type { FileRecord } from "../store/files.ts";
-import { type TransferRecord, TransfersTable } from "../store/transfers.ts";
+import { type FileRecord, FilesTable } from "../store/files.ts";
+import type { TransferRecord } from "../store/transfers.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
+import type { FileSpec } from "./chunk-worker-protocol.ts";
 import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
 import { Seeder } from "./seeder.ts";
+import { TransferRecords } from "./transfer-records.ts";
 import { TransferRoutes } from "./transfer-routes.ts";
-import type { State } from "./transfer-state.ts";
+import { type State, storedCountOf } from "./transfer-state.ts";
 import { viewOfDownload } from "./transfer-view.ts";
 
 export interface TransfersDeps {
@@ -65,11 +67,18 @@ const takesPlace = (state: State): boolean => {
   return state.pieces.storing.size > 0 || standings.includes("ready") || standings.includes("session");
 };
 
+/** Whether chunks of it will still come without anybody's doing. */
+const isGoingOn = (state: State): boolean =>
+  ACTIVE.includes(state.kind) || (state.kind === "idle" && state.rest === "queued");
+
+const unstoredBytesOf = ({ sizeBytes, chunkBytes }: FileSpec, state: State): number =>
+  Math.max(0, sizeBytes - storedCountOf(state) * chunkBytes);
+
 export const createTransfers = (deps: TransfersDeps): Transfers => new FileTransfers(deps);
 
 class FileTransfers implements Transfers {
   readonly #deps: TransfersDeps;
-  readonly #table: TransfersTable;
+  readonly #records: TransferRecords;
   readonly #seeder: Seeder;
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<TransferView>;
@@ -82,7 +91,7 @@ class FileTransfers implements Transfers {
 
   constructor(deps: TransfersDeps) {
     this.#deps = deps;
-    this.#table = new TransfersTable(deps.db);
+    this.#records = this.#owned.add(new TransferRecords(deps));
     const onError = (error: unknown): void =>
       deps.env.log.error("a listener of transfers failed", { reason: messageOf(error) });
     this.#changed = this.#owned.add(new Emitter<TransferView>(onError));
@@ -134,7 +143,7 @@ class FileTransfers implements Transfers {
       const answer = await this.#startAgain(before);
       if (answer !== null) return answer;
     }
-    const { env, worker, settings } = this.#deps;
+    const { env, settings } = this.#deps;
     const directory = resolve(chosen ?? settings().downloadDirectory);
     if (chosen === undefined) {
       const made = await makeDownloadFolder(directory);
@@ -144,12 +153,30 @@ class FileTransfers implements Transfers {
     const startedAtMs = env.clock.now();
     const record: TransferRecord = { fileId, directory, startedAtMs, status: { kind: "active" }, stored: 0, counters };
     const download = this.#create(file, record);
-    const prepared = await worker.run("prepare", { spec: download.spec, directory }).result;
-    if (!prepared.ok) return err({ type: prepared.error.type, message: prepared.error.message });
-    if (this.#owned.disposed) return fail("closing", "Weir is closing. Start the download again after the next start.");
-    download.checkpoint();
+    // Before any space is reserved, or nobody would give it back after a crash.
+    if (!this.#records.save(record)) {
+      this.#records.forget(fileId);
+      return fail("disk_full", "The disk with Weir's data cannot be written to. Free some space, then try again.");
+    }
+    const prepared = await this.#prepare(download);
+    if (this.#owned.disposed) return fail("closing", "Weir is closing. The download goes on after the next start.");
+    if (!prepared.ok) {
+      this.#records.remove(fileId);
+      return prepared;
+    }
     this.#adopt(download);
     return ok(this.#view(download));
+  }
+
+  /** Makes the temporary file where the download is saved, when there is room for it and what else is under way. */
+  async #prepare({ spec, directory, state }: Download): Promise<Result<null>> {
+    const others = [...this.#downloads.values()].filter((other) => other.spec.fileId !== spec.fileId);
+    const unstoredBytes = others.reduce(
+      (sum, other) => sum + (isGoingOn(other.state) ? unstoredBytesOf(other.spec, other.state) : 0),
+      unstoredBytesOf(spec, state),
+    );
+    const prepared = await this.#deps.worker.run("prepare", { spec, directory, unstoredBytes }).result;
+    return prepared.ok ? prepared : err({ type: prepared.error.type, message: prepared.error.message });
   }
 
   /** Null when it has to be downloaded anew. */
@@ -249,7 +276,9 @@ class FileTransfers implements Transfers {
   // ---- Downloads ------------------------------------------------------------------------------------------------------
 
   #restore(): void {
-    for (const record of this.#table.all()) {
+    const records = this.#records.all();
+    this.#sweep(records);
+    for (const record of records) {
       const file = this.#deps.files.find(record.fileId);
       if (file === null) continue;
       const download = this.#create(file, record);
@@ -259,6 +288,16 @@ class FileTransfers implements Transfers {
       this.#introduce(download);
     }
     this.#schedule();
+  }
+
+  /** What a kill in the middle of hashing left, or a deletion that failed, is known to nobody but chunks.db. */
+  #sweep(records: readonly TransferRecord[]): void {
+    const { db, worker, env } = this.#deps;
+    const known = [...new FilesTable(db).ownIds(), ...records.map(({ fileId }) => fileId)];
+    void worker.run("sweep", { known }).result.then((swept) => {
+      if (!swept.ok) env.log.warn("leftovers in chunks.db were not removed", { type: swept.error.type });
+      else if (swept.value > 0) env.log.info("leftovers in chunks.db were removed", { files: swept.value });
+    });
   }
 
   #create(file: FileRecord, record: TransferRecord): Download {
@@ -271,7 +310,7 @@ class FileTransfers implements Transfers {
         drainTimeoutMs: settings().drainTimeoutMs,
         openRoute: (download, session, peer, generation) => this.#routes.open({ download, session }, peer, generation),
         closeRoute: (peer, generation, tag) => this.#routes.close(peer, generation, tag),
-        save: (saved) => this.#table.save(saved),
+        save: (saved) => this.#records.save(saved),
         onChanged: (download, change) => this.#onDownload(download, change),
       },
       file,
@@ -293,8 +332,9 @@ class FileTransfers implements Transfers {
   }
 
   #discardWhenDropped(download: Download): void {
-    void download.dropped.then(() => {
-      if (!this.#owned.disposed) this.#discard(download);
+    void download.dropped.then((isGone) => {
+      // Without its record nobody would ever delete what is left of it.
+      if (isGone && !this.#owned.disposed) this.#discard(download);
     });
   }
 
@@ -304,7 +344,7 @@ class FileTransfers implements Transfers {
     this.#progressTimers.delete(download);
     if (this.#downloads.get(download.spec.fileId) !== download) return;
     this.#downloads.delete(download.spec.fileId);
-    this.#table.remove(download.spec.fileId);
+    this.#records.remove(download.spec.fileId);
   }
 
   /**

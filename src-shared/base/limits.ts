@@ -76,6 +76,8 @@ export const SEEDER_SESSIONS_PER_PEER_MAX = 32;
 export const LEAF_REQUESTS_MAX = 2;
 /** A seeder that was busy, or cut the session, is asked again after this long. */
 export const SEEDER_RETRY_MS = 5 * SECOND;
+/** The state of a download that could not be written down (the disk was full) is tried again after this long. */
+export const TRANSFER_SAVE_RETRY_MS = 2 * SECOND;
 /** " (2)", " (3)" ...: beyond it somebody is filling the folder on purpose. */
 export const FILE_NAME_SUFFIX_MAX = 10_000;
 /** Time over which the shown speed is averaged. */

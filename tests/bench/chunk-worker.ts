@@ -47,7 +47,7 @@ const run = async (): Promise<void> => {
   const { spec, sha256 } = await timed("hashMBps", () => shareForTest(owner, path));
   if (values.sparse) return;
 
-  must(await receiver.run("prepare", { spec, directory }).result);
+  must(await receiver.run("prepare", { spec, directory, unstoredBytes: spec.sizeBytes }).result);
   must(await receiver.run("open", { spec, directory }).result);
   for (let page = 0; page < pageCountOf(spec.chunkCount); page += 1) {
     const frame = must(await owner.run("readLeaves", { spec, page }).result);

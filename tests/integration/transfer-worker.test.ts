@@ -93,7 +93,7 @@ describe("the chunk worker", () => {
       const { spec } = shared;
       expect(Buffer.from(shared.sha256).toString("hex")).toBe(shared.hex);
       const directory = folder.path;
-      must(await receiver.run("prepare", { spec, directory }).result);
+      must(await receiver.run("prepare", { spec, directory, unstoredBytes: spec.sizeBytes }).result);
       must(await receiver.run("open", { spec, directory }).result);
       await moveLeaves(shared);
       expect(new Set(await moveChunks(shared))).toEqual(new Set(sizeBytes === 0 ? [] : ["stored"]));
@@ -283,7 +283,9 @@ describe("a disk that is full", () => {
     const shared = await share(8 * MiB);
     await withDisk(context, DISK_RESERVE_BYTES + 4 * MiB, async (directory) => {
       const { spec } = shared;
-      expect(errorType(await receiver.run("prepare", { spec, directory }).result)).toBe("disk_full");
+      expect(errorType(await receiver.run("prepare", { spec, directory, unstoredBytes: spec.sizeBytes }).result)).toBe(
+        "disk_full",
+      );
       expect(await readdir(directory)).toEqual([]);
     });
   });

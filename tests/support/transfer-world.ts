@@ -44,12 +44,12 @@ const startPeer = async (
   profile: { db: Database; account: Account },
   links: Links,
   other: Account,
-  drainTimeoutMs: number,
+  { drainTimeoutMs, database }: { drainTimeoutMs: number; database: string },
 ): Promise<TransferPeer> => {
   const { db, account } = profile;
   const downloads = join(home, "downloads");
   await mkdir(downloads, { recursive: true });
-  const worker = startWorker(join(home, "chunks.db"));
+  const worker = startWorker(database);
   const sent: TransferPeer["sent"] = [];
   const files = createFiles({
     env: realEnv,
@@ -111,15 +111,27 @@ export interface TransferWorld {
   dispose(): Promise<void>;
 }
 
-export const createTransferWorld = async ({ drainTimeoutMs = 5000 } = {}): Promise<TransferWorld> => {
+export const createTransferWorld = async ({
+  drainTimeoutMs = 5000,
+  bobHome,
+  bobDatabase,
+}: {
+  drainTimeoutMs?: number;
+  bobHome?: string;
+  bobDatabase?: string;
+} = {}): Promise<TransferWorld> => {
   const folder = await temporaryFolder();
-  const homes = { alice: join(folder.path, "alice"), bob: join(folder.path, "bob") };
+  const homes = { alice: join(folder.path, "alice"), bob: bobHome ?? join(folder.path, "bob") };
+  const databases = { alice: join(homes.alice, "chunks.db"), bob: bobDatabase ?? join(homes.bob, "chunks.db") };
   for (const home of Object.values(homes)) await mkdir(home, { recursive: true });
   const profiles = { alice: openProfile(homes.alice), bob: openProfile(homes.bob) };
   const links = new LinksPair(profiles.alice.account.userId, profiles.bob.account.userId);
   const startBob = (profile: { db: Database; account: Account }) =>
-    startPeer(homes.bob, profile, links.b, profiles.alice.account, drainTimeoutMs);
-  const alice = await startPeer(homes.alice, profiles.alice, links.a, profiles.bob.account, drainTimeoutMs);
+    startPeer(homes.bob, profile, links.b, profiles.alice.account, { drainTimeoutMs, database: databases.bob });
+  const alice = await startPeer(homes.alice, profiles.alice, links.a, profiles.bob.account, {
+    drainTimeoutMs,
+    database: databases.alice,
+  });
   const world: TransferWorld = {
     folder: folder.path,
     links,

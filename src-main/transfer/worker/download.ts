@@ -12,6 +12,7 @@ import type { FileSpec, JobContext, JobResult, Jobs } from "../chunk-worker-prot
 import { foldName, partName, safeFileName, withSuffix } from "../file-name.ts";
 import { failWork, isCode, openPart, readWhole, WorkFailure, writeErrorOf, writeWhole, yieldTurn } from "./io.ts";
 import type { KnownFiles } from "./known-files.ts";
+import { removeRows } from "./sweep.ts";
 
 /** The mark that operating systems keep on received files; it names the program, never the sender. */
 const ORIGIN_URL = "weir://received";
@@ -31,10 +32,10 @@ const partPath = (directory: string, spec: { fileId: string }): string => join(d
 /** Makes the temporary file and reserves its blocks, so that a full disk is known before the first byte travels. */
 export const prepare = async (
   { native, dataDirectory }: DownloadTools,
-  { spec, directory }: Jobs["prepare"]["input"],
+  { spec, directory, unstoredBytes }: Jobs["prepare"]["input"],
 ): Promise<JobResult<"prepare">> => {
   try {
-    await checkSpace(spec, directory, dataDirectory);
+    await checkSpace(spec, unstoredBytes, directory, dataDirectory);
     const file = await openPart(partPath(directory, spec));
     try {
       native.reserve(file.fd, spec.sizeBytes);
@@ -52,8 +53,13 @@ export const prepare = async (
 /** Chunks take about 1.15 times their size in chunks.db, besides the file itself; both may lie on one disk. */
 const CHUNK_STORAGE_FACTOR = 1.15;
 
-const checkSpace = async (spec: FileSpec, directory: string, dataDirectory: string): Promise<void> => {
-  const chunkBytes = Math.ceil(spec.sizeBytes * CHUNK_STORAGE_FACTOR);
+const checkSpace = async (
+  spec: FileSpec,
+  unstoredBytes: number,
+  directory: string,
+  dataDirectory: string,
+): Promise<void> => {
+  const chunkBytes = Math.ceil(unstoredBytes * CHUNK_STORAGE_FACTOR);
   const [target, data] = await Promise.all([stat(directory), stat(dataDirectory)]);
   if (!target.isDirectory()) failWork("not_writable", "The download folder is not a folder. Choose another one.");
   const isSameDisk = target.dev === data.dev;
@@ -286,20 +292,14 @@ const rename = async (
   return failWork("too_many_names", "Too many files in the folder have this name. Choose another folder.");
 };
 
-/** Gives back what a download used. Rows go in small steps, so that other work is not held up. */
+/** Gives back what a download used. The rows first: they are the larger part, and need no folder that may be gone. */
 export const drop = async (
-  { tables, files }: DownloadTools,
+  tools: DownloadTools,
   { fileId, directory, what }: Jobs["drop"]["input"],
 ): Promise<JobResult<"drop">> => {
   try {
+    if (what !== "part") await removeRows(tools, fileId, what, { signal: new AbortController().signal });
     if (directory !== null) await rm(join(directory, partName(fileId)), { force: true });
-    const row = tables.find(fileId);
-    if (row === null) return ok(null);
-    // From here on a late chunk finds no file to belong to.
-    files.forget(fileId);
-    while (tables.removeSomeChunks(row.file)) await yieldTurn(new AbortController().signal);
-    if (what === "everything") tables.removeFile(row.file);
-    else tables.setFinal(row.file, null);
     return ok(null);
   } catch (error) {
     return err(writeErrorOf(error));
