@@ -43,7 +43,8 @@ export interface Transfers extends Disposable {
 
   /**
    * Starts, or goes on with, a download. The space is reserved before it answers. Without a `directory` it goes to the
-   * download folder of the settings, which is made if it is missing; a `directory` must exist.
+   * download folder of the settings, which is made if it is missing; a `directory` must exist. One that has begun goes on
+   * with what it has, in the other `directory` if one is named.
    */
   start(fileId: string, directory?: string): Promise<Result<TransferView>>;
   pause(fileId: string): Result<TransferView>;
@@ -66,6 +67,9 @@ const takesPlace = (state: State): boolean => {
   const standings = [...state.swarm.peers.values()].map(({ standing }) => standing.kind);
   return state.pieces.storing.size > 0 || standings.includes("ready") || standings.includes("session");
 };
+
+/** Whether its temporary file is in use, or has its final name. */
+const isFinishing = ({ kind }: State): boolean => kind === "assembling" || kind === "verifying" || kind === "complete";
 
 /** Whether chunks of it will still come without anybody's doing. */
 const isGoingOn = (state: State): boolean =>
@@ -140,7 +144,7 @@ class FileTransfers implements Transfers {
     if (file.sourcePath !== null) return fail("own_file", "This file is yours; it is on this computer already.");
     const before = this.#downloads.get(fileId);
     if (before !== undefined) {
-      const answer = await this.#startAgain(before);
+      const answer = await this.#startAgain(before, chosen);
       if (answer !== null) return answer;
     }
     const { env, settings } = this.#deps;
@@ -180,7 +184,7 @@ class FileTransfers implements Transfers {
   }
 
   /** Null when it has to be downloaded anew. */
-  async #startAgain(download: Download): Promise<Result<TransferView> | null> {
+  async #startAgain(download: Download, chosen: string | undefined): Promise<Result<TransferView> | null> {
     switch (download.state.kind) {
       case "complete": {
         const isThere = await stat(download.state.savedPath).then(
@@ -195,11 +199,35 @@ class FileTransfers implements Transfers {
       case "cancelled":
         await download.dropped;
         return null;
-      case "failed":
-        return this.retry(download.spec.fileId);
-      default:
-        return this.resume(download.spec.fileId);
+      default: {
+        const moved = await this.#move(download, resolve(chosen ?? download.directory));
+        if (!moved.ok) return moved;
+        return download.state.kind === "failed" ? this.retry(download.spec.fileId) : this.resume(download.spec.fileId);
+      }
     }
+  }
+
+  /** Saves it in another folder. What was received is in chunks.db and stays there. */
+  async #move(download: Download, directory: string): Promise<Result<unknown>> {
+    const { directory: before, spec } = download;
+    if (directory === before) return ok(null);
+    if (isFinishing(download.state))
+      return fail("too_late", "The file is being written to its folder already. Move it when it is finished.");
+    // Written down first, as with a new one.
+    download.moveTo(directory);
+    const prepared = await this.#prepare(download);
+    if (this.#owned.disposed) return fail("closing", "Weir is closing. The download goes on after the next start.");
+    const dropPart = (from: string): unknown =>
+      this.#deps.worker.run("drop", { fileId: spec.fileId, directory: from, what: "part" });
+    if (!prepared.ok) {
+      if (!isFinishing(download.state)) download.moveTo(before);
+      return prepared;
+    }
+    // The old folder may be gone, or the reason for the move: what cannot be removed there is left.
+    dropPart(before);
+    if (download.state.kind !== "cancelled") return ok(null);
+    dropPart(directory);
+    return fail("unknown_transfer", "This download was cancelled meanwhile.");
   }
 
   pause(fileId: string): Result<TransferView> {

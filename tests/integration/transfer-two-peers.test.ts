@@ -1,4 +1,4 @@
-import { appendFile, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { chatIdOf } from "#shared/base/ids.ts";
@@ -180,6 +180,53 @@ describe("the user", () => {
     expect(errorType(await bob.transfers.start(file.fileId))).toBeNull();
     const { savedPath } = await viewWhere(bob, ({ phase }) => phase === "complete");
     expect(dirname(savedPath ?? "")).toBe(bob.downloads);
+  });
+});
+
+describe("another folder", () => {
+  const part = (fileId: string): string => `.weir-${fileId}.part`;
+
+  test.each(["paused", "running"])("for a %s download keeps what was received", async (how) => {
+    const { bob } = world;
+    const elsewhere = join(world.folder, "elsewhere");
+    await mkdir(elsewhere);
+    const { file, sha256 } = await shareRandom(24 * MiB);
+    world.links.connect();
+    await bob.transfers.start(file.fileId);
+    await viewWhere(bob, ({ chunksStored }) => chunksStored > 60);
+    if (how === "paused") bob.transfers.pause(file.fileId);
+    const missing = await bob.transfers.start(file.fileId, join(world.folder, "nope"));
+    expect(errorType(missing)).toBe("not_writable");
+    expect(await readdir(bob.downloads)).toEqual([part(file.fileId)]);
+    expect(errorType(await bob.transfers.start(file.fileId, elsewhere))).toBeNull();
+    const done = await viewWhere(bob, ({ phase }) => phase === "complete");
+    expect(done.savedPath).toBe(join(elsewhere, "photo.bin"));
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 32);
+    expect(await readdir(elsewhere)).toEqual(["photo.bin"]);
+    await expect.poll(() => readdir(bob.downloads)).toEqual([]);
+  });
+
+  test("is the way out when the first one vanished before the file was written", async () => {
+    const { bob } = world;
+    const first = join(world.folder, "usb");
+    const second = join(world.folder, "home");
+    for (const folder of [first, second]) await mkdir(folder);
+    const { file, sha256 } = await shareRandom(8 * MiB);
+    world.links.connect();
+    await bob.transfers.start(file.fileId, first);
+    await viewWhere(bob, ({ chunksStored }) => chunksStored > 20);
+    await rm(first, { recursive: true });
+    const failed = await viewWhere(bob, ({ phase }) => phase === "failed");
+    expect(failed).toMatchObject({ chunksStored: file.chunkCount, error: { type: "not_writable" } });
+    bob.transfers.retry(file.fileId);
+    await viewWhere(bob, ({ phase }) => phase === "assembling" || phase === "failed");
+    await viewWhere(bob, ({ phase }) => phase === "failed");
+    expect(errorType(await bob.transfers.start(file.fileId, second))).toBeNull();
+    const done = await viewWhere(bob, ({ phase }) => phase === "complete");
+    expect(done.savedPath).toBe(join(second, "photo.bin"));
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    expect(done.requestedChunks).toBe(file.chunkCount);
   });
 });
 
