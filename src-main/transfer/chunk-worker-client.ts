@@ -26,6 +26,11 @@ export interface RunningJob<Name extends JobName> {
 
 /** The chunk worker as the main thread sees it. Every job ends with a Result, also when the worker dies. */
 export interface ChunkWorker {
+  /**
+   * Starts the worker and opens its database. An error (`damaged`, `newer_database`, `not_accessible`, `disk_full`) says
+   * what to do; jobs answer it too, until one finds the database in order again.
+   */
+  ready(): Promise<Result<void, WorkError>>;
   run<Name extends JobName>(
     name: Name,
     input: Jobs[Name]["input"],
@@ -51,6 +56,12 @@ export interface ChunkWorker {
 
 const ENDED = workError("worker_ended", "Weir is closing, or its disk worker failed. Try again.");
 
+interface Running {
+  readonly thread: Worker;
+  readonly exited: Promise<void>;
+  readonly opened: Promise<Result<void, WorkError>>;
+}
+
 type Waiting =
   | {
       readonly kind: "job";
@@ -75,7 +86,7 @@ class Client implements ChunkWorker {
   readonly #onDiskFull: () => void;
   readonly #waiting = new Map<number, Waiting>();
   readonly #outgoing = new Map<FileSpec, { counters: DownloadCounters; chunks: ChunkToStore[] }>();
-  #worker: { thread: Worker; exited: Promise<void> } | null = null;
+  #worker: Running | null = null;
   #nextJob = 1;
   #uncommittedBytes = 0;
   #flushScheduled = false;
@@ -86,6 +97,12 @@ class Client implements ChunkWorker {
     this.#url = workerUrl;
     this.#settings = { databasePath };
     this.#onDiskFull = onDiskFull;
+  }
+
+  ready(): Promise<Result<void, WorkError>> {
+    if (this.#disposed) return Promise.resolve(err(ENDED));
+    this.#worker ??= this.#start();
+    return this.#worker.opened;
   }
 
   run<Name extends JobName>(
@@ -178,30 +195,39 @@ class Client implements ChunkWorker {
     }
   }
 
-  #start(): { thread: Worker; exited: Promise<void> } {
+  #start(): Running {
     const thread = new Worker(this.#url, { workerData: this.#settings, name: "weir-chunks" });
-    thread.on("message", (message: FromWorker) => this.#receive(message));
-    thread.on("error", (error) => this.#log.error("the chunk worker failed", { reason: messageOf(error) }));
-    const exited = new Promise<void>((resolve) => {
-      thread.once("exit", () => {
-        if (this.#worker?.thread === thread) this.#worker = null;
-        this.#failAll();
-        resolve();
-      });
+    const opening = Promise.withResolvers<Result<void, WorkError>>();
+    const ended = Promise.withResolvers<void>();
+    let why = ENDED;
+    thread.on("message", (message: FromWorker) => {
+      if (message.type !== "opened") return this.#receive(message);
+      if (!message.result.ok) {
+        why = message.result.error;
+        this.#log.error("chunks.db cannot be opened", { type: why.type });
+      }
+      opening.resolve(message.result);
     });
-    return { thread, exited };
+    thread.on("error", (error) => this.#log.error("the chunk worker failed", { reason: messageOf(error) }));
+    thread.once("exit", () => {
+      if (this.#worker?.thread === thread) this.#worker = null;
+      this.#failAll(why);
+      opening.resolve(err(why));
+      ended.resolve();
+    });
+    return { thread, exited: ended.promise, opened: opening.promise };
   }
 
-  #failAll(): void {
+  #failAll(why: WorkError): void {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const entry of waiting) {
-      if (entry.kind === "job") entry.resolve(err(ENDED));
-      else entry.resolve(ENDED);
+      if (entry.kind === "job") entry.resolve(err(why));
+      else entry.resolve(why);
     }
   }
 
-  #receive(message: FromWorker): void {
+  #receive(message: Exclude<FromWorker, { type: "opened" }>): void {
     switch (message.type) {
       case "done": {
         const entry = this.#take(message.job);

@@ -24,7 +24,11 @@ export type WorkError =
         | "missing_leaves"
         | "too_many_names"
         | "cancelled"
-        | "worker_ended";
+        | "worker_ended"
+        /** chunks.db cannot be opened; the types and words are those of OpenDatabaseError and NewerDatabaseError. */
+        | "damaged"
+        | "not_accessible"
+        | "newer_database";
     })
   /** Rows that are missing or were changed on disk; they have been removed and must be fetched again. */
   | (AppError & { readonly type: "corrupt_chunks"; readonly indices: number[] });
@@ -142,6 +146,8 @@ export type ToWorker =
 export type StoreOutcome = SaveStatus | "rejected" | WorkError;
 
 export type FromWorker =
+  /** The first message: whether chunks.db could be opened. After an error the worker ends. */
+  | { readonly type: "opened"; readonly result: Result<void, WorkError> }
   /** A commit to chunks.db failed for want of space: time to release the ballast. */
   | { readonly type: "diskFull" }
   | { readonly type: "done"; readonly job: number; readonly result: Result<unknown, WorkError> }

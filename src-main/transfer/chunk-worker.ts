@@ -2,11 +2,13 @@ import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Log, LogLevel } from "#shared/base/env.ts";
-import { err, messageOf } from "#shared/base/result.ts";
+import { err, messageOf, ok } from "#shared/base/result.ts";
 import { loadNative } from "../../native/index.ts";
 import { systemClock } from "../env.ts";
 import { ChunkTables } from "../store/chunks.ts";
 import { Database } from "../store/database.ts";
+import { OpenDatabaseError } from "../store/errors.ts";
+import { NewerDatabaseError } from "../store/migrate.ts";
 import { chunksMigrations } from "../store/schema/chunks.ts";
 import {
   type FromWorker,
@@ -15,6 +17,7 @@ import {
   type JobResult,
   type StartJob,
   type ToWorker,
+  type WorkError,
   type WorkerSettings,
   workError,
 } from "./chunk-worker-protocol.ts";
@@ -50,7 +53,29 @@ const log: Omit<Log, "child"> = {
   error: logAt("error"),
 };
 
-const db = Database.openChunks(settings.databasePath, chunksMigrations);
+/** An error that says what to do is data for whoever waits for it; the jobs that came meanwhile end with the worker. */
+const openDatabase = (): Database => {
+  try {
+    const opened = Database.openChunks(settings.databasePath, chunksMigrations);
+    post({ type: "opened", result: ok(undefined) });
+    return opened;
+  } catch (error) {
+    const described = databaseErrorOf(error);
+    if (described === null) throw error;
+    post({ type: "opened", result: err(described) });
+    // Messages that were posted are delivered all the same.
+    process.exit(1);
+  }
+};
+
+const databaseErrorOf = (error: unknown): WorkError | null => {
+  if (error instanceof NewerDatabaseError) return { type: error.type, message: error.message };
+  // A chunk store without a key: `wrong_key` cannot come of it.
+  if (!(error instanceof OpenDatabaseError) || error.type === "wrong_key") return null;
+  return { type: error.type, message: error.message };
+};
+
+const db = openDatabase();
 db.onDiskFull(() => post({ type: "diskFull" }));
 const tables = new ChunkTables(db);
 const files = new KnownFiles(tables);

@@ -264,6 +264,44 @@ describe("the chunk worker", () => {
   });
 });
 
+describe("a database that cannot be opened", () => {
+  const openAt = async (databasePath: string) => {
+    const worker = startWorker(databasePath);
+    const ready = await worker.ready();
+    const job = await worker.run("sweep", { known: [] }).result;
+    await worker.dispose();
+    expect(job.ok).toBe(ready.ok);
+    return ready.ok ? null : ready.error;
+  };
+
+  test("because it is damaged, newer, or no file is told by `ready` and by every job", async () => {
+    const path = join(folder.path, "other.db");
+    expect(await openAt(path)).toBeNull();
+    const db = new Sqlite(path);
+    db.exec("INSERT INTO migrations (name, applied_at) VALUES ('9999-later', 0)");
+    db.close();
+    expect(await openAt(path)).toMatchObject({ type: "newer_database", message: /Update Weir/ });
+    await writeFile(path, Buffer.alloc(200_000, 7));
+    expect(await openAt(path)).toMatchObject({ type: "damaged", message: /backup/ });
+    await rm(path);
+    await mkdir(path);
+    expect(await openAt(path)).toMatchObject({ type: "not_accessible", message: /permissions/ });
+    await rm(path, { recursive: true });
+    expect(await openAt(path)).toBeNull();
+  });
+
+  test("works again as soon as it is in order", async () => {
+    const path = join(folder.path, "other.db");
+    await writeFile(path, Buffer.alloc(200_000, 7));
+    const worker = startWorker(path);
+    expect(errorType(await worker.ready())).toBe("damaged");
+    await rm(path);
+    await expect.poll(async () => errorType(await worker.ready())).toBeNull();
+    expect(errorType(await worker.run("sweep", { known: [] }).result)).toBeNull();
+    await worker.dispose();
+  });
+});
+
 describe("a disk that is full", () => {
   const withDisk = async (
     context: TestContext,
