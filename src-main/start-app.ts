@@ -134,6 +134,8 @@ const build = async (
       onDiskFull: () => ballast.release(),
     }),
   );
+  const opened = await worker.ready();
+  if (!opened.ok) throw new AppStartError(opened.error.message);
   let messages: Messages | null = null;
   const files = own(
     createFiles({
@@ -143,6 +145,7 @@ const build = async (
       worker,
       signaling,
       accountKeyOf: (peer) => contacts.accountKeyOf(peer),
+      maySend: (chatId: ChatId) => defined(messages, "messages").mayReceive(chatId),
       sendFile: (chatId: ChatId, offer: FileOffer) => defined(messages, "messages").sendFile(chatId, offer),
     }),
   );

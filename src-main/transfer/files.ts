@@ -13,6 +13,7 @@ import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } fr
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
+import { isDiskFull } from "../store/errors.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { ChunkSource, FileSpec } from "./chunk-worker-protocol.ts";
@@ -26,6 +27,8 @@ export interface FilesDeps {
   readonly worker: Pick<ChunkWorker, "run">;
   readonly signaling: Pick<Signaling, "request" | "state" | "onConnected">;
   readonly accountKeyOf: (peer: UserId) => Uint8Array | null;
+  /** Whether the chat would take a file now; asked before a large file is read for nothing. */
+  readonly maySend: (chatId: ChatId) => Result<unknown>;
   /** Queues the chat message that carries the offer. */
   readonly sendFile: (chatId: ChatId, offer: FileOffer) => Result<unknown>;
 }
@@ -37,9 +40,9 @@ export interface Files extends Disposable {
   readonly onShareProgress: Event<ShareProgressView>;
 
   /**
-   * Reads and hashes the file once, signs its manifest and queues the message. Errors: `file_missing`, `not_a_file`,
-   * `file_unreadable`, `file_changed`, `too_large`, `too_many_shares`, those of the server's registry (`conflict`, ...) and of the message
-   * (`unknown_chat`, ...).
+   * Reads and hashes the file once, signs its manifest and queues the message; the server hears of it when it can. Errors:
+   * `file_missing`, `not_a_file`, `file_unreadable`, `file_changed`, `too_large`, `too_many_shares`, `disk_full`, and those
+   * of the message (`unknown_chat`, ...), as far as possible before the file is read.
    */
   share(chatId: ChatId, path: string): Promise<Result<FileView>>;
   get(fileId: string): Result<FileView>;
@@ -150,7 +153,9 @@ class SharedFiles implements Files {
   }
 
   async #share(chatId: ChatId, path: string): Promise<Result<FileView>> {
-    const { env, account, worker } = this.#deps;
+    const { env, account, worker, maySend } = this.#deps;
+    const allowed = maySend(chatId);
+    if (!allowed.ok) return allowed;
     // A link could be pointed elsewhere later. Whether the file can be read is for the worker to say.
     const sourcePath = await realpath(path).catch(() => resolve(path));
     const fileId = v.parse(FileIdSchema, toBase64Url(env.random.bytes(FILE_ID_BYTES)));
@@ -180,18 +185,11 @@ class SharedFiles implements Files {
 
   /** Record and message belong together: without the one the other is nothing. */
   async #publish(chatId: ChatId, offer: FileOffer, sourcePath: string): Promise<Result<FileView>> {
-    const { signaling } = this.#deps;
     const { fileId } = offer.signed.manifest;
-    let record: FileRecord = { offer, sharedWith: [peerOfChat(chatId)], version: 1, sourcePath, registered: false };
-    if (signaling.state.state === "connected") {
-      const answer = await this.#register(record);
-      if (answer.kind === "refused") return this.#giveUp(fileId, answer.error);
-      if (answer.kind === "registered") record = { ...record, version: answer.version, registered: true };
-      if (this.#owned.disposed) return closing();
-    }
+    const record: FileRecord = { offer, sharedWith: [peerOfChat(chatId)], version: 1, sourcePath, registered: false };
     const refusal = this.#store(record, () => this.#deps.sendFile(chatId, offer));
     if (refusal !== null) return this.#giveUp(fileId, refusal);
-    // The server may have been away, or come back meanwhile.
+    // Only now: of what was refused here the server never hears.
     this.#registerAll();
     this.#tell(fileId);
     return this.get(fileId);
@@ -208,7 +206,8 @@ class SharedFiles implements Files {
       return null;
     } catch (error) {
       if (error instanceof MessageRefused) return error.error;
-      throw error;
+      if (!isDiskFull(error)) throw error;
+      return { type: "disk_full", message: "The disk with Weir's data is full. Free some space, then share it again." };
     }
   }
 
@@ -244,7 +243,9 @@ class SharedFiles implements Files {
     if (this.#nextPass !== null) return;
     this.#nextPass = this.#pass.then(() => {
       this.#nextPass = null;
-      this.#pass = this.#registerEach();
+      this.#pass = this.#registerEach().catch((error: unknown) =>
+        this.#deps.env.log.error("files were not registered", { reason: messageOf(error) }),
+      );
       return this.#pass;
     });
   }
@@ -370,7 +371,12 @@ class SharedFiles implements Files {
 
   #sourceChanged(fileId: FileId): void {
     if (this.#owned.disposed) return;
-    this.#table.setUnregistered(fileId);
+    try {
+      this.#table.setUnregistered(fileId);
+    } catch (error) {
+      // The server names us as its source until the next start, no more than that.
+      this.#deps.env.log.error("a shared file's absence was not written down", { reason: messageOf(error) });
+    }
     this.#tell(fileId);
     this.#registerAll();
   }

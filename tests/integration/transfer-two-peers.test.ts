@@ -331,3 +331,43 @@ describe("the owner's file", () => {
     expect(errorType(world.bob.files.record(other, world.alice.userId))).toBe("conflict");
   });
 });
+
+describe("sharing", () => {
+  test("into a chat that takes no message is refused before the file is read", async () => {
+    const { alice } = world;
+    const path = join(world.folder, "photo.bin");
+    await writeRandomFile(path, MiB);
+    let read = 0;
+    alice.files.onShareProgress(() => {
+      read += 1;
+    });
+    alice.server.come();
+    expect(errorType(await alice.files.share(chatIdOf(alice.userId), path))).toBe("unknown_chat");
+    expect(read).toBe(0);
+    expect(alice.server.asked).toEqual([]);
+  });
+
+  test("is told to the server only when the message is queued", async () => {
+    const { alice, bob } = world;
+    const path = join(world.folder, "photo.bin");
+    await writeRandomFile(path, MiB);
+    alice.server.come();
+    alice.server.messageRefusal = { type: "outbox_full", message: "full" };
+    expect(errorType(await alice.files.share(chatIdOf(bob.userId), path))).toBe("outbox_full");
+    expect(alice.server.asked).toEqual([]);
+    expect(alice.files.list()).toEqual([]);
+    alice.server.messageRefusal = null;
+    expect(errorType(await alice.files.share(chatIdOf(bob.userId), path))).toBeNull();
+    await expect.poll(() => alice.server.asked).toEqual(["files.register"]);
+  });
+
+  test("survives a database that fails while the server is told", async () => {
+    const { alice } = world;
+    await shareRandom(1000);
+    alice.db.dispose();
+    // An unhandled rejection would fail the run.
+    alice.server.come();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(alice.server.asked).toEqual([]);
+  });
+});

@@ -1,13 +1,15 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
-import { type ChatId, chatIdOf, type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { Emitter, type Event } from "#shared/base/emitter.ts";
+import { type ChatId, chatIdOf, type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { CHUNK_BYTES } from "#shared/base/limits.ts";
-import { ok } from "#shared/base/result.ts";
-import type { FileView, NoticeView, TransferView } from "#shared/ipc/views.ts";
+import { type AppError, err, fail, ok } from "#shared/base/result.ts";
+import type { FileView, NoticeView, ServerView, TransferView } from "#shared/ipc/views.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
+import type { Signaling } from "../../src-main/signaling/signaling.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { FilesTable } from "../../src-main/store/files.ts";
 import { appMigrations } from "../../src-main/store/schema/app.ts";
@@ -16,6 +18,32 @@ import { createFiles, type Files } from "../../src-main/transfer/files.ts";
 import { createTransfers, type Transfers } from "../../src-main/transfer/transfers.ts";
 import { freshFileId, freshKey, realEnv, startWorker, temporaryFolder } from "./files.ts";
 import { LinksPair } from "./links-pair.ts";
+
+/** Away, unless a test says otherwise; then it takes what it is asked, and remembers it. */
+export class FakeServer {
+  readonly asked: string[] = [];
+  /** What queueing a message answers; null when it is queued. */
+  messageRefusal: AppError | null = null;
+  readonly #connected = new Emitter<{ generation: Generation }>(() => undefined);
+  #isThere = false;
+
+  get state(): ServerView {
+    return { state: this.#isThere ? "connected" : "disconnected", url: "", error: null };
+  }
+  get onConnected(): Event<{ generation: Generation }> {
+    return this.#connected.event;
+  }
+
+  come(): void {
+    this.#isThere = true;
+    this.#connected.emit({ generation: 1 });
+  }
+
+  request: Signaling["request"] = (name) => {
+    this.asked.push(name);
+    return Promise.resolve(fail("server_unreachable", "There is no server."));
+  };
+}
 
 /** One person's files and transfers with real databases and a real chunk worker; only link and server are doubles. */
 export interface TransferPeer {
@@ -26,6 +54,7 @@ export interface TransferPeer {
   readonly files: Files;
   readonly transfers: Transfers;
   readonly downloads: string;
+  readonly server: FakeServer;
   readonly sent: { chatId: ChatId; offer: FileOffer }[];
   readonly views: TransferView[];
   readonly notices: NoticeView[];
@@ -39,6 +68,8 @@ const openProfile = (home: string): { db: Database; account: Account } => {
   return { db, account: loadOrCreateAccount(db, realEnv) };
 };
 
+const unknownChat = () => fail("unknown_chat", "There is no chat with this id.");
+
 const startPeer = async (
   home: string,
   profile: { db: Database; account: Account },
@@ -51,20 +82,17 @@ const startPeer = async (
   await mkdir(downloads, { recursive: true });
   const worker = startWorker(database);
   const sent: TransferPeer["sent"] = [];
+  const server = new FakeServer();
   const files = createFiles({
     env: realEnv,
     db,
     account,
     worker,
-    // No server: records wait for it.
-    signaling: {
-      state: { state: "disconnected", url: "", error: null },
-      onConnected: () => ({ dispose: () => undefined }),
-      request: () =>
-        Promise.resolve({ ok: false, error: { type: "server_unreachable", message: "There is no server." } }),
-    },
+    signaling: server,
     accountKeyOf: (peer) => (peer === other.userId ? other.accountKey : null),
+    maySend: (chatId) => (chatId === chatIdOf(other.userId) ? ok(null) : unknownChat()),
     sendFile: (chatId, offer) => {
+      if (server.messageRefusal !== null) return err(server.messageRefusal);
       sent.push({ chatId, offer });
       return ok(null);
     },
@@ -76,7 +104,7 @@ const startPeer = async (
   transfers.onChanged((view) => views.push(view));
   files.onNotice((notice) => notices.push(notice));
   return {
-    ...{ userId: account.userId, account, db, worker, files, transfers, downloads, sent, views, notices },
+    ...{ server, userId: account.userId, account, db, worker, files, transfers, downloads, sent, views, notices },
     async dispose() {
       transfers.dispose();
       files.dispose();
