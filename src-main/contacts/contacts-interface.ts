@@ -70,11 +70,14 @@ export interface Contacts extends Disposable {
   unblock(userId: UserId): Result<ContactView>;
   /** Forgets contact, session and conversation. */
   remove(userId: UserId): Promise<Result<{ removed: boolean }>>;
+  /** For anybody but an accepted contact nothing is kept and nothing told: the server is not believed about strangers. */
   setOnline(userId: UserId, online: boolean): void;
   /** The server is gone: nobody is known to be online. */
   setAllOffline(): void;
 
   // ---- For messages ----
+  /** Inside a transaction: another server is in use now, where nobody can answer the open invitations. */
+  endInvites(): void;
   attachOutbox(outbox: ContactOutbox): Disposable;
   /**
    * Takes in a content of `peer`, inside the transaction that stores it. `arrivedAtMs` is when the server, or this

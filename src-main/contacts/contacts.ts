@@ -35,7 +35,7 @@ class ContactBook implements Contacts {
   readonly #changed: Emitter<ContractEvents["contact.changed"]>;
   readonly #notices: Emitter<NoticeView>;
   readonly #online = new Set<UserId>();
-  /** Safety numbers take thousands of hashes each (see libsignal's Fingerprint), so they are made once per identity key. */
+  /** Safety numbers take thousands of hashes each (see libsignal's Fingerprint), so they are made once per identity key and kept. */
   readonly #safetyNumbers = new Map<UserId, { identityKey: Bytes; digits: string | null }>();
   /** Told after the commit. */
   #touched = new Set<UserId>();
@@ -153,11 +153,15 @@ class ContactBook implements Contacts {
   }
 
   setOnline(userId: UserId, online: boolean): void {
-    if (online === this.#online.has(userId)) return;
+    if (online === this.#online.has(userId) || (online && !this.isAccepted(userId))) return;
     if (online) this.#online.add(userId);
     else this.#online.delete(userId);
     this.#touched.add(userId);
     this.settle();
+  }
+
+  endInvites(): void {
+    this.#invites.end();
   }
 
   setAllOffline(): void {
@@ -320,6 +324,8 @@ class ContactBook implements Contacts {
     introduced: Introduction | { readonly accountKey: Bytes; readonly name: string } | null,
   ): void {
     if (after.kind === "none") return;
+    // Nobody watches them any more: what was last told would stay.
+    if (after.relation.kind !== "accepted") this.#online.delete(userId);
     const base: ContactRecord = record ?? {
       userId,
       accountKey: defined(introduced, "introduction").accountKey,
@@ -362,6 +368,7 @@ class ContactBook implements Contacts {
         this.#outbox?.removed(userId);
         this.#online.delete(userId);
         this.#safetyNumbers.delete(userId);
+        this.#invites.forget(userId);
         this.#toForget.add(userId);
         return;
       case "warnTampered":
@@ -414,7 +421,7 @@ class ContactBook implements Contacts {
       name: record.name,
       state: record.relation.kind,
       verified: record.trust === "verified",
-      online: this.#online.has(record.userId),
+      online: record.relation.kind === "accepted" && this.#online.has(record.userId),
       keyChanged: record.trust === "changed",
       safetyWords:
         record.nonces === null || identityKey === null
@@ -434,7 +441,10 @@ class ContactBook implements Contacts {
   #safetyNumber(userId: UserId, identityKey: Bytes): string | null {
     const known = this.#safetyNumbers.get(userId);
     if (known !== undefined && bytesEqual(known.identityKey, identityKey)) return known.digits;
-    const digits = this.#deps.sessions.safetyNumber(userId);
+    const keys = { own: this.#deps.sessions.localIdentityKey, theirs: identityKey };
+    const kept = this.#table.safetyNumber(userId, keys);
+    const digits = kept ?? this.#deps.sessions.safetyNumber(userId);
+    if (kept === null && digits !== null) this.#table.keepSafetyNumber(userId, keys, digits);
     this.#safetyNumbers.set(userId, { identityKey, digits });
     return digits;
   }

@@ -2,7 +2,14 @@ import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
 import type { Env, TimeMs } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import { UserIdSchema } from "#shared/base/ids.ts";
-import { CONTACTS_MAX, INVITE_LINK_LENGTH_MAX, INVITES_OPEN_MAX, MAILBOX_TTL_MS } from "#shared/base/limits.ts";
+import {
+  CODES_KEPT_MAX,
+  CONTACTS_MAX,
+  INVITE_LINK_LENGTH_MAX,
+  INVITE_TTL_MS,
+  INVITES_OPEN_MAX,
+  MAILBOX_TTL_MS,
+} from "#shared/base/limits.ts";
 import { err, fail, ok, type Result } from "#shared/base/result.ts";
 import type { InviteView } from "#shared/ipc/views.ts";
 import type { ContentOf } from "#shared/wire/content.ts";
@@ -39,6 +46,8 @@ type Proof = ContentOf<"contactRequest">["proof"];
 /** Makes invitations, reads those of others, and checks who answers ours. */
 export class Invites {
   readonly #deps: InvitesDeps;
+  /** Codes of others that were resolved, until they run out. */
+  readonly #resolved = new Map<string, { readonly introduction: Introduction; readonly untilMs: TimeMs }>();
 
   constructor(deps: InvitesDeps) {
     this.#deps = deps;
@@ -67,11 +76,29 @@ export class Invites {
         "server_url_too_long",
         "The address of your server is too long for an invitation. Use a shorter one.",
       );
+    // Before the server knows of it: a code that lives at the server must never lead to nothing here.
+    table.addInvite({ inviteId, secret, nonce, expiresAtMs: nowMs + INVITE_TTL_MS });
     const created = await signaling.request("invites.create", { inviteId, commitment: commitTo(nonce) });
-    if (!created.ok) return created;
+    if (!created.ok || signaling.state.url !== serverUrl) {
+      // Nobody was shown the code or the link, so nobody can use it.
+      table.removeInvite(inviteId);
+      if (!created.ok) return created;
+      return fail("server_changed", "The server was changed meanwhile. Make the invitation again.");
+    }
     const { code, expiresAtMs } = created.value;
-    table.addInvite({ inviteId, secret, nonce, expiresAtMs });
+    table.setInviteExpiry(inviteId, expiresAtMs);
     return ok({ link, code, expiresAtMs });
+  }
+
+  /** Ends those that are open: nobody can answer them any more. */
+  end(): void {
+    this.#deps.table.endInvites(this.#deps.env.clock.now());
+    this.#resolved.clear();
+  }
+
+  /** The person is no contact any more: an old code of theirs must not make them one again. */
+  forget(peer: UserId): void {
+    for (const [code, { introduction }] of this.#resolved) if (introduction.peer === peer) this.#resolved.delete(code);
   }
 
   /** Reads a link or resolves a code. The person behind it is not a contact yet. */
@@ -112,7 +139,20 @@ export class Invites {
     });
   }
 
+  /** A code is used up by the first answer, so that is kept: what fails after it can be tried again with the same code. */
   async #resolve(code: string): Promise<Result<Introduction>> {
+    const nowMs = this.#deps.env.clock.now();
+    for (const [other, { untilMs }] of this.#resolved) if (untilMs <= nowMs) this.#resolved.delete(other);
+    const known = this.#resolved.get(code);
+    if (known !== undefined) return ok(known.introduction);
+    const { url } = this.#deps.signaling.state;
+    const introduction = await this.#ask(code);
+    if (introduction.ok && this.#deps.signaling.state.url === url && this.#resolved.size < CODES_KEPT_MAX)
+      this.#resolved.set(code, { introduction: introduction.value, untilMs: nowMs + INVITE_TTL_MS });
+    return introduction;
+  }
+
+  async #ask(code: string): Promise<Result<Introduction>> {
     const resolved = await this.#deps.signaling.request("invites.resolve", { code });
     if (!resolved.ok) return resolved;
     const { inviteId, accountKey, commitment, userId } = resolved.value;

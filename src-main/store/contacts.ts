@@ -43,6 +43,12 @@ export interface InviteRecord {
   readonly usedBy: UserId | null;
 }
 
+/** What a safety number is made from. */
+export interface IdentityKeys {
+  readonly own: Uint8Array;
+  readonly theirs: Uint8Array;
+}
+
 interface ContactRow {
   user_id: UserId;
   account_key: Uint8Array;
@@ -104,6 +110,11 @@ export class ContactsTable {
   readonly #useInvite;
   readonly #countOpenInvites;
   readonly #pruneInvites;
+  readonly #setInviteExpiry;
+  readonly #removeInvite;
+  readonly #endInvites;
+  readonly #safetyNumber;
+  readonly #keepSafetyNumber;
 
   constructor(db: Database) {
     this.#db = db;
@@ -137,6 +148,15 @@ export class ContactsTable {
     );
     this.#countOpenInvites = sql.prepare<[number], { n: number }>(
       "SELECT count(*) AS n FROM invites WHERE used_by IS NULL AND expires_at > ?",
+    );
+    this.#setInviteExpiry = sql.prepare<[number, Uint8Array]>("UPDATE invites SET expires_at = ? WHERE invite_id = ?");
+    this.#removeInvite = sql.prepare<[Uint8Array]>("DELETE FROM invites WHERE invite_id = ? AND used_by IS NULL");
+    this.#endInvites = sql.prepare<[number, number]>("UPDATE invites SET expires_at = ? WHERE expires_at > ?");
+    this.#safetyNumber = sql.prepare<[string, Uint8Array, Uint8Array], { digits: string }>(
+      "SELECT digits FROM safety_numbers WHERE user_id = ? AND own_identity_key = ? AND identity_key = ?",
+    );
+    this.#keepSafetyNumber = sql.prepare<[string, Uint8Array, Uint8Array, string]>(
+      "INSERT OR REPLACE INTO safety_numbers VALUES (?, ?, ?, ?)",
     );
     this.#pruneInvites = sql.prepare<[number]>("DELETE FROM invites WHERE expires_at < ?");
   }
@@ -216,6 +236,28 @@ export class ContactsTable {
   /** False when it was used before: an invitation serves one person. */
   useInvite(inviteId: Bytes, by: UserId): boolean {
     return this.#useInvite.run(by, inviteId).changes === 1;
+  }
+
+  setInviteExpiry(inviteId: Bytes, expiresAtMs: TimeMs): void {
+    this.#setInviteExpiry.run(expiresAtMs, inviteId);
+  }
+
+  removeInvite(inviteId: Bytes): void {
+    this.#removeInvite.run(inviteId);
+  }
+
+  /** Requests that arrived before can still be honoured, later ones not. */
+  endInvites(nowMs: TimeMs): void {
+    this.#endInvites.run(nowMs, nowMs);
+  }
+
+  /** Null when none was kept for these identity keys. */
+  safetyNumber(userId: UserId, keys: IdentityKeys): string | null {
+    return this.#safetyNumber.get(userId, keys.own, keys.theirs)?.digits ?? null;
+  }
+
+  keepSafetyNumber(userId: UserId, keys: IdentityKeys, digits: string): void {
+    this.#keepSafetyNumber.run(userId, keys.own, keys.theirs, digits);
   }
 
   openInvites(nowMs: TimeMs): number {

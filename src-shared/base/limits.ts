@@ -76,6 +76,8 @@ export const SEEDER_SESSIONS_PER_PEER_MAX = 32;
 export const LEAF_REQUESTS_MAX = 2;
 /** A seeder that was busy, or cut the session, is asked again after this long. */
 export const SEEDER_RETRY_MS = 5 * SECOND;
+/** A seeder that has nothing of what is missing is asked again after this long: it may be receiving the file itself. */
+export const SEEDER_EMPTY_RETRY_MS = 30 * SECOND;
 /** The state of a download that could not be written down (the disk was full) is tried again after this long. */
 export const TRANSFER_SAVE_RETRY_MS = 2 * SECOND;
 /** " (2)", " (3)" ...: beyond it somebody is filling the folder on purpose. */
@@ -101,6 +103,8 @@ export const RECEIVE_CREDIT_BYTES = 4 * MiB;
 export const RECEIVE_CREDIT_STEP_BYTES = 1 * MiB;
 /** One WebRTC message: a 256 KiB chunk with tag and header must fit; larger ones arrive cut, so we announce and check it. */
 export const LINK_MESSAGE_BYTES_MAX = 512 * KiB;
+/** The bitmap of a `have`, for 2^20 chunks; a seeder of a larger file says "all", or serves nothing until it has all. */
+export const HAVE_BITMAP_BYTES_MAX = 128 * KiB;
 /** A control message: a page of envelopes or indices, never bulk data. */
 export const CONTROL_MESSAGE_BYTES_MAX = 192 * KiB;
 /**
@@ -204,6 +208,8 @@ export const INVITE_CODE_LENGTH = 6;
 export const INVITE_TTL_MS = 10 * MINUTE;
 /** Invitations that one person may have open at once. */
 export const INVITES_OPEN_MAX = 16;
+/** Codes of others that were resolved and are kept for a repeat; a person types a few in ten minutes. */
+export const CODES_KEPT_MAX = 64;
 /** Link in a QR code that a cheap camera can read. */
 export const INVITE_LINK_LENGTH_MAX = 400;
 export const CONTACTS_MAX = 5000;
@@ -331,6 +337,7 @@ assert(
   (ENVELOPE_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,
   "an envelope must fit a control message in base64",
 );
+assert((HAVE_BITMAP_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX, "a `have` must fit a control message in base64");
 assert(
   PREKEYS_KEPT + PREKEY_BATCH <= PREKEYS_STORED_MAX,
   "a new batch must fit beside the one-time keys that are kept",

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
 import { chatIdOf } from "#shared/base/ids.ts";
+import { INVITE_TTL_MS } from "#shared/base/limits.ts";
 import { decodeInviteLink, encodeInviteLink } from "#shared/wire/invite.ts";
 import { commitTo, identitySigningBytes } from "../../src-main/contacts/pairing.ts";
 import { type ChatPeer, ChatWorld, pair, type WorldOptions } from "../support/chat-world.ts";
@@ -265,8 +266,53 @@ describe("by code", () => {
     const { alice, bob } = await meet();
     const { code } = await inviteOf(alice);
     expect(typeOf(await bob.contacts.acceptInvite("ZZZZZZ"))).toBe("unknown_code");
-    unwrap(await bob.contacts.acceptInvite(code));
+    const made = unwrap(await bob.contacts.acceptInvite(code));
+    // To the same person it answers the contact that it made.
+    expect(unwrap(await bob.contacts.acceptInvite(code))).toEqual(made);
+    const carol = await world.join("Carol");
+    expect(typeOf(await carol.contacts.acceptInvite(code))).toBe("unknown_code");
+  });
+
+  test("a code that was resolved is not burnt by what fails after it", async () => {
+    const { alice, bob } = await meet();
+    const { code } = await inviteOf(alice);
+    let lost = 0;
+    bob.loseAnswer = (name) => name === "keys.fetch" && lost++ < 2;
+    expect(typeOf(await bob.contacts.acceptInvite(code))).toBe("timeout");
+    expect(typeOf(await bob.contacts.acceptInvite(code))).toBe("timeout");
+    expect(unwrap(await bob.contacts.acceptInvite(code)).state).toBe("outgoing");
+    await world.run();
+    expect(stateOf(alice, bob)).toBe("incoming");
+    // Once the contact is gone, so is the code.
+    await bob.contacts.remove(alice.userId);
     expect(typeOf(await bob.contacts.acceptInvite(code))).toBe("unknown_code");
+  });
+
+  test("a resolved code is forgotten when it runs out", async () => {
+    const { alice, bob } = await meet();
+    const { code } = await inviteOf(alice);
+    bob.loseAnswer = (name) => name === "keys.fetch";
+    expect(typeOf(await bob.contacts.acceptInvite(code))).toBe("timeout");
+    await world.advance(INVITE_TTL_MS + 1);
+    bob.loseAnswer = () => false;
+    expect(typeOf(await bob.contacts.acceptInvite(code))).toBe("unknown_code");
+  });
+
+  test("a code that lives at the server leads to its invitation even if we died before we heard of it", async () => {
+    const { alice, bob } = await meet();
+    const newCode = world.newCode.bind(world);
+    world.newCode = (invite) => {
+      alice.kill();
+      return newCode(invite);
+    };
+    void alice.contacts.createInvite();
+    await world.settle();
+    expect(alice.alive).toBe(false);
+    await alice.start();
+    const [code] = [...world.codes.keys()];
+    unwrap(await bob.contacts.acceptInvite(code ?? ""));
+    await world.run();
+    expect(stateOf(alice, bob)).toBe("incoming");
   });
 });
 
@@ -339,6 +385,66 @@ describe("afterwards", () => {
       alice.contacts.unblock(bob.userId),
     ])
       expect(typeOf(result)).toBe("unknown_contact");
+  });
+
+  test("an invitation is not made for a server that is not in use any more", async () => {
+    const { alice, bob } = await meet();
+    const asked = alice.contacts.createInvite();
+    alice.serverUrl = "ws://127.0.0.1:4001";
+    expect(typeOf(await asked)).toBe("server_changed");
+    const [code] = [...world.codes.keys()];
+    await bob.contacts.acceptInvite(code ?? "");
+    await world.run();
+    expect(alice.contacts.list()).toEqual([]);
+  });
+
+  test("another server ends the open invitations", async () => {
+    const { alice, bob } = await meet();
+    const { link } = await inviteOf(alice);
+    alice.setServer("disconnected");
+    world.serverId = "server-2";
+    world.nowMs += 1000;
+    alice.setServer("connected");
+    world.nowMs += 1000;
+    unwrap(await bob.contacts.acceptInvite(link));
+    await world.run();
+    expect(alice.contacts.list()).toEqual([]);
+  });
+
+  test("a safety number is computed once for each identity key, also over restarts", async () => {
+    const { alice, bob } = await meet();
+    await pair(world, alice, bob);
+    const number = alice.contacts.get(bob.userId)?.safetyNumber;
+    expect(number).toMatch(/^\d{60}$/);
+    expect(alice.safetyNumbersMade).toBe(1);
+    for (let i = 0; i < 3; i++) {
+      await alice.restart();
+      expect(alice.contacts.list().map((contact) => contact.safetyNumber)).toEqual([number]);
+    }
+    expect(alice.safetyNumbersMade).toBe(1);
+  });
+
+  test("presence of anybody but an accepted contact changes nothing", async () => {
+    const { alice, bob } = await meet();
+    const carol = await world.join("Carol");
+    const told: unknown[] = [];
+    bob.contacts.onChanged((payload) => told.push(payload));
+    bob.contacts.setOnline(carol.userId, true);
+    bob.contacts.setOnline(carol.userId, false);
+    expect(told).toEqual([]);
+    unwrap(await bob.contacts.acceptInvite((await inviteOf(alice)).link));
+    told.splice(0);
+    bob.contacts.setOnline(alice.userId, true);
+    expect([told, bob.contacts.get(alice.userId)?.online]).toEqual([[], false]);
+    await world.run();
+    await alice.contacts.accept(bob.userId);
+    await world.run();
+    bob.contacts.setOnline(alice.userId, true);
+    expect(bob.contacts.get(alice.userId)?.online).toBe(true);
+    bob.contacts.block(alice.userId);
+    expect(bob.contacts.get(alice.userId)?.online).toBe(false);
+    bob.contacts.unblock(alice.userId);
+    expect(bob.contacts.get(alice.userId)?.online).toBe(false);
   });
 
   test("too many open invitations", async () => {

@@ -73,6 +73,8 @@ export interface WorldOptions {
 
 export class ChatWorld {
   nowMs = START_MS;
+  /** Another one makes it another server, with mailboxes of its own. */
+  serverId = "server-1";
   readonly crypto: "signal" | "counting";
   readonly number: () => number;
   readonly peers = new Map<UserId, ChatPeer>();
@@ -264,6 +266,9 @@ export class ChatPeer {
   /** Senders whose mail the client does not want for now. */
   readonly deferred = new Set<UserId>();
   server: ServerView["state"] = "disconnected";
+  serverUrl = SERVER_URL;
+  /** How often a safety number was computed, over all lives. */
+  safetyNumbersMade = 0;
   preferences = { readReceipts: true, typingIndicators: true };
   /** Throw in here to end the life of the profile at that point. */
   checkpoint: (point: ReceivePoint) => void = ignore;
@@ -316,6 +321,11 @@ export class ChatPeer {
       this.world.crypto === "signal"
         ? await createSessions({ db, env, account, deviceId: 1 })
         : createCountingSessions(db, account.userId);
+    const safetyNumber = sessions.safetyNumber.bind(sessions);
+    sessions.safetyNumber = (peer) => {
+      this.safetyNumbersMade += 1;
+      return safetyNumber(peer);
+    };
     if (!this.world.keys.has(account.userId) && this.world.crypto === "signal") await this.publish(account, sessions);
     this.#onLink = new Emitter(rethrow);
     this.#onLinkMessage = new Emitter(rethrow);
@@ -450,9 +460,12 @@ export class ChatPeer {
     };
     return {
       get state(): ServerView {
-        return { state: peer.server, url: SERVER_URL, error: null };
+        return { state: peer.server, url: peer.serverUrl, error: null };
       },
       generation: 1,
+      get serverId() {
+        return peer.world.serverId;
+      },
       onStateChanged: this.#onState.event,
       onConnected: () => toDisposable(ignore),
       onSignal: () => toDisposable(ignore),

@@ -4,6 +4,7 @@ import { signalSchema } from "./0002-signal.ts";
 import { contactsSchema } from "./0003-contacts.ts";
 import { messagesSchema } from "./0004-messages.ts";
 import { filesSchema } from "./0005-files.ts";
+import { safetyNumbersSchema } from "./0006-safety-numbers.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -12,4 +13,5 @@ export const appMigrations: readonly Migration[] = [
   contactsSchema,
   messagesSchema,
   filesSchema,
+  safetyNumbersSchema,
 ];
