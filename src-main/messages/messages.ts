@@ -47,6 +47,8 @@ export interface Messages extends Disposable {
   /** Errors: `unknown_chat`, `waiting_for_contact`, `contact_not_accepted`, `contact_blocked`, `message_too_long`, `outbox_full`. */
   sendText(chatId: ChatId, text: string): Result<MessageView>;
   sendFile(chatId: ChatId, offer: FileOffer): Result<MessageView>;
+  /** Whether `sendText` and `sendFile` would take a message for this chat now; the same errors, but those of its size. */
+  mayReceive(chatId: ChatId): Result<void>;
   /** Newest first. Errors: `unknown_chat`, `unknown_message` (for `beforeId`). */
   list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]>;
   chats(): ChatView[];
@@ -148,6 +150,11 @@ class DirectMessages implements Messages {
     const messageId = newMessageId(env.random);
     const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer } as const;
     return this.#send(chatId, draft, "", offer.signed.manifest.fileId);
+  }
+
+  mayReceive(chatId: ChatId): Result<void> {
+    const peer = peerOfChat(chatId);
+    return this.#refusal(peer) ?? this.#outbox.hasRoom(peer);
   }
 
   list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]> {

@@ -30,6 +30,7 @@ import type { Links } from "../links/links.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { InboxTable, MessagesTable, OutboxTable } from "../store/messages.ts";
+import { SettingsTable } from "../store/settings.ts";
 import { Changes } from "./changes.ts";
 import { newEnvelopeId } from "./new-id.ts";
 import {
@@ -52,6 +53,9 @@ export interface OutboxDeps {
   readonly tell: (changes: Changes) => void;
 }
 
+/** Where the id of the server is kept whose mailboxes `stored_at` is about. */
+const SERVER_KEY = "mailboxServer";
+
 type Runner = MachineRunner<OutboxState, OutboxEvent, OutboxEffect>;
 
 /** The row was removed or sealed by somebody else while it was being sealed: the ratchet step must not count. */
@@ -64,6 +68,7 @@ export class Outbox implements Disposable {
   readonly #deps: OutboxDeps;
   readonly #table: OutboxTable;
   readonly #inbox: InboxTable;
+  readonly #settings: SettingsTable;
   readonly #messages: MessagesTable;
   readonly #runners = new Map<UserId, Runner>();
   readonly #wakeTimers = new Map<UserId, Disposable>();
@@ -78,6 +83,7 @@ export class Outbox implements Disposable {
     this.#deps = deps;
     this.#table = new OutboxTable(deps.db);
     this.#inbox = new InboxTable(deps.db);
+    this.#settings = new SettingsTable(deps.db);
     this.#messages = new MessagesTable(deps.db);
     const { signaling, links } = deps;
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
@@ -95,10 +101,15 @@ export class Outbox implements Disposable {
     if (this.#deps.signaling.state.state === "connected") this.#onServerUp();
   }
 
-  /** Null when it fits; the error otherwise. Only what a person sends is limited: receipts and pairing always go. */
+  hasRoom(peer: UserId): Result<void> {
+    if (this.#table.count(peer) < OUTBOX_PER_PEER_MAX) return ok(undefined);
+    return fail("outbox_full", "Too many messages wait for this contact. Send more when some have arrived.");
+  }
+
+  /** An error when it does not fit. Only what a person sends is limited: receipts and pairing always go. */
   admit(peer: UserId, draft: ContentDraft): Result<void> {
-    if (this.#table.count(peer) >= OUTBOX_PER_PEER_MAX)
-      return fail("outbox_full", "Too many messages wait for this contact. Send more when some have arrived.");
+    const room = this.hasRoom(peer);
+    if (!room.ok) return room;
     const size = encodeContent({ ...draft, seq: Number.MAX_SAFE_INTEGER, received: Number.MAX_SAFE_INTEGER }).length;
     if (size + SEAL_OVERHEAD_BYTES_MAX > ENVELOPE_BYTES_MAX)
       return fail("message_too_long", "The message is too long. Shorten it, or send it as a file.");
@@ -198,8 +209,22 @@ export class Outbox implements Disposable {
 
   #onServerUp(): void {
     this.#table.expireStored(this.#deps.env.clock.now() - MAILBOX_TTL_MS);
+    this.#followServer();
     for (const peer of this.#table.peers()) this.#runnerOf(peer);
     for (const peer of this.#runners.keys()) this.#dispatch(peer, { type: "serverUp" });
+  }
+
+  /** What the mailbox of another server has, nobody fetches there any more: it must be put again. */
+  #followServer(): void {
+    const { db, signaling, contacts, env } = this.#deps;
+    const { serverId } = signaling;
+    if (serverId === null || this.#settings.get(SERVER_KEY, v.string()) === serverId) return;
+    db.transaction(() => {
+      this.#table.forgetStored();
+      contacts.endInvites();
+      this.#settings.set(SERVER_KEY, serverId);
+    });
+    env.log.info("another server than before", { serverId });
   }
 
   #onLink(view: LinkView): void {

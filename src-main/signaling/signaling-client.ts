@@ -47,6 +47,7 @@ class SignalingClient implements Signaling {
   readonly #signal: Emitter<{ from: UserId; sealed: Sealed; generation: Generation }>;
   readonly #presence: Emitter<{ userId: UserId; online: boolean }>;
   readonly #keysLow: Emitter<{ oneTimeEc: number; oneTimeKyber: number }>;
+  #serverId: string | null = null;
   #client: { readonly generation: Generation; readonly client: Client } | null = null;
   #timer: Disposable | null = null;
   #staleEvents = 0;
@@ -87,6 +88,10 @@ class SignalingClient implements Signaling {
       default:
         return assertNever(state);
     }
+  }
+
+  get serverId(): string | null {
+    return this.#serverId;
   }
 
   get generation(): Generation {
@@ -232,6 +237,8 @@ class SignalingClient implements Signaling {
       const answer = readAnswer("login", raw);
       if (answer.ok) {
         this.#log.info("logged in", { generation, serverId, pendingEnvelopes: answer.value.pendingEnvelopes });
+        // An answer that is stale by now comes of a client that is closed, and those report nothing.
+        this.#serverId = serverId;
         this.#runner.dispatch({ type: "loginAccepted", generation });
       } else {
         this.#log.warn("login refused", { generation, type: answer.error.type });

@@ -15,6 +15,8 @@ export type EnvelopePush = Extract<Push, { name: "envelope" }>["value"];
 export interface Signaling extends Disposable {
   readonly state: ServerView;
   readonly generation: Generation;
+  /** Which server the last login of this run was at, whatever its address; known before `state` is `connected`. */
+  readonly serverId: string | null;
   readonly onStateChanged: Event<ServerView>;
   /** Logged in on a fresh connection: publish keys, watch presence, flush outboxes. */
   readonly onConnected: Event<{ generation: Generation }>;

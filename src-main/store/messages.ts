@@ -185,6 +185,7 @@ export class OutboxTable {
   readonly #seal;
   readonly #store;
   readonly #expire;
+  readonly #forget;
   readonly #remove;
   readonly #removeUpTo;
   readonly #byEnvelope;
@@ -219,6 +220,7 @@ export class OutboxTable {
       "UPDATE outbox SET stored_at = ? WHERE peer = ? AND seq = ? AND envelope_id = ?",
     );
     this.#expire = sql.prepare<[number]>("UPDATE outbox SET stored_at = NULL WHERE stored_at < ?");
+    this.#forget = sql.prepare<[]>("UPDATE outbox SET stored_at = NULL WHERE stored_at IS NOT NULL");
     this.#remove = sql.prepare<[string, number]>("DELETE FROM outbox WHERE peer = ? AND seq = ?");
     this.#removeUpTo = sql.prepare<[string, number]>(
       "DELETE FROM outbox WHERE peer = ? AND seq <= ? AND envelope_id IS NOT NULL",
@@ -280,6 +282,11 @@ export class OutboxTable {
   /** What the mailbox has thrown away by now must be put there again. */
   expireStored(storedBeforeMs: TimeMs): void {
     this.#expire.run(storedBeforeMs);
+  }
+
+  /** No mailbox has anything of ours any more. */
+  forgetStored(): void {
+    this.#forget.run();
   }
 
   remove(peer: UserId, seq: number): boolean {

@@ -111,6 +111,45 @@ describe("by mailbox", () => {
     expect(bob.texts(alice)).toEqual(["a month ago"]);
   });
 
+  test("what the mailbox of another server has is put again at the new one, and only then", async () => {
+    const { alice, bob } = await friends();
+    bob.setServer("disconnected");
+    alice.send(bob, "moved");
+    await world.run();
+    expect([statesOf(alice, bob), mailFor(bob)]).toEqual([["sent"], 1]);
+    world.mailboxes.set(bob.userId, []);
+    alice.setServer("disconnected");
+    alice.setServer("connected");
+    await world.runFor(1000);
+    expect(mailFor(bob)).toBe(0);
+    // The change of server outlives the end of the program.
+    alice.setServer("disconnected");
+    world.serverId = "server-2";
+    await alice.restart();
+    await world.runFor(1000);
+    expect(mailFor(bob)).toBeGreaterThan(0);
+    bob.setServer("connected");
+    await world.runFor(1000);
+    expect(bob.texts(alice)).toEqual(["moved"]);
+    expect(statesOf(alice, bob)).toEqual(["delivered"]);
+  });
+
+  test("mayReceive gives the errors of sending", async () => {
+    const { alice, bob } = await friends();
+    const chatId = chatIdOf(bob.userId);
+    expect(alice.messages.mayReceive(chatId)).toEqual({ ok: true, value: undefined });
+    alice.contacts.block(bob.userId);
+    expect(typeOf(alice.messages.mayReceive(chatId))).toBe("contact_blocked");
+    await alice.contacts.remove(bob.userId);
+    expect(typeOf(alice.messages.mayReceive(chatId))).toBe("unknown_chat");
+    const carol = await world.join("Carol");
+    const invite = unwrap(await carol.contacts.createInvite());
+    await alice.contacts.acceptInvite(invite.link);
+    expect(typeOf(alice.messages.mayReceive(chatIdOf(carol.userId)))).toBe("waiting_for_contact");
+    await world.run();
+    expect(typeOf(carol.messages.mayReceive(chatIdOf(alice.userId)))).toBe("contact_not_accepted");
+  });
+
   test("a message that never comes is reported, and the later ones are shown", async () => {
     const { alice, bob } = await friends();
     bob.setServer("disconnected");
@@ -465,6 +504,7 @@ describe("what people ask for", () => {
       for (let i = 0; i < OUTBOX_PER_PEER_MAX; i++) insert.run(bob.userId, 1000 + i);
     });
     expect(typeOf(alice.messages.sendText(chatIdOf(bob.userId), "one more"))).toBe("outbox_full");
+    expect(typeOf(alice.messages.mayReceive(chatIdOf(bob.userId)))).toBe("outbox_full");
     expect(alice.texts(bob)).toEqual([]);
   });
 

@@ -105,9 +105,16 @@ describe("connecting", () => {
     const other = await startServer();
     const peer = await connected(createPeer(), server.url);
     const before = peer.signaling.generation;
+    expect(peer.signaling.serverId).toBe(server.server.serverId);
+    const seen: (string | null)[] = [];
+    peer.signaling.onStateChanged(({ state }) => {
+      if (state === "connected") seen.push(peer.signaling.serverId);
+    });
     peer.signaling.enable(other.url);
     await eventually(() => peer.signaling.state).toMatchObject({ state: "connected", url: other.url });
     expect(peer.signaling.generation).toBeGreaterThan(before);
+    // Whoever hears of the connection can already tell which server it is.
+    expect(seen).toEqual([other.server.serverId]);
     peer.signaling.dispose();
     await other.dispose();
   });
