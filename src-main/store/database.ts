@@ -120,7 +120,14 @@ export class Database implements Disposable {
 }
 
 /** Only the user may read it, whatever the umask; SQLite gives its WAL the same mode. */
-export const makePrivate = (path: string): void => closeSync(openSync(path, "a", 0o600));
+export const makePrivate = (path: string): void => {
+  try {
+    closeSync(openSync(path, "ax", 0o600));
+  } catch (error) {
+    // One that exists must not even be opened: closing it again would drop every lock that this process has on it.
+    if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+  }
+};
 
 const opened = (whenNotADatabase: "wrong_key" | "damaged", open: () => Database): Database => {
   try {
