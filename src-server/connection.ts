@@ -45,15 +45,17 @@ export class Connection implements Disposable {
   readonly #socket: Socket;
   readonly #queue: SendQueue;
   readonly #address: string;
+  readonly #onLogin: () => void;
   readonly #owned = new DisposableStore();
   readonly #inProgress = new Set<Promise<void>>();
   #state: State;
 
-  constructor(host: ConnectionHost, socket: Socket, address: string) {
+  constructor(host: ConnectionHost, socket: Socket, address: string, onLogin: () => void) {
     this.#host = host;
     this.#socket = socket;
     this.#queue = new SendQueue(socket);
     this.#address = address;
+    this.#onLogin = onLogin;
     const nonce = host.env.random.bytes(32);
     const challenge = { nonce, serverId: host.serverId, host: socket.handshake.headers.host ?? "" };
     this.#state = { kind: "challenged", challenge };
@@ -212,6 +214,7 @@ export class Connection implements Disposable {
   #enter(session: Session): void {
     const { online, presence, mailboxes } = this.#host;
     this.#state = { kind: "loggedIn", session };
+    this.#onLogin();
     const replaced = online.add(session);
     if (replaced !== undefined) {
       mailboxes.close(replaced);

@@ -1,7 +1,14 @@
 import { assert } from "#shared/base/assert.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { EnvelopeId, UserId } from "#shared/base/ids.ts";
-import { MAILBOX_BYTES_MAX, MAILBOX_ENVELOPES_MAX, MAILBOX_PUSH_WINDOW, MAILBOX_TTL_MS } from "#shared/base/limits.ts";
+import {
+  MAILBOX_BYTES_MAX,
+  MAILBOX_BYTES_PER_SENDER_MAX,
+  MAILBOX_ENVELOPES_MAX,
+  MAILBOX_ENVELOPES_PER_SENDER_MAX,
+  MAILBOX_PUSH_WINDOW,
+  MAILBOX_TTL_MS,
+} from "#shared/base/limits.ts";
 import { messageOf, ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
@@ -42,6 +49,12 @@ export const putEnvelope = async (
       "The mailbox of this person is full. The message can be sent once they have been online.",
     );
   }
+  if (!(await hasShare(trx, to, session.userId, account, size))) {
+    return refuse(
+      "mailbox_full",
+      "Too much of yours waits for this person. The message can be sent once they have been online.",
+    );
+  }
   await trx
     .insertInto("mailbox")
     .values({
@@ -57,6 +70,26 @@ export const putEnvelope = async (
   await changeUsage(trx, to, 1, size);
   afterCommit(() => mailboxes.wake(to));
   return ok({ stored: true });
+};
+
+/** A mailbox with less in it than one sender may have needs no counting. */
+const hasShare = async (
+  trx: Trx,
+  recipient: string,
+  sender: string,
+  whole: { mailbox_envelopes: number; mailbox_bytes: number },
+  size: number,
+): Promise<boolean> => {
+  const fits = (envelopes: number, bytes: number): boolean =>
+    envelopes < MAILBOX_ENVELOPES_PER_SENDER_MAX && bytes + size <= MAILBOX_BYTES_PER_SENDER_MAX;
+  if (fits(whole.mailbox_envelopes, whole.mailbox_bytes)) return true;
+  const { envelopes, bytes } = await trx
+    .selectFrom("mailbox")
+    .select((e) => [e.fn.countAll<number>().as("envelopes"), e.fn.sum<number | null>("size").as("bytes")])
+    .where("recipient", "=", recipient)
+    .where("sender", "=", sender)
+    .executeTakeFirstOrThrow();
+  return fits(Number(envelopes), Number(bytes ?? 0));
 };
 
 /** Who put this envelope before, whether it is still here or was acknowledged lately. */

@@ -147,6 +147,13 @@ const createFiles = async ({ schema }: Kysely<unknown>): Promise<void> => {
     .execute();
 };
 
+/** Counts one sender's share of a mailbox without reading the envelopes. */
+const mailboxSenders: Migration = {
+  async up({ schema }: Kysely<unknown>): Promise<void> {
+    await schema.createIndex("mailbox_by_sender").on("mailbox").columns(["recipient", "sender", "size"]).execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
-  getMigrations: async () => ({ "0001-start": start }),
+  getMigrations: async () => ({ "0001-start": start, "0002-mailbox-senders": mailboxSenders }),
 };

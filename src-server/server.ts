@@ -2,19 +2,14 @@ import { createServer as createHttpServer, type Server as HttpServer, type Incom
 import type { AddressInfo, Socket } from "node:net";
 import { Server } from "socket.io";
 import type { Env } from "#shared/base/env.ts";
-import {
-  LOGIN_TIMEOUT_MS,
-  SERVER_CLOSE_GRACE_MS,
-  SERVER_CONNECTIONS_MAX,
-  SERVER_MESSAGE_BYTES_MAX,
-  SERVER_PENDING_LOGINS_MAX,
-} from "#shared/base/limits.ts";
+import { LOGIN_TIMEOUT_MS, SERVER_CLOSE_GRACE_MS, SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import manifest from "../package.json" with { type: "json" };
 import { RecentAnswers } from "./answers.ts";
 import { Connection, type ConnectionHost, type Counters } from "./connection.ts";
 import { openDatabase, StartError } from "./database.ts";
 import { boundedParser } from "./decoder.ts";
+import { type EngineSocket, HalfOpen } from "./half-open.ts";
 import { createHttpHandler } from "./health.ts";
 import { Mailboxes } from "./mailbox.ts";
 import { Presence } from "./presence.ts";
@@ -85,11 +80,18 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   const source = { db, env, online, counters, version, startedAtMs, connections: () => io.engine.clientsCount };
   // Before socket.io attaches itself: it passes on what is not its own, and never a request that it answered.
   http.on("request", createHttpHandler(source));
-  const io = attach(http, () => hasRoom(io, online));
+  const halfOpen = new HalfOpen();
+  const addressOf = (request: IncomingMessage): string => remoteAddress(request, options.trustProxy ?? false);
+  const io = attach(http, (request) => halfOpen.hasRoom(io.engine, addressOf(request)));
+  io.engine.on("connection", (raw: EngineSocket) => {
+    const address = addressOf(raw.request);
+    halfOpen.opened(raw, address);
+    raw.once("close", () => halfOpen.ended(raw, address));
+  });
 
   io.on("connection", (socket) => {
-    const address = remoteAddress(socket.request, options.trustProxy ?? false);
-    const connection = new Connection(host, socket, address);
+    const address = addressOf(socket.request);
+    const connection = new Connection(host, socket, address, () => halfOpen.ended(socket.conn, address));
     connections.add(connection);
     socket.on("disconnect", () => void connection.idle().finally(() => connections.delete(connection)));
   });
@@ -139,7 +141,7 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   };
 };
 
-const attach = (http: HttpServer, hasRoomForOne: () => boolean): Server =>
+const attach = (http: HttpServer, hasRoomFor: (request: IncomingMessage) => boolean): Server =>
   new Server(http, {
     transports: ["websocket"],
     serveClient: false,
@@ -147,14 +149,9 @@ const attach = (http: HttpServer, hasRoomForOne: () => boolean): Server =>
     httpCompression: false,
     maxHttpBufferSize: SERVER_MESSAGE_BYTES_MAX,
     connectTimeout: LOGIN_TIMEOUT_MS,
-    allowRequest: (_request, decide) => (hasRoomForOne() ? decide(null, true) : decide("busy", false)),
+    allowRequest: (request, decide) => (hasRoomFor(request) ? decide(null, true) : decide("busy", false)),
     parser: boundedParser,
   });
-
-/** Half-open connections have a bound of their own, so that a flood of them leaves everybody else alone. */
-const hasRoom = (io: Server, online: Online): boolean =>
-  io.engine.clientsCount < SERVER_CONNECTIONS_MAX &&
-  io.engine.clientsCount - online.sessions < SERVER_PENDING_LOGINS_MAX;
 
 const remoteAddress = (request: IncomingMessage, trustProxy: boolean): string => {
   const direct = request.socket.remoteAddress ?? "";

@@ -222,6 +222,9 @@ export const SERVER_MESSAGE_BYTES_MAX = 512 * KiB;
 export const MAILBOX_TTL_MS = 30 * DAY;
 export const MAILBOX_ENVELOPES_MAX = 10_000;
 export const MAILBOX_BYTES_MAX = 64 * MiB;
+/** The share of one sender: a stranger must not be able to close a mailbox to everybody else. A friend's outbox waits. */
+export const MAILBOX_ENVELOPES_PER_SENDER_MAX = MAILBOX_ENVELOPES_MAX / 4;
+export const MAILBOX_BYTES_PER_SENDER_MAX = MAILBOX_BYTES_MAX / 4;
 /** Envelopes pushed before the first is acknowledged. */
 export const MAILBOX_PUSH_WINDOW = 64;
 /** Senders whose mail a device does not want just now: each is one whose envelopes it cannot take in, so there are few. */
@@ -234,6 +237,11 @@ export const SERVER_REQUEST_TIMEOUT_MS = 10 * SECOND;
 export const SERVER_RECONNECT_MAX_MS = 15 * SECOND;
 /** Sockets that have not logged in yet, per server: a flood of half-open ones must not use up memory. */
 export const SERVER_PENDING_LOGINS_MAX = 512;
+/**
+ * The same from one address, so that a single machine cannot refuse everybody's login. A login takes milliseconds, so
+ * an office of hundreds behind one address gets through; who is refused comes back with a backoff.
+ */
+export const SERVER_PENDING_LOGINS_PER_ADDRESS_MAX = 128;
 /** One request's idempotency key is remembered this long; retries happen within seconds. */
 export const IDEMPOTENCY_TTL_MS = 10 * MINUTE;
 /** Per account: requests in a burst and the rate at which they come back (Signal: 60, then 1/s, for messages alone). */
@@ -337,7 +345,10 @@ assert(
   (ENVELOPE_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,
   "an envelope must fit a control message in base64",
 );
-assert((HAVE_BITMAP_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX, "a `have` must fit a control message in base64");
+assert(
+  (HAVE_BITMAP_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,
+  "a `have` must fit a control message in base64",
+);
 assert(
   PREKEYS_KEPT + PREKEY_BATCH <= PREKEYS_STORED_MAX,
   "a new batch must fit beside the one-time keys that are kept",

@@ -1,6 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { LOGIN_TIMEOUT_MS, SERVER_PENDING_LOGINS_MAX } from "#shared/base/limits.ts";
-import { createIdentity, RawClient, startServer, type TestServer } from "../support/rendezvous.ts";
+import {
+  LOGIN_TIMEOUT_MS,
+  SERVER_PENDING_LOGINS_MAX,
+  SERVER_PENDING_LOGINS_PER_ADDRESS_MAX,
+} from "#shared/base/limits.ts";
+import { createIdentity, eventually, RawClient, startServer, type TestServer } from "../support/rendezvous.ts";
 
 let server: TestServer;
 beforeEach(async () => {
@@ -100,14 +104,45 @@ describe("login", () => {
     late.close();
   });
 
-  it("bounds connections that have not logged in, and lets people in again when they are gone", async () => {
-    const idle = await Promise.all(
-      Array.from({ length: SERVER_PENDING_LOGINS_MAX }, () => RawClient.challenged(server.url)),
-    );
-    await expect(RawClient.challenged(server.url)).rejects.toThrow();
-    server.env.clock.advance(LOGIN_TIMEOUT_MS + 1);
-    await Promise.all(idle.map(({ client }) => client.closed()));
-    const client = await RawClient.loggedIn(server.url);
-    client.close();
+  describe("connections that have not logged in", () => {
+    const from = (address: string) =>
+      RawClient.challenged(server.url, createIdentity(), { "x-forwarded-for": address });
+    beforeEach(async () => {
+      await server.dispose();
+      // A proxy of ours says where a client is.
+      server = await startServer({}, true);
+    });
+
+    it("are bounded for one address, which keeps nobody else out", async () => {
+      const count = SERVER_PENDING_LOGINS_PER_ADDRESS_MAX;
+      const idle = await Promise.all(Array.from({ length: count }, () => from("192.0.2.1")));
+      await expect(from("192.0.2.1")).rejects.toThrow();
+      const { client: other } = await from("192.0.2.2");
+      // Whoever logged in or went makes room.
+      const [first, second] = idle;
+      if (first === undefined || second === undefined) throw new Error("no connection");
+      expect(await first.client.outcome("login", first.client.loginInput(first.nonce, first.serverId))).toBe("ok");
+      const { client: third } = await from("192.0.2.1");
+      await expect(from("192.0.2.1")).rejects.toThrow();
+      second.client.close();
+      await eventually(async () => {
+        const again = await from("192.0.2.1").catch(() => null);
+        return again?.client.socket.connected ?? false;
+      }).toBe(true);
+      await expect(from("192.0.2.1")).rejects.toThrow();
+      for (const { client } of idle) client.close();
+      for (const client of [other, third]) client.close();
+    });
+
+    it("are bounded in all, until they are gone", async () => {
+      const idle = await Promise.all(
+        Array.from({ length: SERVER_PENDING_LOGINS_MAX }, (_, i) => from(`192.0.2.${i % 8}`)),
+      );
+      await expect(from("192.0.2.99")).rejects.toThrow();
+      server.env.clock.advance(LOGIN_TIMEOUT_MS + 1);
+      await Promise.all(idle.map(({ client }) => client.closed()));
+      const client = await RawClient.loggedIn(server.url);
+      client.close();
+    });
   });
 });

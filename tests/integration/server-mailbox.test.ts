@@ -1,11 +1,14 @@
 import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { defined } from "#shared/base/assert.ts";
 import {
   ENVELOPE_BYTES_MAX,
   IDEMPOTENCY_TTL_MS,
   MAILBOX_BYTES_MAX,
+  MAILBOX_BYTES_PER_SENDER_MAX,
   MAILBOX_ENVELOPES_MAX,
+  MAILBOX_ENVELOPES_PER_SENDER_MAX,
   MAILBOX_PUSH_WINDOW,
   MAILBOX_TTL_MS,
   SERVER_SWEEP_INTERVAL_MS,
@@ -146,27 +149,82 @@ describe("mailbox", () => {
 
   it("refuses more than its quota in bytes, and takes more once something was fetched", async () => {
     const recipient = await offline();
-    const sender = await RawClient.loggedIn(server.url);
+    const senders = await Promise.all(Array.from({ length: 4 }, () => RawClient.loggedIn(server.url)));
+    const stranger = await RawClient.loggedIn(server.url);
     const fits = MAILBOX_BYTES_MAX / ENVELOPE_BYTES_MAX;
-    const put = () =>
-      sender.outcome("mailbox.put", {
+    let turn = 0;
+    const put = (sender = senders[turn++ % senders.length]) =>
+      defined(sender, "sender").outcome("mailbox.put", {
         to: recipient.userId,
         id: freshEnvelopeId(),
         sealed: sealed(ENVELOPE_BYTES_MAX),
       });
     for (let i = 0; i < fits; i += 32) {
-      expect(new Set(await Promise.all(Array.from({ length: 32 }, put)))).toEqual(new Set(["ok"]));
+      expect(new Set(await Promise.all(Array.from({ length: 32 }, () => put())))).toEqual(new Set(["ok"]));
     }
-    expect(await put()).toBe("mailbox_full");
+    expect(await put(stranger)).toBe("mailbox_full");
     expect(await health()).toMatchObject({ envelopes: fits, envelopeBytes: MAILBOX_BYTES_MAX });
 
     const client = await RawClient.loggedIn(server.url, recipient);
     await client.until(() => client.named("envelope").length > 0);
     await client.must("mailbox.ack", { ids: [client.named("envelope")[0]?.id as never] });
-    expect(await put()).toBe("ok");
-    client.close();
-    sender.close();
+    expect(await put(stranger)).toBe("ok");
+    for (const open of [client, stranger, ...senders]) open.close();
   }, 60_000);
+
+  it("gives one sender a share in bytes, and leaves the rest to everybody else", async () => {
+    const recipient = await offline();
+    const [greedy, friend] = [await RawClient.loggedIn(server.url), await RawClient.loggedIn(server.url)];
+    const put = (sender: RawClient) =>
+      sender.outcome("mailbox.put", {
+        to: recipient.userId,
+        id: freshEnvelopeId(),
+        sealed: sealed(ENVELOPE_BYTES_MAX),
+      });
+    const share = MAILBOX_BYTES_PER_SENDER_MAX / ENVELOPE_BYTES_MAX;
+    expect(await put(friend)).toBe("ok");
+    const outcomes: string[] = [];
+    while (outcomes.length < share + 32)
+      outcomes.push(...(await Promise.all(Array.from({ length: 32 }, () => put(greedy)))));
+    expect(outcomes.filter((outcome) => outcome === "ok")).toHaveLength(share);
+    expect(outcomes.filter((outcome) => outcome === "mailbox_full")).toHaveLength(32);
+    expect(await put(friend)).toBe("ok");
+    const client = await RawClient.loggedIn(server.url, recipient);
+    await client.until(() => client.named("envelope").length > 1);
+    const own = client.named("envelope").find(({ from }) => from === greedy.identity.userId);
+    await client.must("mailbox.ack", { ids: [own?.id as never] });
+    expect(await put(greedy)).toBe("ok");
+    for (const open of [client, greedy, friend]) open.close();
+  }, 60_000);
+
+  it("gives one sender a share in envelopes", async () => {
+    const recipient = await offline();
+    const [greedy, friend] = [await RawClient.loggedIn(server.url), await RawClient.loggedIn(server.url)];
+    const { userId } = greedy.identity;
+    await server.stop();
+    const database = new Sqlite(join(server.dataDir, "server.db"));
+    const insert = database.prepare(
+      "INSERT INTO mailbox (recipient, id, sender, kind, size, received_at, body) VALUES (?, ?, ?, 'message', 1, ?, x'00')",
+    );
+    const count = MAILBOX_ENVELOPES_PER_SENDER_MAX - 5;
+    database.transaction(() => {
+      for (let i = 0; i < count; i++) insert.run(recipient.userId, freshEnvelopeId(), userId, server.env.clock.now());
+      const account = "UPDATE accounts SET mailbox_envelopes = ?, mailbox_bytes = ? WHERE user_id = ?";
+      database.prepare(account).run(count + 10, count + 10, recipient.userId);
+    })();
+    database.close();
+    await server.restart();
+
+    const again = await RawClient.loggedIn(server.url, greedy.identity);
+    const other = await RawClient.loggedIn(server.url, friend.identity);
+    const put = (sender: RawClient) =>
+      sender.outcome("mailbox.put", { to: recipient.userId, id: freshEnvelopeId(), sealed: sealed(1) });
+    const outcomes = await Promise.all(Array.from({ length: 8 }, () => put(again)));
+    expect(outcomes.filter((outcome) => outcome === "ok")).toHaveLength(5);
+    expect(outcomes.filter((outcome) => outcome === "mailbox_full")).toHaveLength(3);
+    expect(await put(other)).toBe("ok");
+    for (const open of [again, other]) open.close();
+  });
 
   it("refuses more than its quota in envelopes", async () => {
     const recipient = await offline();

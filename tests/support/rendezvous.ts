@@ -109,10 +109,11 @@ export interface TestServer {
   dispose(): Promise<void>;
 }
 
-export const startServer = async (rates: Partial<RateOptions> = {}): Promise<TestServer> => {
+export const startServer = async (rates: Partial<RateOptions> = {}, trustProxy = false): Promise<TestServer> => {
   const folder = await temporaryFolder();
   const env = testEnv();
-  const start = (port: number) => createServer({ dataDir: folder.path, host: "127.0.0.1", port, env, rates });
+  const start = (port: number) =>
+    createServer({ dataDir: folder.path, host: "127.0.0.1", port, env, rates, trustProxy });
   let server = await start(0);
   const { url } = server;
   const { host, port } = new URL(url);
@@ -224,10 +225,13 @@ export class RawClient {
   /** False: signals are not acknowledged. */
   acknowledgesSignals = true;
 
-  private constructor(url: string, identity: TestIdentity) {
+  private constructor(url: string, identity: TestIdentity, extraHeaders: Record<string, string>) {
     this.identity = identity;
     this.#host = new URL(url).host;
-    this.socket = io(url, { transports: ["websocket"], reconnection: false, forceNew: true, autoConnect: false });
+    this.socket = io(url, {
+      ...{ transports: ["websocket"], reconnection: false, forceNew: true, autoConnect: false },
+      extraHeaders,
+    });
     this.socket.on("push", (push: SeenPush, acknowledge?: () => void) => {
       this.pushes.push(push);
       if (this.acknowledgesSignals) acknowledge?.();
@@ -239,8 +243,9 @@ export class RawClient {
   static async challenged(
     url: string,
     identity = createIdentity(),
+    extraHeaders: Record<string, string> = {},
   ): Promise<{ client: RawClient; nonce: Uint8Array; serverId: string }> {
-    const client = new RawClient(url, identity);
+    const client = new RawClient(url, identity, extraHeaders);
     const challenge = new Promise<{ nonce: Uint8Array; serverId: string }>((resolve, reject) => {
       client.socket.once("challenge", resolve);
       client.socket.once("connect_error", reject);
