@@ -29,8 +29,8 @@ export class Deferrals implements Disposable {
   /** Failures in a row, for the length of the rest. */
   readonly #attempts = new Map<UserId, number>();
   #state: "current" | "telling" | "again" = "current";
-  /** Grows with each connection: the server knows nothing of what an earlier one was told. */
-  #connection = 0;
+  /** One object per connection, null without one: the server knows nothing of what an earlier one was told. */
+  #connection: object | null = null;
   #retry: Disposable | null = null;
 
   constructor(env: Env, tell: (senders: UserId[]) => Promise<boolean>) {
@@ -43,14 +43,20 @@ export class Deferrals implements Disposable {
   }
 
   connected(): void {
-    this.#connection++;
-    // A request of the last connection may still reach the server over this one.
-    const mayKnow = this.#senders.size > 0 || this.#state !== "current";
     this.#clear();
-    if (mayKnow) this.#update();
+    this.#connection = {};
+    // A request of the last connection may still reach the server, over this one.
+    if (this.#state !== "current") this.#update();
+  }
+
+  /** The next connection gets everything pushed anyway. */
+  lost(): void {
+    this.#connection = null;
+    this.#clear();
   }
 
   defer(sender: UserId): void {
+    if (this.#connection === null) return;
     if (this.#senders.has(sender) || this.#senders.size >= MAILBOX_DEFERRED_MAX) return;
     this.#senders.set(sender, { kind: "deferring" });
     this.#update();
@@ -69,8 +75,7 @@ export class Deferrals implements Disposable {
   }
 
   dispose(): void {
-    this.#connection++;
-    this.#clear();
+    this.lost();
   }
 
   #clear(): void {
@@ -102,8 +107,8 @@ export class Deferrals implements Disposable {
     const known = await this.#tell(senders);
     const changed = this.#state === "again";
     this.#state = "current";
-    if (connection !== this.#connection) {
-      if (changed) this.#update();
+    if (connection === null || connection !== this.#connection) {
+      if (changed && this.#connection !== null) this.#update();
     } else if (known) {
       for (const sender of senders) this.#known(sender);
       if (changed) this.#update();

@@ -50,6 +50,7 @@ export class EnvelopeInbox {
 
   lost(): void {
     this.#queue = [];
+    this.#deferrals.lost();
   }
 
   received(envelope: EnvelopePush): void {
