@@ -157,6 +157,7 @@ const build = async (
       links,
       files,
       settings: () => settings.get(),
+      onSettingsChanged: settings.onChanged,
     }),
   );
   messages = own(

@@ -67,6 +67,7 @@ export class FilesTable {
         "UPDATE files SET registered = ?, version = ? WHERE file_id = ?",
       ),
       ownIds: db.sql.prepare<[], string>("SELECT file_id FROM files WHERE source_path IS NOT NULL").pluck(),
+      removeOffersOf: db.sql.prepare<[string]>("DELETE FROM files WHERE owner_id = ? AND source_path IS NULL"),
       setUnregistered: db.sql.prepare<[string]>(`UPDATE files SET registered = ${UNREGISTERED} WHERE file_id = ?`),
       doubtGone: db.sql.prepare<[]>(
         `UPDATE files SET registered = ${UNREGISTERED} WHERE registered = ${REGISTERED_GONE}`,
@@ -114,6 +115,11 @@ export class FilesTable {
   /** Our own files, in no order. */
   ownIds(): FileId[] {
     return this.#statements.ownIds.all().map((text) => v.parse(FileIdSchema, text));
+  }
+
+  /** Files that this person shared with us; their downloads go with them. */
+  removeOffersOf(ownerId: UserId): void {
+    this.#statements.removeOffersOf.run(ownerId);
   }
 
   /** Own files that the server does not know yet, or not as they are now. */

@@ -391,7 +391,11 @@ export class Download implements Disposable {
     this.#timer = null;
     if (atMs === null) return;
     const { clock } = this.#deps.env;
-    this.#timer = clock.setTimer(Math.max(0, atMs - clock.monotonicMs()), () => this.dispatch({ type: "wake" }));
+    this.#timer = clock.setTimer(Math.max(0, Math.ceil(atMs - clock.monotonicMs())), () => {
+      // Timers may fire a moment early, and the machine, which asked for this time, would not ask again.
+      if (clock.monotonicMs() < atMs) this.#wakeAt(atMs);
+      else this.dispatch({ type: "wake" });
+    });
   }
 }
 

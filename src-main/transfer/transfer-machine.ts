@@ -99,6 +99,10 @@ const handle = (state: State, event: Event, effects: Effect[]): State => {
       return state;
     case "wake":
       return wake(state, event.now, effects);
+    case "configured":
+      return { ...state, setup: { ...state.setup, drainTimeoutMs: event.drainTimeoutMs } };
+    case "giveUp":
+      return mayGiveUp(state) ? failed(state, event.error, effects) : state;
     case "seederJoined":
       return { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
     case "seederLeft":
@@ -508,6 +512,9 @@ const giveUp = (state: Draining | Pausing, effects: Effect[]): State => {
 };
 
 // ---- Small things -------------------------------------------------------------------------------------------------
+
+/** Once everything has arrived, nobody else is needed any more. */
+const mayGiveUp = (state: State): boolean => isReceiving(state) || state.kind === "idle" || state.kind === "opening";
 
 /** States in which the disk worker is busy for this download. */
 const isWorking = (state: State): boolean =>

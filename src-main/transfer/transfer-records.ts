@@ -1,10 +1,11 @@
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
-import type { FileId } from "#shared/base/ids.ts";
+import type { FileId, UserId } from "#shared/base/ids.ts";
 import { TRANSFER_SAVE_RETRY_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { Database } from "../store/database.ts";
 import { isDiskFull } from "../store/errors.ts";
+import { FilesTable } from "../store/files.ts";
 import { type TransferRecord, TransfersTable } from "../store/transfers.ts";
 
 /**
@@ -15,6 +16,7 @@ export class TransferRecords implements Disposable {
   readonly #env: Env;
   readonly #db: Database;
   readonly #table: TransfersTable;
+  readonly #files: FilesTable;
   readonly #unsaved = new Map<FileId, TransferRecord>();
   #timer: Disposable | null = null;
   #disposed = false;
@@ -23,6 +25,7 @@ export class TransferRecords implements Disposable {
     this.#env = env;
     this.#db = db;
     this.#table = new TransfersTable(db);
+    this.#files = new FilesTable(db);
   }
 
   all(): TransferRecord[] {
@@ -46,6 +49,16 @@ export class TransferRecords implements Disposable {
     this.#write(() => this.#table.remove(fileId));
   }
 
+  /** Forgets the files that somebody shared with us, with their keys and downloads. */
+  removeFilesOf(ownerId: UserId): void {
+    this.#write(() => this.#files.removeOffersOf(ownerId));
+  }
+
+  /** Our own files, and those that are downloaded. */
+  knownFiles(): FileId[] {
+    return [...this.#files.ownIds(), ...this.all().map(({ fileId }) => fileId)];
+  }
+
   /** Ends the retries for a download whose record is gone. */
   forget(fileId: FileId): void {
     this.#unsaved.delete(fileId);
@@ -62,7 +75,7 @@ export class TransferRecords implements Disposable {
       }
       return true;
     } catch (error) {
-      this.#env.log.error("the state of a download was not written down", { reason: messageOf(error) });
+      this.#env.log.error("what became of a download was not written down", { reason: messageOf(error) });
       return false;
     }
   }

@@ -1,11 +1,12 @@
 import { assert } from "#shared/base/assert.ts";
 import type { TimeMs } from "#shared/base/env.ts";
-import { REQUEST_INDICES_MAX, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import { REQUEST_INDICES_MAX, SEEDER_EMPTY_RETRY_MS, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
 import {
   adding,
   addSession,
   deadlineOf,
   expireRequests,
+  outstandingOf,
   pickRequests,
   removeSession,
   type Swarm,
@@ -26,12 +27,26 @@ export const requestMore = (state: Downloading, now: TimeMs, effects: Effect[]):
     const generation = swarm.peers.get(peer)?.generation ?? 0;
     effects.push({ type: "open", session: added.session, peer, generation });
   }
+  swarm = endUseless(swarm, state, now, effects);
   for (const id of swarm.sessions.keys()) {
     const filled = fill(swarm, id, state, now, effects);
     swarm = filled.swarm;
     counters = { ...counters, requested: counters.requested + filled.requested };
   }
   return swarm === state.swarm ? state : { ...state, swarm, counters };
+};
+
+/** Sessions with seeders that have nothing of what is missing: they rest, and are asked again what they have then. */
+const endUseless = (swarm: Swarm, { pieces }: Downloading, now: TimeMs, effects: Effect[]): Swarm => {
+  let next = swarm;
+  for (const [id, session] of swarm.sessions) {
+    const { stage } = session;
+    if (stage.kind !== "serving" || stage.available === null || outstandingOf(session) > 0) continue;
+    if (pieces.stored.nextMissing(0, stage.available) !== null) continue;
+    effects.push({ type: "stop", session: id }, { type: "forget", session: id });
+    next = removeSession(next, id, { kind: "resting", untilMs: now + SEEDER_EMPTY_RETRY_MS });
+  }
+  return next;
 };
 
 const fill = (

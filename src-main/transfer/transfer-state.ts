@@ -6,13 +6,14 @@ import { emptySwarm, type Swarm } from "./seeder-sessions.ts";
 
 /** States, events and effects of one download; what they mean and the table of transitions are in transfer-machine.ts. */
 
-/** What never changes while a download exists. */
+/** What a download is given and never changes by itself. */
 export interface Setup {
   readonly chunkCount: number;
   /** Requests that may be unanswered in one session. */
   readonly windowChunks: number;
   /** Chunks that may be at the disk worker; more are not asked for. */
   readonly backlogChunks: number;
+  /** The user's setting; a new value holds from the next draining or pausing on. */
   readonly drainTimeoutMs: number;
 }
 
@@ -94,6 +95,10 @@ export type Event = { readonly now: TimeMs } & (
   | { readonly type: "cancel" }
   | { readonly type: "retry" }
   | { readonly type: "wake" }
+  /** The user's setting is another one. */
+  | { readonly type: "configured"; readonly drainTimeoutMs: number }
+  /** Something outside makes it impossible to go on; what was received is kept for a retry. */
+  | { readonly type: "giveUp"; readonly error: AppError }
   /** Answers the effect of that name, once the state was published. */
   | { readonly type: "proceed" }
   | { readonly type: "seederJoined"; readonly peer: UserId; readonly generation: Generation }

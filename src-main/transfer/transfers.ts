@@ -5,22 +5,21 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { PROGRESS_INTERVAL_MS, TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
+import { PROGRESS_INTERVAL_MS } from "#shared/base/limits.ts";
 import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { LinkView, NoticeView, PathKind, TransferView } from "#shared/ipc/views.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
-import { type FileRecord, FilesTable } from "../store/files.ts";
+import type { FileRecord } from "../store/files.ts";
 import type { TransferRecord } from "../store/transfers.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
-import type { FileSpec } from "./chunk-worker-protocol.ts";
 import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
 import { Seeder } from "./seeder.ts";
+import { expectedBytesOf, isActive, isFinishing, startableOf, surplusOf, unstoredBytesOf } from "./transfer-places.ts";
 import { TransferRecords } from "./transfer-records.ts";
 import { TransferRoutes } from "./transfer-routes.ts";
-import { type State, storedCountOf } from "./transfer-state.ts";
 import { viewOfDownload } from "./transfer-view.ts";
 
 export interface TransfersDeps {
@@ -30,6 +29,7 @@ export interface TransfersDeps {
   readonly links: Links;
   readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged">;
   readonly settings: () => { downloadDirectory: string; drainTimeoutMs: number };
+  readonly onSettingsChanged: Event<{ drainTimeoutMs: number }>;
 }
 
 /**
@@ -54,29 +54,16 @@ export interface Transfers extends Disposable {
   /** Starts a failed one again, or asks seeders again that refused. */
   retry(fileId: string): Result<TransferView>;
   list(): TransferView[];
+  /**
+   * The owner of files was blocked: downloads of them fail with `contact_blocked`, can be retried after unblocking, and
+   * finish if everything has arrived. Or was removed: the downloads are cancelled, the files and their keys forgotten;
+   * what was saved stays where it is.
+   */
+  contactGone(userId: UserId, why: "blocked" | "removed"): void;
   savedPath(fileId: string): string | null;
   /** Since the program started. `strayFrames`: frames of sessions that were over and forgotten when they came. */
   counters(): { strayFrames: number };
 }
-
-const ACTIVE: readonly State["kind"][] = ["opening", "downloading", "pausing", "draining", "assembling", "verifying"];
-
-/** Whether it uses the links or the disk. One that waits for a seeder who is away, or rests, does not. */
-const takesPlace = (state: State): boolean => {
-  if (state.kind !== "downloading") return ACTIVE.includes(state.kind);
-  const standings = [...state.swarm.peers.values()].map(({ standing }) => standing.kind);
-  return state.pieces.storing.size > 0 || standings.includes("ready") || standings.includes("session");
-};
-
-/** Whether its temporary file is in use, or has its final name. */
-const isFinishing = ({ kind }: State): boolean => kind === "assembling" || kind === "verifying" || kind === "complete";
-
-/** Whether chunks of it will still come without anybody's doing. */
-const isGoingOn = (state: State): boolean =>
-  ACTIVE.includes(state.kind) || (state.kind === "idle" && state.rest === "queued");
-
-const unstoredBytesOf = ({ sizeBytes, chunkBytes }: FileSpec, state: State): number =>
-  Math.max(0, sizeBytes - storedCountOf(state) * chunkBytes);
 
 export const createTransfers = (deps: TransfersDeps): Transfers => new FileTransfers(deps);
 
@@ -116,6 +103,11 @@ class FileTransfers implements Transfers {
     this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onMessage(peer, generation, message)));
     this.#owned.add(links.onBulk((received) => this.#routes.onBulk(received)));
     this.#owned.add(links.onDrained(({ peer, generation }) => this.#seeder.onDrained(peer, generation)));
+    this.#owned.add(
+      deps.onSettingsChanged(({ drainTimeoutMs }) => {
+        for (const download of this.#downloads.values()) download.dispatch({ type: "configured", drainTimeoutMs });
+      }),
+    );
     for (const view of links.list()) this.#onLink(view);
     this.#restore();
   }
@@ -147,7 +139,7 @@ class FileTransfers implements Transfers {
       const answer = await this.#startAgain(before, chosen);
       if (answer !== null) return answer;
     }
-    const { env, settings } = this.#deps;
+    const { env, worker, settings } = this.#deps;
     const directory = resolve(chosen ?? settings().downloadDirectory);
     if (chosen === undefined) {
       const made = await makeDownloadFolder(directory);
@@ -168,6 +160,10 @@ class FileTransfers implements Transfers {
       this.#records.remove(fileId);
       return prepared;
     }
+    if (this.#deps.files.find(fileId) === null) {
+      worker.run("drop", { fileId, directory, what: "part" });
+      return fail("unknown_file", "This file is not known here any more.");
+    }
     this.#adopt(download);
     return ok(this.#view(download));
   }
@@ -175,10 +171,8 @@ class FileTransfers implements Transfers {
   /** Makes the temporary file where the download is saved, when there is room for it and what else is under way. */
   async #prepare({ spec, directory, state }: Download): Promise<Result<null>> {
     const others = [...this.#downloads.values()].filter((other) => other.spec.fileId !== spec.fileId);
-    const unstoredBytes = others.reduce(
-      (sum, other) => sum + (isGoingOn(other.state) ? unstoredBytesOf(other.spec, other.state) : 0),
-      unstoredBytesOf(spec, state),
-    );
+    const expected = others.map((other) => expectedBytesOf(other.spec, other.state));
+    const unstoredBytes = expected.reduce((sum, bytes) => sum + bytes, unstoredBytesOf(spec, state));
     const prepared = await this.#deps.worker.run("prepare", { spec, directory, unstoredBytes }).result;
     return prepared.ok ? prepared : err({ type: prepared.error.type, message: prepared.error.message });
   }
@@ -287,6 +281,30 @@ class FileTransfers implements Transfers {
     return ok(this.#view(download));
   }
 
+  contactGone(userId: UserId, why: "blocked" | "removed"): void {
+    const theirs = [...this.#downloads.values()].filter(({ file }) => file.offer.signed.manifest.ownerId === userId);
+    const message = "You blocked the person who shares this file. Unblock them, then try again.";
+    for (const download of theirs) {
+      if (why === "removed") this.#forget(download);
+      else download.dispatch({ type: "giveUp", error: { type: "contact_blocked", message } });
+    }
+    if (why === "removed") this.#records.removeFilesOf(userId);
+  }
+
+  /** Ends it at once; nothing of it is known any more. What could not be deleted is swept at the next start. */
+  #forget(download: Download): void {
+    const { fileId } = download.spec;
+    download.dispatch({ type: "cancel" });
+    // One that is complete is not cancelled, but its hashes go.
+    if (download.state.kind !== "cancelled")
+      this.#deps.worker.run("drop", { fileId, directory: null, what: "everything" });
+    download.dispose();
+    this.#progressTimers.get(download)?.dispose();
+    this.#progressTimers.delete(download);
+    this.#downloads.delete(fileId);
+    this.#records.forget(fileId);
+  }
+
   list(): TransferView[] {
     return [...this.#downloads.values()].filter(({ state }) => state.kind !== "cancelled").map((d) => this.#view(d));
   }
@@ -304,9 +322,8 @@ class FileTransfers implements Transfers {
   // ---- Downloads ------------------------------------------------------------------------------------------------------
 
   #restore(): void {
-    const records = this.#records.all();
-    this.#sweep(records);
-    for (const record of records) {
+    this.#sweep();
+    for (const record of this.#records.all()) {
       const file = this.#deps.files.find(record.fileId);
       if (file === null) continue;
       const download = this.#create(file, record);
@@ -319,10 +336,9 @@ class FileTransfers implements Transfers {
   }
 
   /** What a kill in the middle of hashing left, or a deletion that failed, is known to nobody but chunks.db. */
-  #sweep(records: readonly TransferRecord[]): void {
-    const { db, worker, env } = this.#deps;
-    const known = [...new FilesTable(db).ownIds(), ...records.map(({ fileId }) => fileId)];
-    void worker.run("sweep", { known }).result.then((swept) => {
+  #sweep(): void {
+    const { worker, env } = this.#deps;
+    void worker.run("sweep", { known: this.#records.knownFiles() }).result.then((swept) => {
       if (!swept.ok) env.log.warn("leftovers in chunks.db were not removed", { type: swept.error.type });
       else if (swept.value > 0) env.log.info("leftovers in chunks.db were removed", { files: swept.value });
     });
@@ -381,20 +397,9 @@ class FileTransfers implements Transfers {
    */
   #schedule(): void {
     if (this.#owned.disposed) return;
-    const busy = [...this.#downloads.values()].filter(({ state }) => takesPlace(state));
-    const running = busy.filter(({ state }) => state.kind !== "pausing");
-    const surplus = running.filter(({ state }) => state.kind === "downloading").reverse();
-    for (const download of surplus.slice(0, Math.max(0, running.length - TRANSFERS_ACTIVE_MAX)))
-      download.dispatch({ type: "queue" });
-    let free = TRANSFERS_ACTIVE_MAX - busy.length;
-    for (const download of this.#downloads.values()) {
-      const { state } = download;
-      if ((state.kind !== "idle" && state.kind !== "pausing") || state.rest !== "queued") continue;
-      // One that is pausing has its place still.
-      if (state.kind === "idle" ? free <= 0 : free < 0) continue;
-      if (state.kind === "idle") free -= 1;
-      download.dispatch({ type: "start" });
-    }
+    const downloads = [...this.#downloads.values()];
+    for (const download of surplusOf(downloads)) download.dispatch({ type: "queue" });
+    for (const download of startableOf(downloads)) download.dispatch({ type: "start" });
   }
 
   #onDownload(download: Download, change: "progress" | "phase"): void {
@@ -482,7 +487,7 @@ class FileTransfers implements Transfers {
   /** Everything is as after a crash: what runs goes on with the next start. */
   dispose(): void {
     for (const download of this.#downloads.values()) {
-      if (ACTIVE.includes(download.state.kind)) download.checkpoint();
+      if (isActive(download.state)) download.checkpoint();
       download.dispose();
     }
     for (const timer of this.#progressTimers.values()) timer.dispose();

@@ -1,7 +1,13 @@
 import * as v from "valibot";
 import type { Bytes } from "../base/bytes.ts";
 import { EnvelopeIdSchema, FileIdSchema, UserIdSchema } from "../base/ids.ts";
-import { CHUNKS_PER_FILE_MAX, ENVELOPE_BYTES_MAX, LEAVES_PER_PAGE, REQUEST_INDICES_MAX } from "../base/limits.ts";
+import {
+  CHUNKS_PER_FILE_MAX,
+  ENVELOPE_BYTES_MAX,
+  HAVE_BITMAP_BYTES_MAX,
+  LEAVES_PER_PAGE,
+  REQUEST_INDICES_MAX,
+} from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
 import { decodeControlFrame, encodeControlFrame, type FrameError } from "./frame.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
@@ -73,7 +79,7 @@ const schemas = {
   have: v.object({
     type: v.literal("have"),
     tag: u32,
-    chunks: v.union([v.literal("all"), bytesField(1, CHUNKS_PER_FILE_MAX / 8)]),
+    chunks: v.union([v.literal("all"), bytesField(1, HAVE_BITMAP_BYTES_MAX)]),
   }),
   leaves: v.object({ type: v.literal("leaves"), tag: u32, page }),
   request: v.object({ type: v.literal("request"), tag: u32, indices }),

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { utf8 } from "#shared/base/bytes.ts";
+import { HAVE_BITMAP_BYTES_MAX } from "#shared/base/limits.ts";
 import { type ControlMessage, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import { encodeControlFrame } from "#shared/wire/frame.ts";
 
@@ -37,6 +38,14 @@ test("a message comes back as it was", () => {
       expect(decodeControl(encodeControl(value))).toEqual({ ok: true, value });
     }),
   );
+});
+
+test("the largest bitmap of a `have` fits a control message, and a larger one is refused", () => {
+  const have = (bytes: number) => ({ type: "have" as const, tag: 1, chunks: new Uint8Array(bytes).fill(0xff) });
+  expect(decodeControl(encodeControl(have(HAVE_BITMAP_BYTES_MAX))).ok).toBe(true);
+  expect(decodeControl(encodeControl(have(HAVE_BITMAP_BYTES_MAX + 1)))).toMatchObject({
+    error: { type: "bad_message" },
+  });
 });
 
 test("any flipped, cut or doubled byte gives a typed error or another valid message, never a throw", () => {

@@ -1,10 +1,12 @@
 import { appendFile, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { chatIdOf } from "#shared/base/ids.ts";
 import { TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
-import { sha256OfFile, writeRandomFile } from "../support/files.ts";
+import { systemClock } from "../../src-main/env.ts";
+import { realEnv, sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { addFileOf, createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
 
 const MiB = 1024 * 1024;
@@ -369,5 +371,83 @@ describe("sharing", () => {
     alice.server.come();
     await new Promise((resolve) => setImmediate(resolve));
     expect(alice.server.asked).toEqual([]);
+  });
+});
+
+describe("the owner of a file", () => {
+  test("who is blocked ends the download with words; after unblocking it goes on with what it has", async () => {
+    const { bob, alice } = world;
+    const { file, sha256 } = await shareRandom(24 * MiB);
+    world.links.connect();
+    await bob.transfers.start(file.fileId);
+    await viewWhere(bob, ({ chunksStored }) => chunksStored > 60);
+    bob.transfers.contactGone(alice.userId, "blocked");
+    expect(bob.transfers.list()[0]).toMatchObject({ phase: "failed", error: { type: "contact_blocked" } });
+    world.links.cut();
+    world.links.connect();
+    expect(bob.transfers.retry(file.fileId).ok).toBe(true);
+    const done = await viewWhere(bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 32);
+    bob.transfers.contactGone(alice.userId, "blocked");
+    expect(bob.transfers.list()[0]?.phase).toBe("complete");
+  });
+
+  test("who is removed takes downloads, keys and rows along; what was saved stays", async () => {
+    const { bob, alice } = world;
+    const saved = await shareRandom(1000, "saved.bin");
+    world.links.connect();
+    await bob.transfers.start(saved.file.fileId);
+    const { savedPath } = await viewWhere(bob, ({ phase }) => phase === "complete");
+    const running = await shareRandom(24 * MiB, "running.bin");
+    const offered = await shareRandom(1000, "offered.bin");
+    await bob.transfers.start(running.file.fileId);
+    await viewWhere(bob, ({ fileId, chunksStored }) => fileId === running.file.fileId && chunksStored > 60);
+    const others = addFileOf(bob, "c".repeat(32), 1000);
+    bob.transfers.contactGone(alice.userId, "removed");
+    expect(bob.views.at(-1)).toMatchObject({ fileId: running.file.fileId, error: { type: "cancelled" } });
+    expect(bob.transfers.list()).toEqual([]);
+    expect(bob.files.list().map(({ fileId }) => fileId)).toEqual([others]);
+    for (const { file } of [saved, running, offered])
+      expect(errorType(await bob.transfers.start(file.fileId))).toBe("unknown_file");
+    await expect.poll(() => readdir(bob.downloads)).toEqual(["saved.bin"]);
+    expect(savedPath).toBe(join(bob.downloads, "saved.bin"));
+    const db = new Sqlite(join(world.folder, "bob", "chunks.db"));
+    await expect.poll(() => db.prepare("SELECT count(*) FROM files").pluck().get()).toBe(0);
+    expect(db.prepare("SELECT count(*) FROM chunks").pluck().get()).toBe(0);
+    db.close();
+    expect(world.links.heldBytes).toBe(0);
+  });
+
+  test("removed while a download of theirs is being prepared leaves nothing behind", async () => {
+    const { bob, alice } = world;
+    const { file } = await shareRandom(MiB);
+    const starting = bob.transfers.start(file.fileId, bob.downloads);
+    bob.transfers.contactGone(alice.userId, "removed");
+    expect(errorType(await starting)).toBe("unknown_file");
+    await expect.poll(() => readdir(bob.downloads)).toEqual([]);
+    expect(bob.transfers.list()).toEqual([]);
+  });
+});
+
+describe("the drain timeout of the settings", () => {
+  test("holds for a download that runs already", async () => {
+    await world.dispose();
+    // Timers of a busy computer may also fire early.
+    const setTimer = (ms: number, run: () => void) => systemClock.setTimer(Math.max(0, ms - 3), run);
+    const env = { ...realEnv, clock: { ...systemClock, setTimer } };
+    world = await createTransferWorld({ drainTimeoutMs: 600_000, env });
+    const { bob } = world;
+    const { file } = await shareRandom(24 * MiB);
+    world.links.connect();
+    await bob.transfers.start(file.fileId);
+    await viewWhere(bob, ({ chunksStored }) => chunksStored > 60);
+    // Nothing that is asked for comes any more, so only the timeout ends the pausing.
+    world.links.tamper = () => [];
+    world.links.losesControl = true;
+    bob.settingsChanged.emit({ drainTimeoutMs: 100 });
+    bob.transfers.pause(file.fileId);
+    const paused = await viewWhere(bob, ({ inFlight }) => inFlight === 0);
+    expect(paused).toMatchObject({ paused: true, phase: "downloading" });
   });
 });

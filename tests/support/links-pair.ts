@@ -30,6 +30,8 @@ export class LinksPair {
   readonly b: Links;
   readonly errors: unknown[] = [];
   tamper: Tamper = (frame) => [frame];
+  /** Control messages vanish, as on a link that is dead and not yet known to be. */
+  losesControl = false;
   /** Called for every control message that is delivered. */
   onControl: (from: UserId, message: AppMessage) => void = () => undefined;
   #generation = 0;
@@ -110,7 +112,7 @@ export class LinksPair {
       send: (_peer, generation, message) => {
         if (!isCurrent(generation)) return false;
         setImmediate(() => {
-          if (!isCurrent(generation)) return;
+          if (!isCurrent(generation) || this.losesControl) return;
           this.onControl(own.self, message);
           other.message.emit({ peer: own.self, generation, message });
         });

@@ -47,7 +47,7 @@ export interface WorldOptions {
 
 /** One step may pass through a state that has nothing to wait for: downloading, then pausing, then idle. */
 const LEGAL: Readonly<Record<State["kind"], readonly State["kind"][]>> = {
-  idle: ["opening", "cancelled"],
+  idle: ["opening", "cancelled", "failed"],
   opening: ["downloading", "draining", "idle", "cancelled", "failed", "complete"],
   downloading: ["draining", "pausing", "idle", "cancelled", "failed"],
   pausing: ["idle", "downloading", "draining", "cancelled", "failed"],
@@ -201,6 +201,9 @@ export class SimWorld {
     const choices: Choice[] = [{ label: "time", act: passTime }];
     for (const type of ["start", "pause", "queue", "retry"] as const)
       choices.push({ label: type, act: () => this.dispatch({ type }) });
+    choices.push({ label: "configured", act: () => this.dispatch({ type: "configured", drainTimeoutMs: 900 }) });
+    const error = { type: "contact_blocked", message: "blocked" };
+    choices.push({ label: "give up", act: () => this.dispatch({ type: "giveUp", error }) });
     if (this.#wakeAtMs !== null) choices.push(this.#timer(this.#wakeAtMs));
     if (this.#disk.size > 0 && this.state.kind === "assembling")
       choices.push({ label: "disk damage", act: () => this.#damage() });
@@ -212,6 +215,7 @@ export class SimWorld {
         for (const frame of s.frames.filter(({ kind }) => kind === "chunk"))
           choices.push({ label: `double ${frame.index}`, act: () => this.#double(s, frame) });
         choices.push({ label: "refuse", act: () => this.#refuse(s) });
+        if (s.queue.length > 0) choices.push({ label: "unavailable", act: () => this.#lack(s) });
       }
     }
     return choices;
@@ -232,6 +236,12 @@ export class SimWorld {
     s.ended = true;
     s.queue = [];
     s.control.push({ type: "refused", session: s.session, reason: s.framesSent % 2 === 0 ? "busy" : "file_changed" });
+  }
+
+  /** It does not have what it is asked for next. */
+  #lack(s: SimSession): void {
+    const indices = s.queue.splice(0, 1);
+    s.control.push({ type: "unavailable", session: s.session, indices });
   }
 
   #failWork(): void {

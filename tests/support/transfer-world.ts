@@ -2,6 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
+import type { Env } from "#shared/base/env.ts";
 import { type ChatId, chatIdOf, type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { CHUNK_BYTES } from "#shared/base/limits.ts";
 import { type AppError, err, fail, ok } from "#shared/base/result.ts";
@@ -55,6 +56,7 @@ export interface TransferPeer {
   readonly transfers: Transfers;
   readonly downloads: string;
   readonly server: FakeServer;
+  readonly settingsChanged: Emitter<{ drainTimeoutMs: number }>;
   readonly sent: { chatId: ChatId; offer: FileOffer }[];
   readonly views: TransferView[];
   readonly notices: NoticeView[];
@@ -75,7 +77,7 @@ const startPeer = async (
   profile: { db: Database; account: Account },
   links: Links,
   other: Account,
-  { drainTimeoutMs, database }: { drainTimeoutMs: number; database: string },
+  { drainTimeoutMs, database, env }: { drainTimeoutMs: number; database: string; env: Env },
 ): Promise<TransferPeer> => {
   const { db, account } = profile;
   const downloads = join(home, "downloads");
@@ -84,7 +86,7 @@ const startPeer = async (
   const sent: TransferPeer["sent"] = [];
   const server = new FakeServer();
   const files = createFiles({
-    env: realEnv,
+    env,
     db,
     account,
     worker,
@@ -98,13 +100,28 @@ const startPeer = async (
     },
   });
   const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs });
-  const transfers = createTransfers({ env: realEnv, db, worker, links, files, settings });
+  const settingsChanged = new Emitter<{ drainTimeoutMs: number }>(() => undefined);
+  const onSettingsChanged = settingsChanged.event;
+  const transfers = createTransfers({ env, db, worker, links, files, settings, onSettingsChanged });
   const views: TransferView[] = [];
   const notices: NoticeView[] = [];
   transfers.onChanged((view) => views.push(view));
   files.onNotice((notice) => notices.push(notice));
   return {
-    ...{ server, userId: account.userId, account, db, worker, files, transfers, downloads, sent, views, notices },
+    ...{
+      server,
+      settingsChanged,
+      userId: account.userId,
+      account,
+      db,
+      worker,
+      files,
+      transfers,
+      downloads,
+      sent,
+      views,
+      notices,
+    },
     async dispose() {
       transfers.dispose();
       files.dispose();
@@ -143,10 +160,12 @@ export const createTransferWorld = async ({
   drainTimeoutMs = 5000,
   bobHome,
   bobDatabase,
+  env = realEnv,
 }: {
   drainTimeoutMs?: number;
   bobHome?: string;
   bobDatabase?: string;
+  env?: Env;
 } = {}): Promise<TransferWorld> => {
   const folder = await temporaryFolder();
   const homes = { alice: join(folder.path, "alice"), bob: bobHome ?? join(folder.path, "bob") };
@@ -155,10 +174,11 @@ export const createTransferWorld = async ({
   const profiles = { alice: openProfile(homes.alice), bob: openProfile(homes.bob) };
   const links = new LinksPair(profiles.alice.account.userId, profiles.bob.account.userId);
   const startBob = (profile: { db: Database; account: Account }) =>
-    startPeer(homes.bob, profile, links.b, profiles.alice.account, { drainTimeoutMs, database: databases.bob });
+    startPeer(homes.bob, profile, links.b, profiles.alice.account, { drainTimeoutMs, database: databases.bob, env });
   const alice = await startPeer(homes.alice, profiles.alice, links.a, profiles.bob.account, {
     drainTimeoutMs,
     database: databases.alice,
+    env,
   });
   const world: TransferWorld = {
     folder: folder.path,

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { describe, expect, test } from "vitest";
 import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { REQUEST_TIMEOUT_MS, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import { REQUEST_TIMEOUT_MS, SEEDER_EMPTY_RETRY_MS, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
 import { step } from "../../src-main/transfer/transfer-machine.ts";
 import {
@@ -253,6 +253,24 @@ describe("seeders", () => {
     expect(run.requested()).toEqual([1, 2]);
   });
 
+  test("a seeder that has nothing of what is missing counts as none, and is asked again after a rest", () => {
+    const run = new Run(4).opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, 0);
+    run.do({ type: "unavailable", session: alice, indices: [1, 2] });
+    expect(run.all("stop")).toEqual([]);
+    run.do({ type: "unavailable", session: alice, indices: [3] });
+    expect(run.one("stop").session).toBe(alice);
+    expect(run.one("forget").session).toBe(alice);
+    expect(run.state.swarm.sessions.size).toBe(0);
+    expect(run.one("wakeAt").atMs).toBe(run.now + SEEDER_EMPTY_RETRY_MS);
+    run.now += SEEDER_EMPTY_RETRY_MS;
+    run.do({ type: "wake" });
+    expect(run.one("open").peer).toBe(ALICE);
+    run.do({ type: "have", session: run.one("open").session, available: null });
+    expect(run.requested()).toEqual([1, 2, 3]);
+  });
+
   test("leaves come before chunks, one page ahead", () => {
     const run = new Run(3000, 8);
     run.do({ type: "start" });
@@ -306,6 +324,31 @@ describe("the user", () => {
     expect(run.state.kind).toBe("cancelled");
     run.arrive(alice, 1).do({ type: "chunkStored", run: 1, session: alice, index: 0 });
     expect(run.state).toMatchObject({ kind: "cancelled", counters: { late: 1 }, staleResults: 1 });
+  });
+});
+
+describe("from outside", () => {
+  test("a new drain timeout holds for a download that runs", () => {
+    const run = new Run(100, 8).opened();
+    run.serving(ALICE);
+    run.do({ type: "configured", drainTimeoutMs: 100 }).do({ type: "pause" });
+    expect(run.one("wakeAt").atMs).toBe(run.now + 100);
+    run.do({ type: "configured", drainTimeoutMs: 9000 });
+    expect(run.all("wakeAt")).toEqual([]);
+  });
+
+  test("a reason to give up stops it with its chunks kept, unless everything has arrived", () => {
+    const error = { type: "contact_blocked", message: "blocked" };
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, 0, 1).do({ type: "giveUp", error });
+    expect(run.one("stop").session).toBe(alice);
+    expect(run.state).toMatchObject({ kind: "failed", error, storedCount: 2 });
+    run.do({ type: "giveUp", error: { type: "other", message: "" } });
+    expect(run.state).toMatchObject({ kind: "failed", error });
+    const finishing = new Run().opened(range(10)).do({ type: "giveUp", error });
+    expect(finishing.state.kind).toBe("assembling");
+    expect(new Run().do({ type: "giveUp", error }).state.kind).toBe("failed");
   });
 });
 
