@@ -6,8 +6,8 @@ import { Emitter } from "#shared/base/emitter.ts";
 import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
-import { systemEnv } from "../../src-main/log.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
+import { systemEnv } from "../../src-main/log.ts";
 import { userIdOf } from "../support/links-ids.ts";
 import { untilConnected } from "../support/links-world.ts";
 

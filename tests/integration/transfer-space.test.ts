@@ -87,7 +87,7 @@ describe("the space of a download", () => {
       expect(world.bob.transfers.list()).toHaveLength(1);
       expect(await readdir(world.bob.downloads)).toEqual([`.weir-${first.fileId}.part`]);
       world.bob.transfers.pause(first.fileId);
-      await world.bob.transfers.cancel(first.fileId);
+      world.bob.transfers.cancel(first.fileId);
       await expect.poll(() => readdir(requireWorld().bob.downloads)).toEqual([]);
       expect(errorType(await world.bob.transfers.start(second.fileId))).toBeNull();
     } finally {

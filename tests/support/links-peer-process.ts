@@ -1,9 +1,9 @@
 import { Emitter } from "#shared/base/emitter.ts";
 import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
-import { systemEnv } from "../../src-main/log.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
 import type { Links } from "../../src-main/links/links.ts";
+import { systemEnv } from "../../src-main/log.ts";
 import { userIdOf } from "./links-ids.ts";
 
 /**
