@@ -127,7 +127,10 @@ class FileTransfers implements Transfers {
     const id = file.offer.signed.manifest.fileId;
     const running = this.#starting.get(id);
     if (running !== undefined) return running;
-    const starting = this.#start(id, file, directory).finally(() => this.#starting.delete(id));
+    const starting = this.#start(id, file, directory).finally(() => {
+      this.#starting.delete(id);
+      this.#schedule();
+    });
     this.#starting.set(id, starting);
     return starting;
   }
@@ -207,6 +210,8 @@ class FileTransfers implements Transfers {
     if (directory === before) return ok(null);
     if (isFinishing(download.state))
       return fail("too_late", "The file is being written to its folder already. Move it when it is finished.");
+    // It does not run meanwhile, or the file could be on its way to the old folder.
+    if (isActive(download.state)) download.dispatch({ type: "queue" });
     // Written down first, as with a new one.
     download.moveTo(directory);
     const prepared = await this.#prepare(download);
@@ -214,7 +219,7 @@ class FileTransfers implements Transfers {
     const dropPart = (from: string): unknown =>
       this.#deps.worker.run("drop", { fileId: spec.fileId, directory: from, what: "part" });
     if (!prepared.ok) {
-      if (!isFinishing(download.state)) download.moveTo(before);
+      download.moveTo(before);
       return prepared;
     }
     // The old folder may be gone, or the reason for the move: what cannot be removed there is left.
@@ -399,7 +404,8 @@ class FileTransfers implements Transfers {
     if (this.#owned.disposed) return;
     const downloads = [...this.#downloads.values()];
     for (const download of surplusOf(downloads)) download.dispatch({ type: "queue" });
-    for (const download of startableOf(downloads)) download.dispatch({ type: "start" });
+    for (const download of startableOf(downloads))
+      if (!this.#starting.has(download.spec.fileId)) download.dispatch({ type: "start" });
   }
 
   #onDownload(download: Download, change: "progress" | "phase"): void {

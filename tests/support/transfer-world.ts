@@ -210,14 +210,18 @@ export const createTransferWorld = async ({
 };
 
 /** Resolves with the first snapshot (from now on, or the current one) that fits. */
-export const viewWhere = (peer: TransferPeer, fits: (view: TransferView) => boolean): Promise<TransferView> =>
+export const viewWhere = (
+  peer: TransferPeer,
+  fits: (view: TransferView) => boolean,
+  timeoutMs = 20_000,
+): Promise<TransferView> =>
   new Promise((resolve, reject) => {
     const now = peer.transfers.list().find(fits);
     if (now !== undefined) return resolve(now);
     const timer = setTimeout(() => {
       subscription.dispose();
       reject(new Error(`no such snapshot; last: ${JSON.stringify(peer.views.at(-1))}`));
-    }, 20_000);
+    }, timeoutMs);
     const subscription = peer.transfers.onChanged((view) => {
       if (!fits(view)) return;
       clearTimeout(timer);
