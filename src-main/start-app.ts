@@ -3,7 +3,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
-import { type ChatId, FileIdSchema } from "#shared/base/ids.ts";
+import { type ChatId, FileIdSchema, UserIdSchema } from "#shared/base/ids.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { App, AppOptions } from "./app.ts";
@@ -173,6 +173,11 @@ const build = async (
       preferences: () => settings.get(),
     }),
   );
+  contacts.onChanged((contact) => {
+    const userId = v.parse(UserIdSchema, contact.userId);
+    if ("removed" in contact) transfers.contactGone(userId, "removed");
+    else if (contact.state === "blocked") transfers.contactGone(userId, "blocked");
+  });
   const monitor = own(new EventLoopMonitor());
   const server = own(new ServerChoice({ ...options, settings, signaling }));
   const parts: Parts = {
