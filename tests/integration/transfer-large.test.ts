@@ -44,16 +44,3 @@ test("a file above 1 GiB travels in chunks of 256 KiB", { timeout: 180_000 }, as
   await saved.close();
   expect(world.links.heldBytes).toBe(0);
 });
-
-test("a sparse file of 5 GiB can be shared", { timeout: 180_000 }, async () => {
-  const path = join(world.folder, "sparse.bin");
-  await writeFile(path, "");
-  await truncate(path, 5 * 1024 * MiB);
-  let hashed = 0;
-  world.alice.files.onShareProgress(({ bytesHashed }) => {
-    hashed = bytesHashed;
-  });
-  const file = await world.share(path);
-  expect(file).toMatchObject({ sizeBytes: 5 * 1024 * MiB, chunkCount: 20_480 });
-  expect(hashed).toBe(5 * 1024 * MiB);
-});

@@ -32,6 +32,17 @@ const shareRandom = async (sizeBytes: number, name = "photo.bin") => {
   return { path, sha256, file };
 };
 
+/** Resolves in the middle of a transfer, before the rest can come. */
+const framesPassed = (count: number): Promise<void> =>
+  new Promise((resolve) => {
+    let frames = 0;
+    world.links.tamper = (frame) => {
+      frames += 1;
+      if (frames === count) resolve();
+      return [frame];
+    };
+  });
+
 const errorType = (result: { ok: true } | { ok: false; error: { type: string } }): string | null =>
   result.ok ? null : result.error.type;
 
@@ -195,9 +206,10 @@ describe("another folder", () => {
     const elsewhere = join(world.folder, "elsewhere");
     await mkdir(elsewhere);
     const { file, sha256 } = await shareRandom(24 * MiB);
+    const half = framesPassed(100);
     world.links.connect();
     await bob.transfers.start(file.fileId);
-    await viewWhere(bob, ({ chunksStored }) => chunksStored > 60);
+    await half;
     if (how === "paused") bob.transfers.pause(file.fileId);
     const missing = await bob.transfers.start(file.fileId, join(world.folder, "nope"));
     expect(errorType(missing)).toBe("not_writable");
@@ -401,9 +413,10 @@ describe("the owner of a file", () => {
   test("who is blocked ends the download with words; after unblocking it goes on with what it has", async () => {
     const { bob, alice } = world;
     const { file, sha256 } = await shareRandom(24 * MiB);
+    const half = framesPassed(100);
     world.links.connect();
     await bob.transfers.start(file.fileId);
-    await viewWhere(bob, ({ chunksStored }) => chunksStored > 60);
+    await half;
     bob.transfers.contactGone(alice.userId, "blocked");
     expect(bob.transfers.list()[0]).toMatchObject({ phase: "failed", error: { type: "contact_blocked" } });
     world.links.cut();
@@ -424,8 +437,9 @@ describe("the owner of a file", () => {
     const { savedPath } = await viewWhere(bob, ({ phase }) => phase === "complete");
     const running = await shareRandom(24 * MiB, "running.bin");
     const offered = await shareRandom(1000, "offered.bin");
+    const half = framesPassed(100);
     await bob.transfers.start(running.file.fileId);
-    await viewWhere(bob, ({ fileId, chunksStored }) => fileId === running.file.fileId && chunksStored > 60);
+    await half;
     const others = addFileOf(bob, "c".repeat(32), 1000);
     bob.transfers.contactGone(alice.userId, "removed");
     expect(bob.views.at(-1)).toMatchObject({ fileId: running.file.fileId, error: { type: "cancelled" } });
@@ -462,9 +476,10 @@ describe("the drain timeout of the settings", () => {
     world = await createTransferWorld({ drainTimeoutMs: 600_000, env });
     const { bob } = world;
     const { file } = await shareRandom(24 * MiB);
+    const half = framesPassed(100);
     world.links.connect();
     await bob.transfers.start(file.fileId);
-    await viewWhere(bob, ({ chunksStored }) => chunksStored > 60);
+    await half;
     // Nothing that is asked for comes any more, so only the timeout ends the pausing.
     world.links.tamper = () => [];
     world.links.losesControl = true;
