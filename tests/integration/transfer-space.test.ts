@@ -57,7 +57,7 @@ describe("the space of a download", () => {
     db.exec("DROP TRIGGER stuck");
     db.close();
     await world.restartBob();
-    await expect.poll(() => new TransfersTable(requireWorld().bob.db).all()).toEqual([]);
+    await expect.poll(() => new TransfersTable(requireWorld().bob.db).all(), { timeout: 20_000 }).toEqual([]);
     expect(rowsOf(database)).toEqual(NO_ROWS);
     expect(await readdir(world.bob.downloads)).toEqual([]);
   });
@@ -88,7 +88,7 @@ describe("the space of a download", () => {
       expect(await readdir(world.bob.downloads)).toEqual([`.weir-${first.fileId}.part`]);
       world.bob.transfers.pause(first.fileId);
       world.bob.transfers.cancel(first.fileId);
-      await expect.poll(() => readdir(requireWorld().bob.downloads)).toEqual([]);
+      await expect.poll(() => readdir(requireWorld().bob.downloads), { timeout: 20_000 }).toEqual([]);
       expect(errorType(await world.bob.transfers.start(second.fileId))).toBeNull();
     } finally {
       await world?.dispose();
@@ -110,7 +110,7 @@ describe("what was written to chunks.db for nothing", () => {
       expect(rowsOf(database)).toMatchObject({ files: 1 });
       expect(rowsOf(database)["leaf_pages"]).toBeGreaterThan(1);
       world = await createTransferWorld({ bobDatabase: database });
-      await expect.poll(() => rowsOf(database)).toEqual(NO_ROWS);
+      await expect.poll(() => rowsOf(database), { timeout: 20_000 }).toEqual(NO_ROWS);
     } finally {
       await world?.dispose();
       world = null;

@@ -221,7 +221,7 @@ describe("another folder", () => {
     // A running one is stopped for each of the two attempts: at most two windows were asked for twice.
     expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 2 * 32);
     expect(await readdir(elsewhere)).toEqual(["photo.bin"]);
-    await expect.poll(() => readdir(bob.downloads)).toEqual([]);
+    await expect.poll(() => readdir(bob.downloads), { timeout: 20_000 }).toEqual([]);
   });
 
   test("is the way out when the first one vanished before the file was written", async () => {
@@ -447,10 +447,10 @@ describe("the owner of a file", () => {
     expect(bob.files.list().map(({ fileId }) => fileId)).toEqual([others]);
     for (const { file } of [saved, running, offered])
       expect(errorType(await bob.transfers.start(file.fileId))).toBe("unknown_file");
-    await expect.poll(() => readdir(bob.downloads)).toEqual(["saved.bin"]);
+    await expect.poll(() => readdir(bob.downloads), { timeout: 20_000 }).toEqual(["saved.bin"]);
     expect(savedPath).toBe(join(bob.downloads, "saved.bin"));
     const db = new Sqlite(join(world.folder, "bob", "chunks.db"));
-    await expect.poll(() => db.prepare("SELECT count(*) FROM files").pluck().get()).toBe(0);
+    await expect.poll(() => db.prepare("SELECT count(*) FROM files").pluck().get(), { timeout: 20_000 }).toBe(0);
     expect(db.prepare("SELECT count(*) FROM chunks").pluck().get()).toBe(0);
     db.close();
     expect(world.links.heldBytes).toBe(0);
@@ -462,7 +462,7 @@ describe("the owner of a file", () => {
     const starting = bob.transfers.start(file.fileId, bob.downloads);
     bob.transfers.contactGone(alice.userId, "removed");
     expect(errorType(await starting)).toBe("unknown_file");
-    await expect.poll(() => readdir(bob.downloads)).toEqual([]);
+    await expect.poll(() => readdir(bob.downloads), { timeout: 20_000 }).toEqual([]);
     expect(bob.transfers.list()).toEqual([]);
   });
 });
