@@ -113,6 +113,7 @@ const diagnose = (parts: Parts): Record<string, unknown> => {
       ...{ state, path, rttMs, generation, staleEvents, reason },
     })),
     inbox: messages.counters(),
+    strayFrames: transfers.counters().strayFrames,
     transfers: transfers.list().map((view) => ({
       ...{ phase: view.phase, paused: view.paused, waitingForSeeders: view.waitingForSeeders, drain: view.drain },
       ...{ sizeBytes: view.sizeBytes, chunksStored: view.chunksStored, chunkCount: view.chunkCount },
