@@ -63,7 +63,8 @@ let template = "";
 
 beforeAll(async () => {
   template = mkdtempSync(join(tmpdir(), "weir-chat-sim-"));
-  const world = new ChatWorld({ crypto: "counting", folder: join(template, "paired") });
+  // A seed that no run has: the ids of the pairing must not come again, or new envelopes look like ones that were seen.
+  const world = new ChatWorld({ crypto: "counting", folder: join(template, "paired"), seed: 2 ** 31 });
   mkdirSync(world.folder);
   const [alice, bob] = [await world.join("Alice"), await world.join("Bob")];
   await pair(world, alice, bob);
@@ -190,6 +191,18 @@ const property = fc.asyncProperty(fc.nat(), fc.array(action, { minLength: 5, max
 
 test("each message exactly once, in order, over crashes and a bad network", { timeout: 240_000 }, async () => {
   await fc.assert(property, { numRuns: RUNS, seed: 20_260_101, endOnFailure: false });
+});
+
+test("a run with every small seed delivers", { timeout: 60_000 }, async () => {
+  const actions: Action[] = [
+    { do: "send", by: 0, count: 1 },
+    { do: "send", by: 1, count: 3 },
+    { do: "push", acknowledge: false },
+    { do: "kill", side: 0 },
+    { do: "turns", count: 1 },
+    { do: "push", acknowledge: false },
+  ];
+  for (let seed = 0; seed < 12; seed++) await simulate(seed, actions);
 });
 
 test("fresh interleavings, and those that failed once", { timeout: 240_000 }, async () => {
