@@ -420,10 +420,12 @@ const plainError = ({ type, message }: WorkError): { type: string; message: stri
 
 /** A download as it was written down; one that was active begins queued. */
 const stateOf = (spec: FileSpec, drainTimeoutMs: number, { status, stored, counters }: TransferRecord): State => {
+  const windowChunks = Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / spec.chunkBytes));
   const setup = {
     chunkCount: spec.chunkCount,
-    windowChunks: Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / spec.chunkBytes)),
-    backlogChunks: Math.floor(STORE_BACKLOG_BYTES_MAX / spec.chunkBytes),
+    windowChunks,
+    // Whatever is asked for and not committed is lost with the process: over all seeders no more than one window.
+    backlogChunks: windowChunks,
     drainTimeoutMs,
   };
   switch (status.kind) {

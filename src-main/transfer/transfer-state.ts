@@ -11,7 +11,7 @@ export interface Setup {
   readonly chunkCount: number;
   /** Requests that may be unanswered in one session. */
   readonly windowChunks: number;
-  /** Chunks that may be at the disk worker; more are not asked for. */
+  /** Chunks that may be asked for and not stored, over all sessions. */
   readonly backlogChunks: number;
   /** The user's setting; a new value holds from the next draining or pausing on. */
   readonly drainTimeoutMs: number;

@@ -32,10 +32,13 @@ export const FILE_NAME_BYTES_MAX = 230;
 
 // ---- Transfer ---------------------------------------------------------------------------------------------------
 
-/** Requests of one transfer that may be unanswered at one seeder; with 64 KiB chunks 2 MiB, several times the loopback bandwidth x delay. */
-export const REQUEST_WINDOW_CHUNKS = 32;
+/**
+ * Chunks of one transfer that were asked for and are not stored yet; with 64 KiB chunks 3 MiB, several times the loopback
+ * bandwidth x delay and what a commit takes. It is also what a killed download asks for once more.
+ */
+export const REQUEST_WINDOW_CHUNKS = 48;
 /** The same bound in bytes: with 256 KiB chunks the window is smaller in number. Must fit the receive credit. */
-export const REQUEST_WINDOW_BYTES = 2 * MiB;
+export const REQUEST_WINDOW_BYTES = 3 * MiB;
 /** Indices in one request message: keeps the message far below {@link CONTROL_MESSAGE_BYTES_MAX}. */
 export const REQUEST_INDICES_MAX = 64;
 /** Requests that a seeder queues for one peer over all its transfers; more is answered with `refuse`. */

@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { REQUEST_WINDOW_CHUNKS } from "#shared/base/limits.ts";
 import { sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { findChromium } from "../../scripts/find-chromium.ts";
 import type { HeadlessProfile } from "../../scripts/headless-process.ts";
@@ -15,7 +16,6 @@ import { createWorld, type World } from "../support/profiles.ts";
  * each other, as their days would. With WEIR_SCREENSHOTS=1 pictures of the pages go to docs/screenshots/.
  */
 const MiB = 1024 * 1024;
-const WINDOW_CHUNKS = 32;
 const screenshots = join(import.meta.dirname, "../../docs/screenshots");
 const takesScreenshots = process.env["WEIR_SCREENSHOTS"] === "1";
 /** Long enough to be killed, or photographed, in the middle. */
@@ -180,7 +180,7 @@ describe("two people", () => {
     const parts = await figure("Parts");
     expect(parts).toBe(SECOND_FILE_BYTES / (64 * 1024));
     expect(await figure("Asked for")).toBeGreaterThanOrEqual(parts);
-    expect(await figure("Asked for")).toBeLessThanOrEqual(parts + WINDOW_CHUNKS);
+    expect(await figure("Asked for")).toBeLessThanOrEqual(parts + REQUEST_WINDOW_CHUNKS);
     expect(await figure("Rejected")).toBe(0);
     await expectAccessible();
     await bob.page.getByRole("button", { name: /^Chats/ }).click();

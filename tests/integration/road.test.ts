@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { describe, expect, test } from "vitest";
+import { REQUEST_WINDOW_CHUNKS } from "#shared/base/limits.ts";
 import type { MessageView, TransferView } from "#shared/ipc/views.ts";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { CommandError, type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
@@ -164,7 +165,7 @@ describe("a file", () => {
     expect(done.savedPath).toBe(join(world.downloadsOf("bob"), "big.bin"));
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
     expect(done.chunksStored).toBe(file.chunkCount);
-    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 32);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + REQUEST_WINDOW_CHUNKS);
   });
 
   test("passes every phase in order, and a second one gets its own name", { timeout: 90_000 }, async () => {
