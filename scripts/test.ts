@@ -19,7 +19,7 @@ interface Group {
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
   { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000 },
-  { name: "integration", projects: ["integration"], timeoutMs: 5 * 60_000 },
+  { name: "integration", projects: ["integration"], timeoutMs: 8 * 60_000 },
   { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000 },
 ];
 
