@@ -1,5 +1,6 @@
 import type { ContactView, FileView, LinkView, MessageView, TransferView } from "#shared/ipc/views.ts";
 import type { FakeState } from "./fake-weir.ts";
+import { freshTransferView } from "./transfer-view.ts";
 
 /** A believable week in the life of a Weir user, in every state that the window can show. */
 const MINUTE = 60_000;
@@ -55,31 +56,6 @@ const file = (name: string, sizeBytes: number, ownerId: string, changes: Partial
   ...changes,
 });
 
-const transfer = (of: FileView, changes: Partial<TransferView> = {}): TransferView => ({
-  fileId: of.fileId,
-  name: of.name,
-  phase: "downloading",
-  paused: false,
-  waitingForSeeders: false,
-  chunksStored: 0,
-  chunkCount: of.chunkCount,
-  bytesStored: 0,
-  sizeBytes: of.sizeBytes,
-  assembledChunks: 0,
-  bytesPerSecond: 0,
-  etaMs: null,
-  inFlight: 0,
-  seeders: [],
-  drain: null,
-  requestedChunks: 0,
-  duplicateChunks: 0,
-  lateChunks: 0,
-  rejectedChunks: 0,
-  error: null,
-  savedPath: null,
-  ...changes,
-});
-
 const part = (of: FileView, share: number): Pick<TransferView, "chunksStored" | "bytesStored" | "requestedChunks"> => {
   const chunksStored = Math.floor(of.chunkCount * share);
   return { chunksStored, bytesStored: Math.floor(of.sizeBytes * share), requestedChunks: chunksStored + 32 };
@@ -106,7 +82,7 @@ const seeder = (userIdOf: string, path: "lan" | "direct" | "relay", bytesPerSeco
 });
 
 export const transfersByPhase = {
-  downloading: transfer(files.footage, {
+  downloading: freshTransferView(files.footage, {
     ...part(files.footage, 0.374),
     bytesPerSecond: 48_300_000,
     etaMs: 95_000,
@@ -114,33 +90,33 @@ export const transfersByPhase = {
     duplicateChunks: 3,
     seeders: [seeder(BOB, "lan", 48_300_000, 41_888)],
   }),
-  draining: transfer(files.stems, {
+  draining: freshTransferView(files.stems, {
     ...part(files.stems, 1),
     phase: "draining",
     inFlight: 3,
     drain: { startedAtMs: SAMPLE_NOW_MS - 40, remaining: 3, endedBy: null },
     seeders: [seeder(CAROL, "direct", 11_000_000, 12_400)],
   }),
-  assembling: transfer(files.scan, { ...part(files.scan, 1), phase: "assembling", assembledChunks: 31_204 }),
-  verifying: transfer(files.dump, {
+  assembling: freshTransferView(files.scan, { ...part(files.scan, 1), phase: "assembling", assembledChunks: 31_204 }),
+  verifying: freshTransferView(files.dump, {
     ...part(files.dump, 1),
     phase: "verifying",
     assembledChunks: files.dump.chunkCount,
   }),
-  complete: transfer(files.raw, {
+  complete: freshTransferView(files.raw, {
     ...part(files.raw, 1),
     phase: "complete",
     assembledChunks: files.raw.chunkCount,
     savedPath: "/home/alice/Downloads/IMG_20261118_raw.dng",
   }),
-  failed: transfer(files.build, {
+  failed: freshTransferView(files.build, {
     ...part(files.build, 0.62),
     phase: "failed",
     rejectedChunks: 2,
     error: { type: "disk_full", message: "The disk is full. Free 46 MB in Downloads and retry; what arrived is kept." },
   }),
-  waiting: transfer(files.model, { ...part(files.model, 0.18), waitingForSeeders: true }),
-  paused: transfer(files.backup, { ...part(files.backup, 0.52), paused: true }),
+  waiting: freshTransferView(files.model, { ...part(files.model, 0.18), waitingForSeeders: true }),
+  paused: freshTransferView(files.backup, { ...part(files.backup, 0.52), paused: true }),
 };
 
 let lastMessage = 0;

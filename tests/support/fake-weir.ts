@@ -11,6 +11,7 @@ import type {
   SettingsView,
   TransferView,
 } from "#shared/ipc/views.ts";
+import { freshTransferView } from "./transfer-view.ts";
 
 /**
  * The contract in memory, for looking at the window and driving it without a main process. It keeps the contract's
@@ -170,29 +171,13 @@ export class FakeWeir {
     const known = this.state.transfers.find((transfer) => transfer.fileId === fileId);
     const file = this.state.files.find((candidate) => candidate.fileId === fileId);
     return (
-      known ?? {
+      known ??
+      freshTransferView({
         fileId,
         name: file?.name ?? "file",
-        phase: "downloading",
-        paused: false,
-        waitingForSeeders: false,
-        chunksStored: 0,
         chunkCount: file?.chunkCount ?? 1,
-        bytesStored: 0,
         sizeBytes: file?.sizeBytes ?? 0,
-        assembledChunks: 0,
-        bytesPerSecond: 0,
-        etaMs: null,
-        inFlight: 0,
-        seeders: [],
-        drain: null,
-        requestedChunks: 0,
-        duplicateChunks: 0,
-        lateChunks: 0,
-        rejectedChunks: 0,
-        error: null,
-        savedPath: null,
-      }
+      })
     );
   }
 
