@@ -3,7 +3,14 @@ import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import { LINK_MESSAGE_BYTES_MAX, RTC_CLEANUP_TIMEOUT_MS, SCTP_BUFFER_BYTES } from "#shared/base/limits.ts";
 import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
-import type { CandidateEnd } from "./sdp.ts";
+import type {
+  LinkChannel,
+  LinkTransport,
+  TransportDriver,
+  TransportError,
+  TransportEvent,
+  TransportOptions,
+} from "./transport.ts";
 
 /**
  * The only importer of node-datachannel. What its callers need not know, because it stays in this file:
@@ -19,59 +26,12 @@ import type { CandidateEnd } from "./sdp.ts";
  * - A remote candidate before the remote description throws: candidates wait for it.
  * - The event loop never ends while the library is up: the last driver to go shuts it down, once everything is closed.
  */
-export type RtcChannel = "control" | "bulk";
-
-export type RtcEvent =
-  | { readonly type: "localDescription"; readonly kind: "offer" | "answer"; readonly sdp: string }
-  | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
-  /** Connection for good at its end; "disconnected" of ICE can recover and is not reported. */
-  | { readonly type: "ended"; readonly reason: "failed" | "closed" }
-  | { readonly type: "channelOpen"; readonly channel: RtcChannel }
-  | { readonly type: "channelClosed"; readonly channel: RtcChannel }
-  | { readonly type: "channelError"; readonly channel: RtcChannel }
-  /** `bytes` owns its buffer from first to last byte, so it can be transferred to a worker. Null: the peer sent text. */
-  | { readonly type: "message"; readonly channel: RtcChannel; readonly bytes: Uint8Array<ArrayBuffer> | null }
-  /** The send queue of the channel fell to its low mark. It may have grown again: look at `bufferedAmount`. */
-  | { readonly type: "queueLow"; readonly channel: RtcChannel }
-  | { readonly type: "unexpectedChannel" };
-
-export type RtcError = { type: "rtc_failed"; message: string };
-
-export interface RtcConnection {
-  /** Makes the offer, which comes as `localDescription`. */
-  createOffer(): Result<void, RtcError>;
-  /** Sets the offer and makes the answer, which comes as `localDescription`. */
-  acceptOffer(sdp: string): Result<void, RtcError>;
-  acceptAnswer(sdp: string): Result<void, RtcError>;
-  addRemoteCandidate(candidate: string, mid: string): Result<void, RtcError>;
-  /** Copies `bytes`. Queues without limit: look at `bufferedAmount` before. */
-  send(channel: RtcChannel, bytes: Uint8Array): Result<void, RtcError>;
-  bufferedAmount(channel: RtcChannel): number;
-  /** SHA-256 of the certificate that the peer really used; null before DTLS is up. */
-  remoteFingerprint(): string | null;
-  selectedPair(): { local: CandidateEnd; remote: CandidateEnd } | null;
-  /** Grows also while a large message is only half here. */
-  bytesReceived(): number;
-  /** Idempotent. No event comes after it. What is still queued is lost: end the conversation first. */
-  close(): void;
-}
-
-export interface RtcOptions {
-  /** stun:host:port and turn:user:pass@host:port; none means direct and local paths only. */
-  readonly iceServers: readonly string[];
-  /**
-   * Bytes of one SCTP packet. Undefined leaves the library's 1280, which passes everywhere. A larger one (4000 doubles
-   * the speed over loopback) is lost silently on any path that does not carry it, because there is no path MTU discovery.
-   */
-  readonly mtu?: number | undefined;
-  readonly bindAddress?: string | undefined;
-  /** `queueLow` of the bulk channel comes when its queue falls to this. */
-  readonly bulkLowBytes: number;
-}
-
-export interface RtcDriver extends Disposable {
-  open(options: RtcOptions, onEvent: (event: RtcEvent) => void): Result<RtcConnection, RtcError>;
-}
+export type RtcChannel = LinkChannel;
+export type RtcEvent = TransportEvent;
+export type RtcError = TransportError;
+export type RtcConnection = LinkTransport;
+export type RtcOptions = TransportOptions;
+export type RtcDriver = TransportDriver;
 
 type PeerConnection = InstanceType<typeof rtc.PeerConnection>;
 type DataChannel = ReturnType<PeerConnection["createDataChannel"]>;
