@@ -1,11 +1,15 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { ensureAppBuilt } from "./app-build.ts";
 import { findChromium } from "./find-chromium.ts";
 import { ensureNativeBuilt } from "./native-build.ts";
-import { note, run, runTool, seconds } from "./run.ts";
+import { note, root, run, runTool, seconds } from "./run.ts";
+import { failureLines, REPORT_VARIABLE, readCoverage, readRecords, unfinished } from "./test-summary.ts";
 
 /**
  * `npm test`: builds what is stale, then the checks of `npm run check` and every test. Names of groups run only those;
- * everything after them goes to vitest.
+ * everything after them goes to vitest. The last lines tell what failed, and how much of the code the unit tests ran.
  *
  *   npm test -- [check] [unit] [integration] [e2e] [-t "a name"] [--coverage] [files]
  */
@@ -13,14 +17,16 @@ interface Group {
   readonly name: string;
   readonly projects: readonly string[];
   readonly timeoutMs: number;
+  /** Whether it is measured without being asked to: only tests that run the code in their own process say anything. */
+  readonly coverage: boolean;
 }
 
 /** One after the other: the machines of the last two would disturb each other and the timing of the first. */
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
-  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000 },
-  { name: "integration", projects: ["integration"], timeoutMs: 8 * 60_000 },
-  { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000 },
+  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, coverage: true },
+  { name: "integration", projects: ["integration"], timeoutMs: 8 * 60_000, coverage: false },
+  { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000, coverage: false },
 ];
 
 interface Outcome {
@@ -28,6 +34,9 @@ interface Outcome {
   readonly ok: boolean;
   readonly ms: number;
   readonly words: string;
+  /** Below the table at the end: failed tests; how much was covered. */
+  readonly failures?: readonly string[];
+  readonly coverage?: readonly string[];
 }
 
 const prepare = async (): Promise<Outcome[]> => {
@@ -49,18 +58,48 @@ const runCheck = async (): Promise<Outcome> => {
 };
 
 const runGroup = async (group: Group, flags: readonly string[]): Promise<Outcome> => {
-  const projects = group.projects.flatMap((project) => ["--project", project]);
-  // Each group reports its own coverage; one folder would keep only the last.
-  const reports = `--coverage.reportsDirectory=coverage/${group.name}`;
-  const args = ["run", "--passWithNoTests", reports, ...projects, ...flags];
   const chromium = findChromium();
   if (group.name === "e2e" && chromium === null) {
     return { name: group.name, ok: false, ms: 0, words: "no Chromium here: install it, or name it in WEIR_CHROMIUM" };
   }
-  const env = chromium === null ? {} : { WEIR_CHROMIUM: chromium, STANDIN_CHROMIUM: chromium };
-  const ran = await runTool("vitest", args, { timeoutMs: group.timeoutMs, streams: "inherit", env });
-  const words = ran.timedOut ? `stopped after ${seconds(group.timeoutMs)}` : ran.code === 0 ? "passed" : "failed";
-  return { name: group.name, ok: ran.code === 0, ms: ran.ms, words };
+  const dir = mkdtempSync(join(tmpdir(), "weir-test-"));
+  try {
+    const report = join(dir, "records.jsonl");
+    const env = {
+      [REPORT_VARIABLE]: report,
+      ...(chromium === null ? {} : { WEIR_CHROMIUM: chromium, STANDIN_CHROMIUM: chromium }),
+    };
+    const args = vitestArguments(group, flags);
+    const ran = await runTool("vitest", args, { timeoutMs: group.timeoutMs, streams: "inherit", env });
+    const words = ran.timedOut ? `stopped after ${seconds(group.timeoutMs)}` : ran.code === 0 ? "passed" : "failed";
+    const records = readRecords(report);
+    const running = ran.timedOut ? unfinished(records).map((title) => `UNFINISHED  ${title}`) : [];
+    return {
+      name: group.name,
+      ok: ran.code === 0,
+      ms: ran.ms,
+      words,
+      failures: [...failureLines(records), ...running],
+      coverage: args.includes("--coverage") ? readCoverage(join(coverageOf(group), "coverage-summary.json")) : [],
+    };
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+};
+
+/** Each group reports its own coverage; one folder would keep only the last. */
+const coverageOf = (group: Group): string => join(root, "coverage", group.name);
+
+const vitestArguments = (group: Group, flags: readonly string[]): string[] => {
+  const projects = group.projects.flatMap((project) => ["--project", project]);
+  // Naming one reporter takes away the usual ones.
+  const usual = process.env["GITHUB_ACTIONS"] === "true" ? ["default", "github-actions"] : ["default"];
+  const chosen = flags.some((flag) => flag.startsWith("--reporter")) ? [] : usual;
+  const reporters = [...chosen, "./scripts/failures-reporter.ts"].map((reporter) => `--reporter=${reporter}`);
+  // A selection of tests covers a selection of the code.
+  const coverage = group.coverage && flags.length === 0 ? ["--coverage", "--coverage.reporter=json-summary"] : [];
+  const folder = `--coverage.reportsDirectory=${coverageOf(group)}`;
+  return ["run", "--passWithNoTests", folder, ...projects, ...reporters, ...coverage, ...flags];
 };
 
 const main = async (args: readonly string[]): Promise<number> => {
@@ -82,6 +121,11 @@ const main = async (args: readonly string[]): Promise<number> => {
   for (const { name, ok, ms, words } of outcomes) {
     note(`${ok ? "ok    " : "FAILED"}  ${name.padEnd(12)} ${seconds(ms).padStart(8)}  ${words}`);
   }
+  for (const { name, coverage = [] } of outcomes) {
+    if (coverage.length > 0) note(["", `covered by ${name}:`, ...coverage].join("\n"));
+  }
+  const failures = outcomes.flatMap((outcome) => outcome.failures ?? []);
+  if (failures.length > 0) note(["", ...failures, ""].join("\n"));
   const failed = outcomes.filter((outcome) => !outcome.ok);
   const took = seconds(performance.now() - begun);
   note(

@@ -1,0 +1,116 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { describe, expect, it } from "vitest";
+import { root } from "../../scripts/run.ts";
+import { coverageLines, failureLines, type TestRecord, unfinished } from "../../scripts/test-summary.ts";
+
+/** `npm test` as continuous integration sees it: its exit code and the end of its output. */
+const runUnitGroup = async (source: string): Promise<{ code: unknown; lines: string[] }> => {
+  const dir = await mkdtemp(join(tmpdir(), "weir-test-command-"));
+  try {
+    await writeFile(join(dir, "sample.test.js"), source);
+    const config = { test: { projects: [{ test: { name: "node", globals: true, include: ["*.test.js"] } }] } };
+    await writeFile(join(dir, "vitest.config.mjs"), `export default ${JSON.stringify(config)}`);
+    const flags = ["--root", dir, "--config", join(dir, "vitest.config.mjs")];
+    // Without the variables of the vitest that runs this test.
+    const isForeign = (name: string): boolean => /^(VITEST|TEST$|NODE_ENV$|WEIR_|GITHUB_|FORCE_COLOR$)/.test(name);
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !isForeign(name)));
+    const child = spawn(process.execPath, ["scripts/test.ts", "unit", ...flags], {
+      cwd: root,
+      env,
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const [words, [code]] = await Promise.all([text(child.stderr), once(child, "exit")]);
+    return { code, lines: words.trimEnd().split("\n") };
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+};
+
+describe("npm test", () => {
+  it("ends with each failed test, its file, and the first lines of its error", async () => {
+    const { code, lines } = await runUnitGroup(`
+      it("is fine", () => {});
+      it("adds", () => { expect({ sum: 3 }).toEqual({ sum: 4 }); });
+      describe("a group", () => { beforeAll(() => { throw new TypeError("the hook broke"); }); it("waits", () => {}); });
+      it("leaks", () => { void Promise.reject(new Error("left over")); });`);
+    expect(code).toBe(1);
+    const end = lines.slice(lines.findIndex((line) => line.startsWith("FAILED  unit")));
+    expect(end.map((line) => line.replace(/at \S+sample/, "at sample").replace(/\d+\.\d s/, "N s"))).toEqual([
+      expect.stringMatching(/^FAILED {2}unit +N s {2}failed$/),
+      "",
+      "FAILED  sample.test.js > adds",
+      "          AssertionError: expected { sum: 3 } to deeply equal { sum: 4 }",
+      '          -   "sum": 4,',
+      '          +   "sum": 3,',
+      expect.stringMatching(/^ {12}at sample.test.js:3:\d+$/),
+      "FAILED  sample.test.js > a group",
+      "          TypeError: the hook broke",
+      expect.stringMatching(/^ {12}at sample.test.js:4:\d+$/),
+      "FAILED  (outside of every test)",
+      "          left over",
+      expect.stringMatching(/^ {12}at sample.test.js:5:\d+$/),
+      "",
+      "unit failed (N s)",
+    ]);
+  });
+
+  it("names nothing when everything passed", async () => {
+    const { code, lines } = await runUnitGroup(`it("is fine", () => {});`);
+    expect(code).toBe(0);
+    expect(lines.filter((line) => line.includes("FAILED"))).toEqual([]);
+    expect(lines.at(-1)).toMatch(/^everything passed in /);
+  });
+});
+
+describe("the summary", () => {
+  const failed = (name: string, error: string): TestRecord => ({
+    type: "failed",
+    file: "a.test.ts",
+    name,
+    errors: [error],
+  });
+
+  it("tells what was running when a group was stopped", () => {
+    const records: TestRecord[] = [
+      { type: "begun", file: "a.test.ts", name: "ends" },
+      { type: "begun", file: "b.test.ts", name: "hangs" },
+      { type: "ended", file: "a.test.ts", name: "ends" },
+    ];
+    expect(unfinished(records)).toEqual(["b.test.ts > hangs"]);
+  });
+
+  it("stays short however much fails, and keeps the place of an error", () => {
+    const long = [
+      ...Array.from({ length: 500 }, (_, index) => `line ${index} ${"x".repeat(1000)}`),
+      "  at a.test.ts:1:2",
+    ];
+    const lines = failureLines(Array.from({ length: 60 }, (_, index) => failed(`test ${index}`, long.join("\n"))));
+    expect(lines.length).toBeLessThanOrEqual(300);
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(260);
+    expect(lines.filter((line) => line.endsWith("at a.test.ts:1:2"))).toHaveLength(25);
+    expect(lines.at(-1)).toBe("... and 35 more failed");
+  });
+
+  it("adds up what was covered for each package", () => {
+    const figures = (covered: number, total: number) => ({
+      lines: { covered, total },
+      branches: { covered: covered / 2, total },
+    });
+    const summary = {
+      total: figures(6, 10),
+      [join(root, "src-main/app.ts")]: figures(4, 4),
+      [join(root, "src-main/host/version.ts")]: figures(0, 4),
+      [join(root, "native/index.ts")]: figures(2, 2),
+    };
+    expect(coverageLines(summary).map((line) => line.trim().replace(/ +/g, " "))).toEqual([
+      "src-main 50.0 % of lines 25.0 % of branches",
+      "native 100.0 % of lines 50.0 % of branches",
+      "all 60.0 % of lines 30.0 % of branches",
+    ]);
+  });
+});
