@@ -34,6 +34,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "contacts.list": () => ok(contacts.list()),
     "contacts.accept": ({ userId }) => contacts.accept(userId),
     "contacts.verify": ({ userId, verified }) => contacts.verify(userId, verified),
+    "contacts.safetyCode": ({ userId }) => contacts.safetyCode(userId),
     "contacts.block": ({ userId }) => contacts.block(userId),
     "contacts.unblock": ({ userId }) => contacts.unblock(userId),
     "contacts.remove": ({ userId }) => contacts.remove(userId),

@@ -5,7 +5,7 @@ import type { Env, TimeMs } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import type { Result } from "#shared/base/result.ts";
 import type { ContractEvents } from "#shared/ipc/contract.ts";
-import type { ContactView, InviteView, NoticeView } from "#shared/ipc/views.ts";
+import type { ContactView, InviteView, NoticeView, SafetyCodeView } from "#shared/ipc/views.ts";
 import type { ContentDraft, ContentOf } from "#shared/wire/content.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
@@ -66,6 +66,8 @@ export interface Contacts extends Disposable {
   /** Accepts an incoming request, or the new key of a contact whose key changed. */
   accept(userId: UserId): Promise<Result<ContactView>>;
   verify(userId: UserId, verified: boolean): Result<ContactView>;
+  /** Error: `no_session` while the contact's identity key is not known. */
+  safetyCode(userId: UserId): Result<SafetyCodeView>;
   block(userId: UserId): Result<ContactView>;
   unblock(userId: UserId): Result<ContactView>;
   /** Forgets contact, session and conversation. */

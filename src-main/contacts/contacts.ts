@@ -1,5 +1,5 @@
 import { assertNever, defined } from "#shared/base/assert.ts";
-import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
+import { type Bytes, bytesEqual, toBase64Url } from "#shared/base/bytes.ts";
 import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import type { TimeMs } from "#shared/base/env.ts";
@@ -7,7 +7,7 @@ import type { UserId } from "#shared/base/ids.ts";
 import { CONTACT_REQUESTS_PENDING_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { ContractEvents } from "#shared/ipc/contract.ts";
-import type { ContactView, InviteView, NoticeView } from "#shared/ipc/views.ts";
+import type { ContactView, InviteView, NoticeView, SafetyCodeView } from "#shared/ipc/views.ts";
 import type { ContentDraft, ContentOf } from "#shared/wire/content.ts";
 import { verifyAccountSignature } from "../crypto/identity.ts";
 import { type ContactRecord, ContactsTable, type RelationState } from "../store/contacts.ts";
@@ -133,6 +133,13 @@ class ContactBook implements Contacts {
 
   verify(userId: UserId, verified: boolean): Result<ContactView> {
     return this.#update(userId, { type: "verified", verified });
+  }
+
+  safetyCode(userId: UserId): Result<SafetyCodeView> {
+    const code = this.#table.get(userId) === null ? null : this.#deps.sessions.safetyCode(userId);
+    return code === null
+      ? fail("no_session", "The safety number is known as soon as both of you are connected.")
+      : ok({ scannable: toBase64Url(code) });
   }
 
   block(userId: UserId): Result<ContactView> {
@@ -415,7 +422,9 @@ class ContactBook implements Contacts {
 
   #view(record: ContactRecord): ContactView {
     const { sessions, self } = this.#deps;
-    const identityKey = sessions.identity(record.userId).trusted;
+    const { trusted: identityKey, changedTo } = sessions.identity(record.userId);
+    // What the contact sees by now, and what is to be compared before a changed key is accepted.
+    const comparedKey = changedTo ?? identityKey;
     return {
       userId: record.userId,
       name: record.name,
@@ -433,7 +442,7 @@ class ContactBook implements Contacts {
               ],
               record.nonces,
             ),
-      safetyNumber: identityKey === null ? null : this.#safetyNumber(record.userId, identityKey),
+      safetyNumber: comparedKey === null ? null : this.#safetyNumber(record.userId, comparedKey),
       addedAtMs: record.addedAtMs,
     };
   }

@@ -59,6 +59,8 @@ export interface Sessions {
    * identity waits it is the number of the changed one: that is what the peer sees, and what is to be compared.
    */
   safetyNumber(peer: UserId): string | null;
+  /** The same for a QR code: libsignal's scannable encoding, about 74 bytes, our half first. */
+  safetyCode(peer: UserId): Uint8Array<ArrayBuffer> | null;
   /** Forgets session and identity, when a contact is removed. */
   forget(peer: UserId): Promise<void>;
 

@@ -208,6 +208,19 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
       }
     });
 
+  const fingerprintWith = (peer: UserId): Fingerprint | null => {
+    const identity = repository.identity(peer);
+    if (identity === null) return null;
+    return Fingerprint.new(
+      FINGERPRINT_ITERATIONS,
+      FINGERPRINT_VERSION,
+      utf8(account.userId),
+      local.keyPair.publicKey,
+      utf8(peer),
+      PublicKey.deserialize(identity.changedTo ?? identity.trusted),
+    );
+  };
+
   return {
     localIdentityKey: local.keyPair.publicKey.serialize(),
     hasSession: (peer) => canSeal(repository.session(peer)),
@@ -223,19 +236,8 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
         repository.acceptChangedIdentity(peer);
         return ok(undefined);
       }),
-    safetyNumber(peer) {
-      const identity = repository.identity(peer);
-      if (identity === null) return null;
-      const fingerprint = Fingerprint.new(
-        FINGERPRINT_ITERATIONS,
-        FINGERPRINT_VERSION,
-        utf8(account.userId),
-        local.keyPair.publicKey,
-        utf8(peer),
-        PublicKey.deserialize(identity.changedTo ?? identity.trusted),
-      );
-      return fingerprint.displayableFingerprint().toString();
-    },
+    safetyNumber: (peer) => fingerprintWith(peer)?.displayableFingerprint().toString() ?? null,
+    safetyCode: (peer) => fingerprintWith(peer)?.scannableFingerprint().toBuffer() ?? null,
     forget: (peer) => queue.force(peer, async () => repository.forget(peer)),
     keysToPublish: keyRing.keysToPublish,
     published: keyRing.published,

@@ -19,6 +19,7 @@ import type {
   NoticeView,
   PickedFileView,
   ProfileView,
+  SafetyCodeView,
   ServerView,
   SettingsView,
   ShareProgressView,
@@ -68,6 +69,8 @@ export const commands = {
   "contacts.verify": command<ContactView>()(
     v.strictObject({ userId: UserIdSchema, verified: v.optional(v.boolean(), true) }),
   ),
+  /** Takes thousands of hashes, so it is asked for when it is shown. */
+  "contacts.safetyCode": command<SafetyCodeView>()(ofUser),
   "contacts.block": command<ContactView>()(ofUser),
   "contacts.unblock": command<ContactView>()(ofUser),
   "contacts.remove": command<{ removed: boolean }>()(ofUser),

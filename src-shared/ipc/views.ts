@@ -71,6 +71,11 @@ export interface ContactView {
   addedAtMs: number;
 }
 
+export interface SafetyCodeView {
+  /** The safety number for a QR code: libsignal's scannable fingerprint, base64url. The other side's has the halves swapped. */
+  scannable: string;
+}
+
 export type MessageState = "queued" | "sent" | "delivered" | "read" | "failed";
 
 export interface MessageView {

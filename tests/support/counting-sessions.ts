@@ -61,6 +61,7 @@ export const createCountingSessions = (db: Database, self: UserId): Sessions => 
     identity: () => ({ trusted: COUNTING_IDENTITY_KEY, changedTo: null }),
     acceptChangedIdentity: async () => ok(undefined),
     safetyNumber: () => null,
+    safetyCode: () => null,
     forget: async () => undefined,
     keysToPublish: () => Promise.reject(new Error("nothing to publish")),
     published: () => undefined,

@@ -210,6 +210,10 @@ export class FakeWeir {
       "contacts.list": () => ok(state.contacts),
       "contacts.accept": ({ userId }) => changeContact(userId, { state: "accepted", keyChanged: false }),
       "contacts.verify": ({ userId, verified }) => changeContact(userId, { verified: verified ?? true }),
+      "contacts.safetyCode": ({ userId }) =>
+        state.contacts.some((contact) => contact.userId === userId && contact.safetyNumber !== null)
+          ? ok({ scannable: "CAISIgog".repeat(12) })
+          : fail("no_session", "The safety number is known as soon as both of you are connected."),
       "contacts.block": ({ userId }) => changeContact(userId, { state: "blocked" }),
       "contacts.unblock": ({ userId }) => changeContact(userId, { state: "accepted" }),
       "contacts.remove": ({ userId }) => {

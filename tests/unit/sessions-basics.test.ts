@@ -94,12 +94,21 @@ describe("a safety number", () => {
     const carol = await createSessionPeer();
     try {
       expect(alice.sessions.safetyNumber(bob.userId)).toBe(null);
+      expect(alice.sessions.safetyCode(bob.userId)).toBe(null);
       await connect(alice, bob);
       await connect(alice, carol);
       const number = alice.sessions.safetyNumber(bob.userId);
       expect(number).toMatch(/^[0-9]{60}$/);
       expect(bob.sessions.safetyNumber(alice.userId)).toBe(number);
       expect(alice.sessions.safetyNumber(carol.userId)).not.toBe(number);
+
+      // As protocol buffer: version, then 32 bytes of ours, then 32 bytes of theirs.
+      const halves = (code: Uint8Array | null): string[] =>
+        [code?.subarray(6, 38), code?.subarray(42)].map((half) => Buffer.from(half ?? []).toString("hex"));
+      const [ours, theirs] = halves(alice.sessions.safetyCode(bob.userId));
+      expect(ours).toMatch(/^[0-9a-f]{64}$/);
+      expect(halves(bob.sessions.safetyCode(alice.userId))).toEqual([theirs, ours]);
+      expect(halves(alice.sessions.safetyCode(carol.userId))[1]).not.toBe(theirs);
     } finally {
       carol.dispose();
     }
