@@ -1,4 +1,4 @@
-import { mkdir, open, statfs, truncate, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, stat, statfs, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { CHUNK_BYTES_LARGE, LARGE_FILE_BYTES } from "#shared/base/limits.ts";
@@ -43,4 +43,22 @@ test("a file above 1 GiB travels in chunks of 256 KiB", { timeout: 180_000 }, as
   expect((await saved.stat()).size).toBe(SIZE);
   await saved.close();
   expect(world.links.heldBytes).toBe(0);
+});
+
+test("a sparse file of 5 GiB is shared where it is, and takes no room beside it", { timeout: 180_000 }, async () => {
+  const size = 5 * 1024 * MiB;
+  const path = join(world.folder, "sparse.bin");
+  await writeFile(path, "");
+  await truncate(path, size);
+  const file = await world.share(path);
+  expect(file).toMatchObject({ sizeBytes: size, chunkCount: size / CHUNK_BYTES_LARGE, seeders: [world.alice.userId] });
+  // SHA-256 of that many zero bytes, as `head -c 5G /dev/zero | sha256sum` says it.
+  expect(file.sha256).toBe("7f06c62352aebd8125b2a1841e2b9e1ffcbed602f381c3dcb3200200e383d1d5");
+  let beside = 0;
+  for (const name of await readdir(world.folder, { recursive: true })) {
+    const { blocks } = await stat(join(world.folder, name));
+    if (name !== "sparse.bin") beside += blocks * 512;
+  }
+  // The databases of both people, and the leaves: nothing that grows with the file's bytes.
+  expect(beside).toBeLessThan(size / 50);
 });
