@@ -3,8 +3,8 @@ import { svelteTesting } from "@testing-library/svelte/vite";
 import { defineConfig } from "vitest/config";
 
 /**
- * Four projects; scripts/test.ts runs them in order. `node` and `ui` are quick and run files in parallel; `integration` and
- * `e2e` start processes of the product and run one file at a time, so that they do not starve each other.
+ * Five projects; scripts/test.ts runs them in order. `node` and `ui` are quick and run files in parallel; `integration`,
+ * `net` and `e2e` start processes of the product and run one file at a time, so that they do not starve each other.
  */
 export default defineConfig({
   test: {
@@ -31,6 +31,16 @@ export default defineConfig({
           name: "integration",
           include: ["tests/integration/**/*.test.ts"],
           testTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "net",
+          include: ["tests/net/**/*.test.ts"],
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
           fileParallelism: false,
         },
       },

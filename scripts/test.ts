@@ -11,7 +11,7 @@ import { failureLines, REPORT_VARIABLE, readCoverage, readRecords, unfinished } 
  * `npm test`: builds what is stale, then the checks of `npm run check` and every test. Names of groups run only those;
  * everything after them goes to vitest. The last lines tell what failed, and how much of the code the unit tests ran.
  *
- *   npm test -- [check] [unit] [integration] [e2e] [-t "a name"] [--coverage] [files]
+ *   npm test -- [check] [unit] [integration] [net] [e2e] [-t "a name"] [--coverage] [files]
  */
 interface Group {
   readonly name: string;
@@ -21,11 +21,13 @@ interface Group {
   readonly coverage: boolean;
 }
 
-/** One after the other: the machines of the last two would disturb each other and the timing of the first. */
+/** One after the other: the processes of the last three would disturb each other and the timing of the first. */
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
   { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, coverage: true },
   { name: "integration", projects: ["integration"], timeoutMs: 8 * 60_000, coverage: false },
+  // Bad networks: network namespaces and impaired wires. Where those cannot be had, it says so and skips.
+  { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, coverage: false },
   { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000, coverage: false },
 ];
 
