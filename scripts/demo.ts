@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { TransferPhase, TransferView } from "#shared/ipc/views.ts";
-import { type HeadlessProfile, pair, startHeadless, startServer } from "./headless-process.ts";
-import { openBrowser } from "./open-browser.ts";
+import { runWindows } from "./demo-windows.ts";
+import { type HeadlessProfile, pair, say, startHeadless, startServer } from "./headless-process.ts";
 
-const USAGE = `npm run demo                                       Alice and Bob, paired, side by side in two windows
+const USAGE = `npm run demo                                       Alice and Bob, paired, in two windows
 npm run -s demo -- --headless [--size 64MiB] [--json]   the same road without a window, checked`;
 
 /** "64MiB", "1GiB", "1000" (bytes). */
@@ -80,15 +80,6 @@ export const follow = async (
   return { view, phases, totalMs: Math.round(performance.now() - begun) };
 };
 
-const say = async (from: HeadlessProfile, to: HeadlessProfile, text: string): Promise<void> => {
-  await from.call("messages.send", { chatId: to.userId, text });
-  await to.until(
-    `the message "${text}"`,
-    async () =>
-      (await to.call("messages.list", { chatId: from.userId, limit: 20 })).find((m) => m.text === text) ?? null,
-  );
-};
-
 const expectedPhases: readonly TransferPhase[] = ["downloading", "draining", "assembling", "verifying", "complete"];
 
 const runHeadless = async (sizeBytes: number, json: boolean): Promise<boolean> => {
@@ -156,50 +147,6 @@ const runHeadless = async (sizeBytes: number, json: boolean): Promise<boolean> =
   }
 };
 
-/** Two profiles side by side, each with its page in the browser, until Ctrl+C. */
-const runWindows = async (): Promise<void> => {
-  const dir = await mkdtemp(join(tmpdir(), "weir-demo-"));
-  const stops: (() => Promise<unknown>)[] = [];
-  const ended = new Promise<void>((resolve) => {
-    process.once("SIGINT", () => resolve());
-    process.once("SIGTERM", () => resolve());
-  });
-  try {
-    await showTwo(dir, stops);
-    process.stdout.write(`Everything lives in ${dir} and is removed when you press Ctrl+C.\n`);
-    await ended;
-  } finally {
-    for (const stop of stops.reverse()) await stop();
-    await rm(dir, { recursive: true, force: true });
-  }
-};
-
-const showTwo = async (dir: string, stops: (() => Promise<unknown>)[]): Promise<void> => {
-  const server = await startServer(join(dir, "server"));
-  stops.push(() => server.stop());
-  const start = async (name: string): Promise<HeadlessProfile> => {
-    const home = join(dir, name.toLowerCase());
-    await mkdir(join(home, "downloads"), { recursive: true });
-    const profile = await startHeadless({
-      dataDir: join(home, "data"),
-      server: server.ready.url,
-      name,
-      downloads: join(home, "downloads"),
-    });
-    stops.push(() => profile.stop());
-    return profile;
-  };
-  const profiles = [await start("Alice"), await start("Bob")] as const;
-  await pair(profiles[0], profiles[1]);
-  await say(profiles[0], profiles[1], "Hi Bob, drop a file here and I will fetch it.");
-  await say(profiles[1], profiles[0], "Hi Alice, or you send one first.");
-  for (const profile of profiles) {
-    const url = `${profile.ready.url}#${profile.ready.token}`;
-    process.stdout.write(`${profile === profiles[0] ? "Alice" : "Bob  "}  ${url}\n`);
-    openBrowser(url);
-  }
-};
-
 const main = async (): Promise<number> => {
   let args: { headless: boolean; json: boolean; size: number };
   try {
@@ -217,10 +164,7 @@ const main = async (): Promise<number> => {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${USAGE}\n`);
     return 2;
   }
-  if (!args.headless) {
-    await runWindows();
-    return 0;
-  }
+  if (!args.headless) return runWindows();
   return (await runHeadless(args.size, args.json)) ? 0 : 1;
 };
 

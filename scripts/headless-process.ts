@@ -240,3 +240,13 @@ export const pair = async (
     );
   }
 };
+
+/** Sends a message between two who are paired and waits until it is there. */
+export const say = async (from: HeadlessProfile, to: HeadlessProfile, text: string): Promise<void> => {
+  await from.call("messages.send", { chatId: to.userId, text });
+  await to.until(
+    `the message "${text}"`,
+    async () =>
+      (await to.call("messages.list", { chatId: from.userId, limit: 20 })).find((m) => m.text === text) ?? null,
+  );
+};
