@@ -61,8 +61,14 @@ export class Connection implements Disposable {
     this.#state = { kind: "challenged", challenge };
     this.#owned.add(host.env.clock.setTimer(LOGIN_TIMEOUT_MS, () => this.#loginTimedOut()));
     socket.on("request", (...args: unknown[]) => this.#receive(args));
+    socket.on("relay", (...args: unknown[]) =>
+      this.#relayed(args, (session, frame) => host.relays.frame(session, frame)),
+    );
+    socket.on("relayAck", (...args: unknown[]) =>
+      this.#relayed(args, (session, ack) => host.relays.acknowledge(session, ack)),
+    );
     socket.onAny((event: unknown) => {
-      if (event !== "request") this.#malformed();
+      if (event !== "request" && event !== "relay" && event !== "relayAck") this.#malformed();
     });
     socket.on("disconnect", () => this.dispose());
     // A packet that breaks the protocol; socket.io closes the connection by itself.
@@ -88,10 +94,12 @@ export class Connection implements Disposable {
   }
 
   #leave(session: Session): void {
-    const { online, mailboxes, presence } = this.#host;
+    const { online, mailboxes, presence, relays } = this.#host;
     mailboxes.close(session);
+    relays.ended(session);
     online.remove(session);
     presence.close(session);
+    relays.recheck(session.userId);
     session.ended();
   }
 
@@ -120,6 +128,13 @@ export class Connection implements Disposable {
       })
       .finally(() => this.#inProgress.delete(work));
     this.#inProgress.add(work);
+  }
+
+  /** Neither is answered: whoever breaks the rules of a relay loses it, whoever breaks the protocol is cut off. */
+  #relayed(args: readonly unknown[], take: (session: Session, body: unknown) => boolean): void {
+    const state = this.#state;
+    if (state.kind === "closed") return;
+    if (args.length !== 1 || state.kind !== "loggedIn" || !take(state.session, args[0])) this.#malformed();
   }
 
   #malformed(): void {
@@ -212,12 +227,13 @@ export class Connection implements Disposable {
   }
 
   #enter(session: Session): void {
-    const { online, presence, mailboxes } = this.#host;
+    const { online, presence, mailboxes, relays } = this.#host;
     this.#state = { kind: "loggedIn", session };
     this.#onLogin();
     const replaced = online.add(session);
     if (replaced !== undefined) {
       mailboxes.close(replaced);
+      relays.ended(replaced);
       presence.close(replaced);
       replaced.close();
     }

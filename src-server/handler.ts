@@ -5,8 +5,10 @@ import type { ServerErrorType } from "#shared/rendezvous/protocol.ts";
 import type { Mailboxes } from "./mailbox.ts";
 import type { Presence } from "./presence.ts";
 import type { Rates } from "./rates.ts";
+import type { Relays } from "./relays.ts";
 import type { Db, Trx } from "./schema.ts";
 import type { Online, Session } from "./session.ts";
+import type { IceOptions } from "./turn.ts";
 
 export interface ServerError extends AppError {
   readonly type: ServerErrorType;
@@ -25,6 +27,8 @@ export interface Services {
   readonly presence: Presence;
   readonly mailboxes: Mailboxes;
   readonly rates: Rates;
+  readonly relays: Relays;
+  readonly ice: IceOptions;
 }
 
 export interface Context extends Services {

@@ -4,6 +4,7 @@ import type { Env } from "#shared/base/env.ts";
 import { HEALTH_TIMEOUT_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { Counters } from "./connection.ts";
+import type { RelayCounters } from "./relays.ts";
 import type { Db } from "./schema.ts";
 import type { Online } from "./session.ts";
 
@@ -12,13 +13,14 @@ export interface HealthSource {
   readonly env: Env;
   readonly online: Online;
   readonly counters: Counters;
+  readonly relays: { readonly counters: RelayCounters };
   readonly version: string;
   readonly startedAtMs: number;
   connections(): number;
 }
 
 /** What `GET /health` answers: numbers only, no ids. */
-interface Health {
+interface Health extends RelayCounters {
   ok: boolean;
   version: string;
   uptimeMs: number;
@@ -79,6 +81,7 @@ const healthOf = async (source: HealthSource): Promise<Health> => {
     users: online.users,
     ...totals,
     ...counters,
+    ...source.relays.counters,
   };
 };
 

@@ -154,6 +154,33 @@ const mailboxSenders: Migration = {
   },
 };
 
+const directoryAndRelay: Migration = {
+  async up({ schema }: Kysely<unknown>): Promise<void> {
+    await schema
+      .createTable("directory")
+      .addColumn("key", "blob", (c) => c.primaryKey())
+      .addColumn("user_id", "text", (c) => c.notNull())
+      .addColumn("device_id", "integer", (c) => c.notNull())
+      .addColumn("value", "blob", (c) => c.notNull())
+      .addColumn("expires_at", "integer", (c) => c.notNull())
+      .execute();
+    await schema.createIndex("directory_by_device").on("directory").columns(["user_id", "device_id"]).execute();
+    await schema.createIndex("directory_by_time").on("directory").column("expires_at").execute();
+    await schema
+      .createTable("relay_usage")
+      .addColumn("user_id", "text", (c) => c.notNull())
+      .addColumn("day", "integer", (c) => c.notNull())
+      .addColumn("bytes", "integer", (c) => c.notNull())
+      .addPrimaryKeyConstraint("relay_usage_key", ["user_id", "day"])
+      .execute();
+    await schema.createIndex("relay_usage_by_day").on("relay_usage").column("day").execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
-  getMigrations: async () => ({ "0001-start": start, "0002-mailbox-senders": mailboxSenders }),
+  getMigrations: async () => ({
+    "0001-start": start,
+    "0002-mailbox-senders": mailboxSenders,
+    "0003-directory-and-relay": directoryAndRelay,
+  }),
 };

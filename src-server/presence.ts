@@ -73,6 +73,10 @@ export class Presence {
 }
 
 export const watchPresence = async (
-  { presence, session }: Context,
+  { presence, relays, session }: Context,
   { userIds }: RequestValue<"presence.watch">,
-): Promise<Answer<RequestOutput<"presence.watch">>> => ok({ online: presence.watch(session, userIds) });
+): Promise<Answer<RequestOutput<"presence.watch">>> => {
+  const online = presence.watch(session, userIds);
+  relays.recheck(session.userId);
+  return ok({ online });
+};

@@ -9,6 +9,8 @@ import {
   RATE_LOGINS_WINDOW_MS,
   RATE_REQUESTS_BURST,
   RATE_REQUESTS_PER_SECOND,
+  RATE_TURN_FETCHES,
+  RATE_TURN_WINDOW_MS,
 } from "#shared/base/limits.ts";
 
 /** Bounds of one server; the defaults are the limits of src-shared, tests and busy installations set others. */
@@ -19,6 +21,7 @@ export interface RateOptions {
   readonly codeTries: number;
   readonly codeTriesPerAddress: number;
   readonly bundleFetches: number;
+  readonly turnFetches: number;
 }
 
 export const defaultRates: RateOptions = {
@@ -28,6 +31,7 @@ export const defaultRates: RateOptions = {
   codeTries: RATE_CODE_TRIES,
   codeTriesPerAddress: RATE_CODE_TRIES_PER_ADDRESS,
   bundleFetches: RATE_BUNDLE_FETCHES,
+  turnFetches: RATE_TURN_FETCHES,
 };
 
 /** The part of every limiter of rate-limiter-flexible that is used here. */
@@ -55,6 +59,7 @@ export class Rates {
   readonly #codesByUser: RateLimiterMemory;
   readonly #codesByAddress: RateLimiterMemory;
   readonly #bundles: RateLimiterMemory;
+  readonly #turn: RateLimiterMemory;
 
   constructor(options: RateOptions) {
     const memory = (keyPrefix: string, points: number, durationMs: number): RateLimiterMemory =>
@@ -68,6 +73,7 @@ export class Rates {
     this.#codesByUser = memory("code", options.codeTries, RATE_CODE_WINDOW_MS);
     this.#codesByAddress = memory("codeAddress", options.codeTriesPerAddress, RATE_CODE_WINDOW_MS);
     this.#bundles = memory("bundle", options.bundleFetches, RATE_BUNDLE_WINDOW_MS);
+    this.#turn = memory("turn", options.turnFetches, RATE_TURN_WINDOW_MS);
   }
 
   request(userId: string, cost: number): Promise<Wait> {
@@ -80,6 +86,10 @@ export class Rates {
 
   bundle(fetcher: string, owner: string): Promise<Wait> {
     return take(this.#bundles, `${fetcher}/${owner}`);
+  }
+
+  turn(userId: string): Promise<Wait> {
+    return take(this.#turn, userId);
   }
 
   /** May this account at this address try a code at all? Counts nothing. */

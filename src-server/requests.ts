@@ -1,11 +1,14 @@
 import { type RequestName, requests } from "#shared/rendezvous/protocol.ts";
+import { getValue, putValue } from "./directory.ts";
 import { announceFile, getFile, registerFile } from "./files.ts";
 import { type Handler, once, read, write } from "./handler.ts";
 import { createInvite, resolveInvite } from "./invites.ts";
 import { fetchBundle, keysStatus, publishKeys } from "./keys.ts";
 import { acknowledgeEnvelopes, deferSenders, putEnvelope } from "./mailbox.ts";
 import { watchPresence } from "./presence.ts";
+import { acceptRelay, closeRelay, openRelay } from "./relay-requests.ts";
 import { sendSignal } from "./signals.ts";
+import { issueTurn } from "./turn.ts";
 
 /** `login` is the connection's own business. */
 export type HandledRequest = Exclude<RequestName, "login">;
@@ -25,6 +28,13 @@ export const handlers: Readonly<Record<HandledRequest, Handler>> = {
   "files.register": write(requests["files.register"].input, 5, registerFile),
   "files.get": read(requests["files.get"].input, 2, getFile),
   "files.announce": write(requests["files.announce"].input, 1, announceFile),
+  turn: read(requests.turn.input, 1, issueTurn),
+  "directory.put": write(requests["directory.put"].input, 2, putValue),
+  "directory.get": read(requests["directory.get"].input, 1, getValue),
+  // Repeats are recognised by the relay's id: one that comes over a new connection must count for that one.
+  "relay.open": read(requests["relay.open"].input, 5, openRelay),
+  "relay.accept": read(requests["relay.accept"].input, 1, acceptRelay),
+  "relay.close": read(requests["relay.close"].input, 1, closeRelay),
 };
 
 export const handlerOf = (name: string): Handler | undefined =>

@@ -113,6 +113,23 @@ interface SeedersTable {
   announced_at: number;
 }
 
+/** Sealed values under opaque keys; who put one is known for the quota alone. */
+interface DirectoryTable {
+  key: Blob;
+  user_id: string;
+  device_id: number;
+  value: Blob;
+  expires_at: number;
+}
+
+/** Relayed bytes of one account on one day (UTC). */
+interface RelayUsageTable {
+  user_id: string;
+  /** Milliseconds since the Unix epoch of its first moment. */
+  day: number;
+  bytes: number;
+}
+
 export interface Schema {
   server: ServerTable;
   accounts: AccountsTable;
@@ -125,6 +142,8 @@ export interface Schema {
   files: FilesTable;
   file_members: FileMembersTable;
   seeders: SeedersTable;
+  directory: DirectoryTable;
+  relay_usage: RelayUsageTable;
 }
 
 export type Db = Kysely<Schema>;

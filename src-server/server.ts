@@ -14,8 +14,11 @@ import { createHttpHandler } from "./health.ts";
 import { Mailboxes } from "./mailbox.ts";
 import { Presence } from "./presence.ts";
 import { addressKey, defaultRates, type RateOptions, Rates } from "./rates.ts";
+import { RelayUsage } from "./relay-usage.ts";
+import { defaultRelay, type RelayOptions, Relays } from "./relays.ts";
 import { Online } from "./session.ts";
 import { Sweeper } from "./sweeper.ts";
+import { type IceOptions, noIce } from "./turn.ts";
 
 /**
  * The rendezvous server: brings people together and keeps their sealed mail. It can be embedded in the app or run by
@@ -33,6 +36,8 @@ export interface ServerOptions {
   /** True behind a reverse proxy of one's own: the remote address is the last entry of X-Forwarded-For then. */
   readonly trustProxy?: boolean;
   readonly rates?: Partial<RateOptions>;
+  readonly ice?: IceOptions;
+  readonly relay?: Partial<RelayOptions>;
 }
 
 export interface RendezvousServer {
@@ -58,13 +63,19 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   const { db, serverId } = database;
   const online = new Online();
   const counters: Counters = { requests: 0, refusals: 0, failures: 0, malformed: 0 };
+  const presence = new Presence(online);
+  const relayOptions = { ...defaultRelay, ...options.relay };
+  const usage = new RelayUsage(db, env, relayOptions);
+  const relays = new Relays({ env, online, presence, usage }, relayOptions);
   const host: ConnectionHost = {
     env,
     db,
     serverId,
     online,
     counters,
-    presence: new Presence(online),
+    presence,
+    relays,
+    ice: options.ice ?? noIce,
     mailboxes: new Mailboxes(db, env, online),
     rates: new Rates({ ...defaultRates, ...options.rates }),
     recent: new RecentAnswers(env),
@@ -77,7 +88,7 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   });
   const startedAtMs = env.clock.monotonicMs();
   const version = options.version ?? manifest.version;
-  const source = { db, env, online, counters, version, startedAtMs, connections: () => io.engine.clientsCount };
+  const source = { db, env, online, counters, relays, version, startedAtMs, connections: () => io.engine.clientsCount };
   // Before socket.io attaches itself: it passes on what is not its own, and never a request that it answered.
   http.on("request", createHttpHandler(source));
   const halfOpen = new HalfOpen();
@@ -126,7 +137,8 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
     await closed;
     grace.dispose();
     await Promise.all([...connections].map((connection) => connection.idle()));
-    await Promise.all([host.mailboxes.idle(), sweeper.idle]);
+    relays.dispose();
+    await Promise.all([host.mailboxes.idle(), sweeper.idle, usage.idle]);
     await database.close();
     env.log.info("server stopped", { url });
   };

@@ -3,6 +3,7 @@ import type { Bytes } from "#shared/base/bytes.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import { SERVER_SEND_QUEUE_MAX, SIGNAL_ACK_TIMEOUT_MS, SIGNALS_UNACKNOWLEDGED_MAX } from "#shared/base/limits.ts";
 import type { Push } from "#shared/rendezvous/protocol.ts";
+import { RelayOutbox } from "./relay-outbox.ts";
 
 /** One device that is logged in, over one socket. It ends with the socket and is never reused. */
 export class Session {
@@ -11,6 +12,8 @@ export class Session {
   readonly accountKey: Bytes;
   /** See `addressKey`. */
   readonly address: string;
+  /** Relayed frames for this device. */
+  readonly relayed: RelayOutbox;
   readonly #socket: Socket;
   readonly #queue: SendQueue;
   readonly #unacknowledged = new Set<(delivered: boolean) => void>();
@@ -23,6 +26,7 @@ export class Session {
   ) {
     this.#socket = socket;
     this.#queue = queue;
+    this.relayed = new RelayOutbox(socket);
     this.userId = account.userId;
     this.deviceId = account.deviceId;
     this.accountKey = account.accountKey;

@@ -3,9 +3,11 @@ import type { Env } from "#shared/base/env.ts";
 import { IDEMPOTENCY_TTL_MS, SERVER_SWEEP_INTERVAL_MS, SERVER_SWEEP_ROWS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { sweepAnswers } from "./answers.ts";
+import { sweepDirectory } from "./directory.ts";
 import { sweepInvites } from "./invites.ts";
 import { sweepTakenKeys } from "./keys.ts";
 import { sweepAcknowledged, sweepEnvelopes } from "./mailbox.ts";
+import { sweepRelayUsage } from "./relay-usage.ts";
 import type { Db, Trx } from "./schema.ts";
 
 /** Deletes at most `rows` expired rows of one kind and returns how many it deleted. */
@@ -18,6 +20,8 @@ const sweeps: readonly Sweep[] = [
   sweepInvites,
   sweepAnswers,
   sweepTakenKeys,
+  sweepDirectory,
+  sweepRelayUsage,
 ];
 
 /** Removes what has expired, in small transactions between which requests get their turn. */

@@ -20,8 +20,14 @@ export type LinkChannel = "control" | "bulk";
 export type TransportEvent =
   | { readonly type: "localDescription"; readonly kind: "offer" | "answer"; readonly sdp: string }
   | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
-  /** Connection for good at its end; "disconnected" of ICE can recover and is not reported. */
-  | { readonly type: "ended"; readonly reason: "failed" | "closed" }
+  /** Connection for good at its end. */
+  | {
+      readonly type: "ended";
+      readonly reason: "failed" | "closed" /** What the relay says. */;
+      readonly detail?: string;
+    }
+  /** It has lost its path and looks for another (ICE `disconnected`): it can recover, or end. */
+  | { readonly type: "unsteady" }
   | { readonly type: "channelOpen"; readonly channel: LinkChannel }
   | { readonly type: "channelClosed"; readonly channel: LinkChannel }
   | { readonly type: "channelError"; readonly channel: LinkChannel }
@@ -76,7 +82,7 @@ export interface RelayDriver extends Disposable {
   toward(peer: UserId): TransportDriver;
 }
 
-const RELAY_MARK = "a=weir-relay:1";
+export const RELAY_MARK = "a=weir-relay:1";
 
 /** Which kind of transport an offer or an answer belongs to: what is not the relay's is WebRTC's. */
 export const isRelayDescription = (description: string): boolean => description.split("\r\n", 3).includes(RELAY_MARK);

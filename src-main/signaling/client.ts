@@ -2,6 +2,7 @@ import { io, type Socket } from "socket.io-client";
 import { toDisposable } from "#shared/base/disposable.ts";
 import { LOGIN_TIMEOUT_MS, SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
 import { type AppError, fail, ok, type Result } from "#shared/base/result.ts";
+import type { RelaySender } from "./relay-lines.ts";
 import type { SendRequest } from "./request-queue.ts";
 
 /** What a client reports. Nothing is reported any more once it was disposed. */
@@ -9,11 +10,12 @@ export interface ClientEvents {
   challenged(challenge: unknown): void;
   /** `taken` acknowledges a push to the server. */
   pushed(push: unknown, taken: () => void): void;
+  relayed(frame: unknown): void;
   lost(error: AppError, byServer: boolean): void;
 }
 
 /** One connection attempt and the connection it becomes. It never reconnects by itself. */
-export interface Client {
+export interface Client extends RelaySender {
   readonly send: SendRequest;
   /** `host:port` as dialled, without a port where it is the scheme's own: what the Host header says too. */
   readonly host: string;
@@ -67,6 +69,8 @@ export const openClient = (url: URL, events: ClientEvents): Client => {
       socket.emit("request", request, (answer: unknown) => {
         if (open) answered(answer);
       }),
+    relay: (frame) => void socket.emit("relay", frame),
+    relayAck: (ack) => void socket.emit("relayAck", ack),
     dispose: () => end.dispose(),
   };
 };
@@ -86,6 +90,9 @@ const listen = (
     events.pushed(push, () => {
       if (typeof acknowledge === "function" && isOpen()) acknowledge();
     });
+  });
+  socket.on("relay", (frame: unknown) => {
+    if (isOpen()) events.relayed(frame);
   });
   socket.on("connect_error", (error) => lost(unreachable(host, error), false));
   socket.on("disconnect", (reason) => {

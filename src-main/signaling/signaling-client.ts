@@ -20,6 +20,8 @@ import {
 import { type Client, openClient, parseServerUrl } from "./client.ts";
 import { Deferrals } from "./deferrals.ts";
 import { EnvelopeInbox } from "./envelope-inbox.ts";
+import { IceServers } from "./ice-servers.ts";
+import { RelayLines, type RelayPort } from "./relay-lines.ts";
 import { RequestQueue, readAnswer } from "./request-queue.ts";
 import type { EnvelopePush, Signaling, SignalingIdentity } from "./signaling.ts";
 import { type Challenge, type Effect, type Event, initialState, type State, step } from "./signaling-machine.ts";
@@ -42,6 +44,8 @@ class SignalingClient implements Signaling {
   readonly #requests: RequestQueue;
   readonly #deferrals: Deferrals;
   readonly #inbox: EnvelopeInbox;
+  readonly #iceServers: IceServers;
+  readonly #relays: RelayLines;
   readonly #stateChanged: Emitter<ServerView>;
   readonly #connected: Emitter<{ generation: Generation }>;
   readonly #signal: Emitter<{ from: UserId; sealed: Sealed; generation: Generation }>;
@@ -65,6 +69,8 @@ class SignalingClient implements Signaling {
       (await this.request("mailbox.ack", { ids })).ok;
     this.#deferrals = new Deferrals(env, async (senders) => (await this.request("mailbox.defer", { senders })).ok);
     this.#inbox = new EnvelopeInbox(this.#log, acknowledge, this.#deferrals, countStale);
+    this.#iceServers = new IceServers(env.clock, () => this.request("turn", {}));
+    this.#relays = new RelayLines((name, input) => this.request(name, input), countStale);
     const onListenerError = (error: unknown): void => this.#log.error("a listener failed", { error: messageOf(error) });
     this.#stateChanged = new Emitter(onListenerError);
     this.#connected = new Emitter(onListenerError);
@@ -139,6 +145,14 @@ class SignalingClient implements Signaling {
     return this.#requests.request(name, input);
   }
 
+  iceServers(): Promise<Result<readonly string[]>> {
+    return this.#iceServers.get();
+  }
+
+  get relay(): RelayPort {
+    return this.#relays;
+  }
+
   setEnvelopeHandler(handler: (envelope: EnvelopePush) => Promise<"ack" | "retry">): void {
     this.#inbox.setHandler(handler);
   }
@@ -155,6 +169,7 @@ class SignalingClient implements Signaling {
     this.#client?.client.dispose();
     this.#client = null;
     this.#inbox.lost();
+    this.#relays.dispose();
     this.#deferrals.dispose();
     this.#requests.dispose();
     for (const emitter of [this.#stateChanged, this.#connected, this.#signal, this.#presence, this.#keysLow]) {
@@ -186,6 +201,7 @@ class SignalingClient implements Signaling {
       case "announceLost":
         this.#requests.lost();
         this.#inbox.lost();
+        this.#relays.lost();
         break;
       case "publish":
         this.#stateChanged.emit(this.state);
@@ -213,6 +229,7 @@ class SignalingClient implements Signaling {
         else this.#malformed("challenge");
       },
       pushed: (push, taken) => this.#pushed(generation, push, taken),
+      relayed: (frame) => this.#relayed(generation, frame),
       lost: (error, byServer) => this.#runner.dispatch({ type: "lost", generation, error, byServer, jitter: jitter() }),
     });
     this.#client = { generation, client };
@@ -238,6 +255,7 @@ class SignalingClient implements Signaling {
       if (answer.ok) {
         this.#log.info("logged in", { generation, serverId, pendingEnvelopes: answer.value.pendingEnvelopes });
         // An answer that is stale by now comes of a client that is closed, and those report nothing.
+        if (this.#serverId !== serverId) this.#iceServers.forget();
         this.#serverId = serverId;
         this.#runner.dispatch({ type: "loginAccepted", generation });
       } else {
@@ -269,6 +287,7 @@ class SignalingClient implements Signaling {
     }
     this.#inbox.connected(generation);
     this.#requests.connected(generation, client.send);
+    this.#relays.connected(client);
     this.#connected.emit({ generation });
   }
 
@@ -300,10 +319,24 @@ class SignalingClient implements Signaling {
       case "keysLow":
         this.#accept(pushes.keysLow, value, name, (left) => this.#keysLow.emit(left));
         break;
+      case "relayCredit":
+        this.#accept(pushes.relayCredit, value, name, ({ relayId, grantedBytes }) =>
+          this.#relays.credit(relayId, grantedBytes),
+        );
+        break;
+      case "relayClosed":
+        this.#accept(pushes.relayClosed, value, name, ({ relayId, reason }) => this.#relays.closed(relayId, reason));
+        break;
       default:
         // A newer server may say more than this program knows.
         this.#malformed("push");
     }
+  }
+
+  #relayed(generation: Generation, frame: unknown): void {
+    const { state } = this.#runner;
+    if (state.kind !== "connected" || state.generation !== generation) this.#countStale("relay");
+    else if (!this.#relays.frame(frame)) this.#malformed("relay");
   }
 
   #accept<T>(schema: v.GenericSchema<unknown, T>, value: unknown, name: string, use: (value: T) => void): void {

@@ -4,6 +4,7 @@ import type { EnvelopeId, Generation, UserId } from "#shared/base/ids.ts";
 import type { Result } from "#shared/base/result.ts";
 import type { ServerView } from "#shared/ipc/views.ts";
 import type { Push, RequestInput, RequestName, RequestOutput, Sealed } from "#shared/rendezvous/protocol.ts";
+import type { RelayPort } from "./relay-lines.ts";
 
 export type EnvelopePush = Extract<Push, { name: "envelope" }>["value"];
 
@@ -30,6 +31,14 @@ export interface Signaling extends Disposable {
   disable(): void;
 
   request<Name extends RequestName>(name: Name, input: RequestInput<Name>): Promise<Result<RequestOutput<Name>>>;
+
+  /**
+   * STUN and TURN servers for a link (`stun:host:port`, `turn:user:password@host:port`), from memory most of the time. An
+   * error means that there are none to be had now; a link does without.
+   */
+  iceServers(): Promise<Result<readonly string[]>>;
+  /** The server's relay; its lines end with the connection. */
+  readonly relay: RelayPort;
 
   /**
    * The one consumer of mailbox envelopes, called one at a time in order. Resolving with "ack" (only once it is durable)

@@ -17,6 +17,8 @@ export type MessageId = Brand<string, "MessageId">;
 export type ChatId = Brand<string, "ChatId">;
 /** base64url of 16 random bytes; the unit of de-duplication of sealed envelopes. */
 export type EnvelopeId = Brand<string, "EnvelopeId">;
+/** base64url of 16 random bytes, chosen by the side that opens the relay. */
+export type RelayId = Brand<string, "RelayId">;
 /** Counts up with every enable and every link attempt; results that carry an older one are stale. */
 export type Generation = number;
 
@@ -37,6 +39,12 @@ export const MessageIdSchema = v.pipe(
 export const EnvelopeIdSchema = v.pipe(
   id16,
   v.transform((text) => text as EnvelopeId),
+);
+/** Only the one canonical way to write 16 bytes, because the binary frames carry the bytes themselves. */
+export const RelayIdSchema = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9_-]{21}[AQgw]$/, "must be 16 bytes in base64url"),
+  v.transform((text) => text as RelayId),
 );
 export const ChatIdSchema = v.pipe(
   v.string(),

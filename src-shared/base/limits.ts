@@ -131,6 +131,30 @@ export const SCTP_BUFFER_BYTES = 4 * MiB;
 export const LINKS_MAX = 64;
 /** Candidates kept while the description is missing: a host has at most a few dozen. */
 export const EARLY_CANDIDATES_MAX = 64;
+/** Offers whose candidates wait at once: that of the link, of a second attempt, and one that is on its way. */
+export const EARLY_OFFERS_MAX = 3;
+/** A direct path stands within a second or two where there is one; after this long the server's relay is tried beside it. */
+export const RELAY_AFTER_MS = 2 * SECOND;
+/** A relayed link looks for a direct path at once, then ever more rarely: most networks that allow none never will. */
+export const LINK_UPGRADE_FIRST_MS = 500;
+export const LINK_UPGRADE_BASE_MS = 15 * SECOND;
+export const LINK_UPGRADE_MAX_MS = 10 * MINUTE;
+/** Connections of one peer that say goodbye at the same time; the oldest is cut when there are more. */
+export const LINKS_LEAVING_MAX = 2;
+/** Messages of a lossy kind that wait for their turn; the newest say everything that the older ones did. */
+export const RECEIVE_QUEUE_ITEMS = 16;
+/** Reliable messages of one link that wait for their turn: a whole control burst, and the receive credit in frames of 1 KiB. */
+export const RECEIVE_LANE_ITEMS = CONTROL_BURST_MESSAGES + RECEIVE_CREDIT_BYTES / KiB;
+/** Messages of one link that are handled in a row before every other one has its turn. */
+export const RECEIVE_TURN_ITEMS = 64;
+/** How often the set of network interfaces is compared; the system gives no event for it. */
+export const NETWORK_POLL_MS = 2 * SECOND;
+/** A poll that is this late was not delayed by load: the machine slept. */
+export const SLEEP_NOTICED_MS = 10 * SECOND;
+/** How long a link waits for the list of STUN and TURN servers: it starts without them sooner than late. */
+export const ICE_SERVERS_WAIT_MS = 1 * SECOND;
+/** Attempts of one link that its history keeps: a bad hour of backoffs. */
+export const LINK_HISTORY_MAX = 32;
 /** From the first signal to a proven channel; a relayed path over two slow networks needs seconds, not a minute. */
 export const LINK_CONNECT_TIMEOUT_MS = 20 * SECOND;
 export const HANDSHAKE_TIMEOUT_MS = 10 * SECOND;
@@ -292,6 +316,48 @@ export const SERVER_REQUESTS_IN_FLIGHT = 32;
 /** Requests of a client that wait; enough for a whole outbox of one contact. */
 export const SERVER_REQUESTS_WAITING_MAX = 10_000;
 
+// ---- Relay, directory and TURN --------------------------------------------------------------------------------------
+
+/** Sealed bytes of one relayed frame: a chunk with all its headers and tags fits one; what is larger is cut. */
+export const RELAY_FRAME_BYTES_MAX = 64 * KiB + 256;
+/** What a frame counts besides its size, because each costs work and memory however small it is. */
+export const RELAY_FRAME_COST_BYTES = 512;
+/** Bytes of one direction that the reader has not acknowledged: the server holds at most twice this for a pair, 1 MiB. */
+export const RELAY_WINDOW_BYTES = 512 * KiB;
+/** Credit and acknowledgements move in steps of this: few messages, and the sender does not run dry meanwhile. */
+export const RELAY_CREDIT_STEP_BYTES = 128 * KiB;
+/** What one device may send over the relays of a server, in a second; the relay is the last resort and other people's bandwidth. */
+export const RELAY_BYTES_PER_SECOND = 2 * MiB;
+/** Relays of one device at once; transfers share them, and a friend behind a firewall is the exception. */
+export const RELAYS_PER_DEVICE_MAX = 16;
+/** Relays of a server at once: with every reader stalled they hold 1 GiB. */
+export const RELAYS_MAX = 1000;
+/** A relay that the other side has not accepted by then is closed; its attempt has LINK_CONNECT_TIMEOUT_MS. */
+export const RELAY_PENDING_MS = 30 * SECOND;
+/** Relayed bytes of one account that a kill of the server may forget to count. */
+export const RELAY_USAGE_STEP_BYTES = 4 * MiB;
+/** Counts of relayed bytes are kept for the longest month and some. */
+export const RELAY_USAGE_KEPT_MS = 62 * DAY;
+/** Credentials for a TURN server: long enough for any link, short enough that a leaked one is worth little. */
+export const TURN_CREDENTIAL_TTL_MS = 12 * HOUR;
+/** New ones are fetched when the old ones have less than this left, so that no link starts with ones that are about to end. */
+export const TURN_REFRESH_BEFORE_MS = 1 * HOUR;
+/** Fetched once per start and twice a day; more is a client that lost its mind, or somebody who collects credentials. */
+export const RATE_TURN_FETCHES = 20;
+export const RATE_TURN_WINDOW_MS = 10 * MINUTE;
+/** A list without credentials is asked for again after this, in case the operator added a TURN server. */
+export const ICE_SERVERS_KEPT_MS = 1 * HOUR;
+/** STUN and TURN servers that are named to clients; each is asked by every link attempt. */
+export const ICE_SERVERS_MAX = 8;
+/** A sealed list of candidates: a few dozen of about 100 bytes each. */
+export const DIRECTORY_VALUE_BYTES_MAX = 4 * KiB;
+/** Addresses of people who move are soon wrong. */
+export const DIRECTORY_TTL_MS = 1 * HOUR;
+/** How far two people's clocks may be apart for the day of a directory key. */
+export const DIRECTORY_CLOCK_SKEW_MS = 10 * MINUTE;
+/** Entries of one device, one for each contact that it hopes to meet again soon: 4 MiB. */
+export const DIRECTORY_ENTRIES_PER_DEVICE_MAX = 1000;
+
 // ---- Upkeep -------------------------------------------------------------------------------------------------------
 
 /** Our keys at the server are looked after this often besides every login, so that a rotation is not missed. */
@@ -373,4 +439,13 @@ assert(
 );
 assert(SERVER_REQUESTS_IN_FLIGHT <= RATE_REQUESTS_BURST, "a burst must cover what a client sends at once");
 assert(SIGNAL_ACK_TIMEOUT_MS < SERVER_REQUEST_TIMEOUT_MS, "the sender of a signal must hear that nobody took it");
+assert(CHUNK_BYTES + CHUNK_TAG_BYTES + 64 <= RELAY_FRAME_BYTES_MAX, "a small chunk must fit one relayed frame");
+assert(RELAY_FRAME_BYTES_MAX + KiB <= SERVER_MESSAGE_BYTES_MAX, "a relayed frame must fit one message to the server");
+assert(
+  RELAY_FRAME_BYTES_MAX + RELAY_FRAME_COST_BYTES <= RELAY_CREDIT_STEP_BYTES &&
+    3 * RELAY_CREDIT_STEP_BYTES <= RELAY_WINDOW_BYTES,
+  "with one step unacknowledged and one ungranted there must be room for a frame",
+);
+assert(LINK_CONNECT_TIMEOUT_MS < RELAY_PENDING_MS, "an attempt ends before its relay expires");
+assert(TURN_REFRESH_BEFORE_MS < TURN_CREDENTIAL_TTL_MS, "fresh credentials must count as fresh");
 assert(ENVELOPE_BYTES_MAX + 4 * KiB <= SERVER_MESSAGE_BYTES_MAX, "an envelope must fit one message to the server");

@@ -1,12 +1,15 @@
 import * as v from "valibot";
 import { UserIdSchema } from "../base/ids.ts";
 import {
+  DIRECTORY_VALUE_BYTES_MAX,
+  ICE_SERVERS_MAX,
   INVITE_CODE_ALPHABET,
   INVITE_CODE_LENGTH,
   MAILBOX_PUSH_WINDOW,
   PRESENCE_WATCH_MAX,
   SHARE_MEMBERS_MAX,
 } from "../base/limits.ts";
+import { type IceScheme, isIceUrl } from "./ice-url.ts";
 import {
   binary,
   count,
@@ -28,6 +31,18 @@ type AnswerSchemas = { readonly [Name in RequestName]: v.GenericSchema<unknown, 
 
 const version = v.object({ version: v.pipe(count, v.minValue(1)) });
 const keysLeft = { oneTimeEc: count, oneTimeKyber: count };
+/** They go into a native library, so nothing unusual passes. */
+const iceUrls = (scheme: IceScheme) =>
+  v.pipe(
+    v.array(
+      v.pipe(
+        v.string(),
+        v.check((url) => isIceUrl(scheme, url)),
+      ),
+    ),
+    v.maxLength(ICE_SERVERS_MAX),
+  );
+const printable = v.pipe(v.string(), v.regex(/^[!-~]{1,256}$/));
 
 export const answers: AnswerSchemas = {
   login: v.object({ serverTimeMs: timeMs, pendingEnvelopes: count }),
@@ -72,6 +87,22 @@ export const answers: AnswerSchemas = {
     ),
   }),
   "files.announce": version,
+  turn: v.object({
+    stunUrls: iceUrls("stun"),
+    turn: v.nullable(
+      v.object({
+        urls: iceUrls("turn"),
+        username: printable,
+        password: printable,
+        expiresInMs: v.pipe(count, v.minValue(1), v.maxValue(0x7fffffff)),
+      }),
+    ),
+  }),
+  "directory.put": v.object({ expiresInMs: count }),
+  "directory.get": v.object({ value: v.nullable(binary(1, DIRECTORY_VALUE_BYTES_MAX)) }),
+  "relay.open": v.strictObject({}),
+  "relay.accept": v.strictObject({}),
+  "relay.close": v.strictObject({}),
 };
 
 /** A refusal. `retryAfterMs` comes with `rate_limited` when the same request may be repeated by itself. */

@@ -1,9 +1,10 @@
 import * as v from "valibot";
 import type { Bytes } from "../base/bytes.ts";
 import { concatBytes, utf8 } from "../base/bytes.ts";
-import { EnvelopeIdSchema, FileIdSchema, UserIdSchema } from "../base/ids.ts";
+import { EnvelopeIdSchema, FileIdSchema, RelayIdSchema, UserIdSchema } from "../base/ids.ts";
 import {
   CHUNKS_PER_FILE_MAX,
+  DIRECTORY_VALUE_BYTES_MAX,
   ENVELOPE_BYTES_MAX,
   FILE_BYTES_MAX,
   INVITE_CODE_LENGTH,
@@ -20,6 +21,7 @@ import {
  *   server -> client  `challenge`  {nonce, serverId}                          at once after connecting
  *   client -> server  `request`    {key, name, input}  -> ack {ok, value | error}
  *   server -> client  `push`       {name, value}       -> ack where the table of pushes says so
+ *   both ways         `relay`      a relayed frame (relay.ts), and `relayAck` from its reader
  *
  * `key` is an idempotency key: a repeat within IDEMPOTENCY_TTL_MS gets the first answer again and changes nothing.
  * Until `login` succeeded every other request answers `not_logged_in`.
@@ -184,6 +186,27 @@ export const requests = {
   "files.announce": request<{ version: number }>()(
     v.object({ fileId: FileIdSchema, complete: v.boolean(), chunksHeld: count }),
   ),
+
+  /** STUN servers, and TURN servers with credentials that end after `expiresInMs`; null where the server has none. */
+  turn: request<{
+    stunUrls: string[];
+    turn: { urls: string[]; username: string; password: string; expiresInMs: number } | null;
+  }>()(none),
+
+  /**
+   * A sealed value that stays for DIRECTORY_TTL_MS under the key SHA-256(`token`): who knows the token may replace it,
+   * who knows only the key may read it.
+   */
+  "directory.put": request<{ expiresInMs: number }>()(
+    v.object({ token: binary(32), value: binary(1, DIRECTORY_VALUE_BYTES_MAX) }),
+  ),
+  "directory.get": request<{ value: Bytes | null }>()(v.object({ key: binary(32) })),
+
+  /** Asks for a relay to somebody who is online and watches back; frames may pass once that side has accepted it. */
+  "relay.open": request<Record<string, never>>()(v.object({ relayId: RelayIdSchema, to: UserIdSchema })),
+  "relay.accept": request<Record<string, never>>()(v.object({ relayId: RelayIdSchema, from: UserIdSchema })),
+  /** Closing one that is gone already is a success. */
+  "relay.close": request<Record<string, never>>()(v.object({ relayId: RelayIdSchema })),
 } as const;
 
 export type RequestName = keyof typeof requests;
@@ -200,6 +223,9 @@ export const pushes = {
   presence: v.object({ userId: UserIdSchema, online: v.boolean() }),
   /** Fewer one-time keys are left than PREKEY_REFILL_BELOW. */
   keysLow: v.object({ oneTimeEc: count, oneTimeKyber: count }),
+  /** How many bytes this side may have sent in all (see relay.ts for what a frame counts). The first one opens the relay. */
+  relayCredit: v.object({ relayId: RelayIdSchema, grantedBytes: count }),
+  relayClosed: v.object({ relayId: RelayIdSchema, reason: v.pipe(v.string(), v.regex(/^[a-z_]{1,64}$/)) }),
 } as const;
 export type PushName = keyof typeof pushes;
 export type Push = { [Name in PushName]: { name: Name; value: v.InferOutput<(typeof pushes)[Name]> } }[PushName];
@@ -228,4 +254,10 @@ export type ServerErrorType =
   | "not_owner"
   | "bad_signature"
   | "conflict"
+  | "directory_full"
+  | "relay_off"
+  | "relay_quota"
+  | "too_many_relays"
+  | "peer_offline"
+  | "unknown_relay"
   | "internal";

@@ -35,6 +35,9 @@ const SERVER_URL = "ws://127.0.0.1:4000";
 const INVITE_TTL_MS = 10 * 60 * 1000;
 
 const ignore = (): void => undefined;
+const noRelay = (): never => {
+  throw new Error("the double relays nothing");
+};
 const rethrow = (error: unknown): never => {
   throw error;
 };
@@ -479,6 +482,8 @@ export class ChatPeer {
         this.#handler = handler;
       },
       askAgain: (from) => void this.deferred.delete(from),
+      iceServers: async () => ok([]),
+      relay: { open: noRelay, accept: noRelay },
       dispose: ignore,
     };
   }

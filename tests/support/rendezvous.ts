@@ -20,7 +20,7 @@ import { systemRandom } from "../../src-main/env.ts";
 import type { SignalingIdentity } from "../../src-main/signaling/signaling.ts";
 import { userIdOf } from "../../src-server/account-key.ts";
 import type { RateOptions } from "../../src-server/rates.ts";
-import { createServer, type RendezvousServer } from "../../src-server/server.ts";
+import { createServer, type RendezvousServer, type ServerOptions } from "../../src-server/server.ts";
 import { temporaryFolder } from "./files.ts";
 
 export const bytes = (length: number): Bytes => new Uint8Array(randomBytes(length));
@@ -109,11 +109,15 @@ export interface TestServer {
   dispose(): Promise<void>;
 }
 
-export const startServer = async (rates: Partial<RateOptions> = {}, trustProxy = false): Promise<TestServer> => {
+export const startServer = async (
+  rates: Partial<RateOptions> = {},
+  trustProxy = false,
+  more: Pick<ServerOptions, "ice" | "relay"> = {},
+): Promise<TestServer> => {
   const folder = await temporaryFolder();
   const env = testEnv();
   const start = (port: number) =>
-    createServer({ dataDir: folder.path, host: "127.0.0.1", port, env, rates, trustProxy });
+    createServer({ dataDir: folder.path, host: "127.0.0.1", port, env, rates, trustProxy, ...more });
   let server = await start(0);
   const { url } = server;
   const { host, port } = new URL(url);
