@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
 import type { CommandInput, CommandName, CommandOutput, ContractEvents, EventName } from "#shared/ipc/contract.ts";
 
 /**
@@ -23,12 +25,22 @@ export interface ReadyProcess<Ready> {
   kill(): Promise<void>;
 }
 
+/** Another network than this process's own (see tests/support/net). */
+export interface Place {
+  /** What comes before a command so that it runs there. */
+  readonly command: readonly string[];
+  /** A connection to a port of its loopback. */
+  connect(port: number): Promise<Socket>;
+}
+
 const startProcess = async <Ready>(
   entry: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
+  place?: Place,
 ): Promise<ReadyProcess<Ready>> => {
-  const child = spawn(process.execPath, [`${root}${entry}`, ...args], {
+  const [program, ...before] = [...(place?.command ?? []), process.execPath];
+  const child = spawn(program ?? process.execPath, [...before, `${root}${entry}`, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...env },
   });
@@ -71,8 +83,13 @@ const startProcess = async <Ready>(
   }
 };
 
-export const startServer = (dataDir: string, options: { port?: number } = {}): Promise<ReadyProcess<{ url: string }>> =>
-  startProcess("src-server/main.ts", ["--data", dataDir, "--port", String(options.port ?? 0)], {});
+export const startServer = (
+  dataDir: string,
+  options: { port?: number; args?: readonly string[]; place?: Place } = {},
+): Promise<ReadyProcess<{ url: string }>> => {
+  const args = ["--data", dataDir, "--port", String(options.port ?? 0), ...(options.args ?? [])];
+  return startProcess("src-server/main.ts", args, {}, options.place);
+};
 
 interface HeadlessReady {
   url: string;
@@ -110,6 +127,7 @@ export interface HeadlessOptions {
   readonly name?: string;
   readonly downloads?: string;
   readonly env?: NodeJS.ProcessEnv;
+  readonly place?: Place;
 }
 
 export const startHeadless = async (options: HeadlessOptions): Promise<HeadlessProfile> => {
@@ -117,9 +135,14 @@ export const startHeadless = async (options: HeadlessOptions): Promise<HeadlessP
   if (options.server !== undefined) args.push("--server", options.server);
   if (options.name !== undefined) args.push("--name", options.name);
   if (options.downloads !== undefined) args.push("--downloads", options.downloads);
-  const base = await startProcess<HeadlessReady>("src-main/headless.ts", args, options.env ?? {});
+  const base = await startProcess<HeadlessReady>("src-main/headless.ts", args, options.env ?? {}, options.place);
   const { url, token, userId } = base.ready;
-  const socket = new WebSocket(`${url.replace(/^http/, "ws")}ipc?token=${token}`);
+  const stream = await options.place?.connect(Number(new URL(url).port));
+  const socket = new WebSocket(`${url.replace(/^http/, "ws")}ipc?token=${token}`, {
+    perMessageDeflate: false,
+    maxPayload: 0,
+    ...(stream === undefined ? {} : { createConnection: () => stream }),
+  });
   const pending = new Map<
     number,
     { name: string; resolve: (value: unknown) => void; reject: (error: Error) => void }
