@@ -2,18 +2,21 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import { LINKS_MAX } from "#shared/base/limits.ts";
-import { messageOf } from "#shared/base/result.ts";
-import type { LinkView } from "#shared/ipc/views.ts";
-import type { LinkSignal } from "#shared/wire/content.ts";
+import { ICE_SERVERS_WAIT_MS, LINKS_MAX } from "#shared/base/limits.ts";
+import { messageOf, type Result } from "#shared/base/result.ts";
+import type { LinkReport, LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
 import type { BulkFrame } from "#shared/wire/frame.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
-import type { ConnectionReport } from "./connection.ts";
-import { createRtcDriver, type RtcDriver } from "./driver.ts";
-import type { AppMessage, Links } from "./links.ts";
-import { PeerLink } from "./peer-link.ts";
-import { SignalPort } from "./signal-port.ts";
+import { createRtcDriver } from "./driver.ts";
+import { LinkHistory } from "./link-history.ts";
+import type { AllowedVias } from "./link-state.ts";
+import type { AppMessage, LinkManager } from "./links.ts";
+import { type EffectivePolicy, effectivePolicy, viasOf } from "./network-policy.ts";
+import { NetworkWatch } from "./network-watch.ts";
+import { type AppReport, PeerLink } from "./peer-link.ts";
+import { type SignalEvent, SignalPort } from "./signal-port.ts";
+import type { RelayDriver, TransportDriver } from "./transport.ts";
 
 export interface LinksDeps {
   readonly env: Env;
@@ -27,29 +30,35 @@ export interface LinksDeps {
   verifyAccountSignature(accountKey: Uint8Array, bytes: Uint8Array, signature: Uint8Array): boolean;
   /** Accepted and not blocked. Nobody else learns a candidate (an address) of ours, or gets any answer. */
   mayLink(peer: UserId): boolean;
-  /** stun:host:port, turn:user:password@host:port. */
-  readonly iceServers?: readonly string[] | undefined;
-  /** See {@link RtcDriver}: only safe on paths that are known to carry it. */
+  /** The contact's network policy, and whether we accepted this contact ourselves. Every way is open by default. */
+  policyOf?(peer: UserId): { readonly policy: NetworkPolicy; readonly acceptedByMe: boolean };
+  /** stun:host:port, turn:user:password@host:port; asked before every connection. */
+  iceServers?(): Promise<Result<readonly string[]>>;
+  /** See {@link TransportOptions}: only safe on paths that are known to carry it. */
   readonly mtu?: number | undefined;
   readonly bindAddress?: string | undefined;
-  /** Disposed together with the links. The real one by default. */
-  readonly driver?: RtcDriver | undefined;
+  /** Both are disposed together with the links. The real driver by default; without a relay links are direct or none. */
+  readonly driver?: TransportDriver | undefined;
+  readonly relay?: RelayDriver | undefined;
+  /** The addresses of this machine, in any form that changes when they do. Those of the system by default. */
+  addresses?(): string;
 }
 
-export const createLinks = (deps: LinksDeps): Links => new ConnectionManager(deps);
+export const createLinks = (deps: LinksDeps): LinkManager => new ConnectionManager(deps);
 
 /** A listener may call us in the middle of a step: the machine then takes up the event only when that step is done. */
 const goodbyeStarted = (): Promise<void> => Promise.resolve();
 
 /** Everything that lives between one `enable` and the `disable` that ends it. */
 interface Session extends Disposable {
+  readonly generation: Generation;
   readonly port: SignalPort;
   readonly peers: Map<UserId, PeerLink>;
 }
 
-class ConnectionManager implements Links {
+class ConnectionManager implements LinkManager {
   readonly #deps: LinksDeps;
-  readonly #driver: RtcDriver;
+  readonly #driver: TransportDriver;
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<LinkView>;
   readonly #message: Emitter<{ peer: UserId; generation: Generation; message: AppMessage }>;
@@ -62,11 +71,16 @@ class ConnectionManager implements Links {
   /** Newest generation of each peer over all sessions: nothing of an older one can pass for a newer one. */
   readonly #generations = new Map<UserId, Generation>();
   readonly #firstGeneration: Generation;
+  /** Stale events of earlier sessions, which new links go on counting from. */
+  readonly #stale = new Map<UserId, number>();
+  readonly #histories = new Map<UserId, LinkHistory>();
   #session: Session | null = null;
+  #enables = 0;
 
   constructor(deps: LinksDeps) {
     this.#deps = deps;
     this.#driver = this.#owned.add(deps.driver ?? createRtcDriver(deps.env));
+    if (deps.relay !== undefined) this.#owned.add(deps.relay);
     // Offers must count up over restarts of the app, which keeps no state for them: so they start at the wall clock.
     this.#firstGeneration = deps.env.clock.now();
     const emitter = <T>(): Emitter<T> =>
@@ -107,29 +121,75 @@ class ConnectionManager implements Links {
 
   #idleView(peer: UserId): LinkView {
     const generation = this.#generations.get(peer) ?? 0;
-    return { peerId: peer, state: "disconnected", generation, path: null, rttMs: null, reason: null, staleEvents: 0 };
+    const staleEvents = this.#stale.get(peer) ?? 0;
+    return { peerId: peer, state: "disconnected", generation, path: null, rttMs: null, reason: null, staleEvents };
+  }
+
+  report(peer: UserId): LinkReport {
+    const link = this.#session?.peers.get(peer);
+    const vias = this.#allowed(peer);
+    const attempts = this.#histories.get(peer)?.list() ?? [];
+    return {
+      link: this.view(peer),
+      policy: this.#deps.policyOf?.(peer).policy ?? "direct",
+      directAllowed: this.#deps.mayLink(peer) && vias.rtc,
+      relayAllowed: this.#deps.mayLink(peer) && vias.relay,
+      ...(link?.report ?? { selected: null, nat: "unknown", droppedMessages: 0, attempts }),
+    };
+  }
+
+  reports(): LinkReport[] {
+    return [...(this.#session?.peers.keys() ?? [])].map((peer) => this.report(peer));
+  }
+
+  #policy(peer: UserId): EffectivePolicy {
+    const found = this.#deps.policyOf?.(peer);
+    return found === undefined ? "direct" : effectivePolicy(found.policy, found.acceptedByMe);
+  }
+
+  #allowed(peer: UserId): AllowedVias {
+    return viasOf(this.#policy(peer), this.#deps.relay !== undefined);
   }
 
   enable(): void {
     if (this.#session !== null || this.#owned.disposed) return;
+    const { env, signaling, sessions, mayLink } = this.#deps;
+    this.#enables += 1;
+    const generation = this.#enables;
     const peers = new Map<UserId, PeerLink>();
     const port = new SignalPort({
-      log: this.#deps.env.log,
-      signaling: this.#deps.signaling,
-      sessions: this.#deps.sessions,
-      mayLink: this.#deps.mayLink,
-      onSignal: (peer, signal) => this.#onSignal(session, peer, signal),
+      clock: env.clock,
+      log: env.log,
+      generation,
+      signaling,
+      sessions,
+      mayLink,
+      linkState: (peer) => this.view(peer).state,
+      onSignal: (event) => this.#onSignal(session, event),
+      onStale: (peer) => this.#countStale(peer),
     });
+    const watch = new NetworkWatch(env, () => this.networkChanged(), this.#deps.addresses);
     const session: Session = {
+      generation,
       port,
       peers,
-      dispose() {
+      dispose: () => {
+        watch.dispose();
         port.dispose();
-        for (const peer of peers.values()) peer.dispose();
+        for (const [peer, link] of peers) {
+          this.#stale.set(peer, link.view.staleEvents);
+          link.dispose();
+        }
       },
     };
     this.#session = session;
     for (const peer of this.#wanted) this.#start(session, peer);
+  }
+
+  #countStale(peer: UserId): void {
+    const link = this.#session?.peers.get(peer);
+    if (link === undefined) this.#stale.set(peer, (this.#stale.get(peer) ?? 0) + 1);
+    else link.countStale();
   }
 
   async disable(): Promise<void> {
@@ -165,6 +225,14 @@ class ConnectionManager implements Links {
     this.#session?.peers.get(peer)?.dispatch({ type: "reconnect" });
   }
 
+  networkChanged(): void {
+    for (const link of this.#session?.peers.values() ?? []) link.dispatch({ type: "networkChanged" });
+  }
+
+  policyChanged(peer: UserId): void {
+    this.#session?.peers.get(peer)?.dispatch({ type: "policyChanged" });
+  }
+
   presenceHint(peer: UserId, online: boolean): void {
     if (online) this.#session?.peers.get(peer)?.dispatch({ type: "hint" });
   }
@@ -186,8 +254,11 @@ class ConnectionManager implements Links {
     this.#linkOf(session, peer)?.dispatch({ type: "connect" });
   }
 
-  #onSignal(session: Session, peer: UserId, signal: LinkSignal): void {
-    if (this.#session !== session) return;
+  #onSignal(session: Session, { peer, signal, generation }: SignalEvent): void {
+    if (this.#session?.generation !== generation) {
+      this.#countStale(peer);
+      return;
+    }
     if (!session.peers.has(peer)) {
       // An accepted contact takes the first step: that is as good as our own wish, unless we let this peer go.
       if (this.#declined.has(peer) || (signal.type !== "dial" && signal.type !== "offer")) return;
@@ -199,28 +270,56 @@ class ConnectionManager implements Links {
   #linkOf(session: Session, peer: UserId): PeerLink | null {
     const existing = session.peers.get(peer);
     if (existing !== undefined) return existing;
+    const { env, localUserId, mtu, bindAddress, account, verifyAccountSignature, relay } = this.#deps;
     const accountKey = this.#deps.accountKeyOf(peer);
     if (accountKey === null) return null;
     // The old session's goodbye to this peer, if any, ends now: two connections to one peer are never in use together.
     for (const old of this.#leaving) old.peers.get(peer)?.dispose();
+    const relayToward = relay?.toward(peer) ?? null;
+    const history = this.#histories.get(peer) ?? new LinkHistory();
+    this.#histories.set(peer, history);
     const link = new PeerLink({
-      env: this.#deps.env,
-      driver: this.#driver,
-      rtc: { iceServers: this.#deps.iceServers ?? [], mtu: this.#deps.mtu, bindAddress: this.#deps.bindAddress },
-      localUserId: this.#deps.localUserId,
+      env,
+      driver: (via) => (via === "rtc" ? this.#driver : relayToward),
+      rtc: { iceServers: [], mtu, bindAddress },
+      iceServers: this.#deps.iceServers === undefined ? null : () => this.#iceServers(),
+      localUserId,
       peer,
       firstGeneration: this.#generations.get(peer) ?? this.#firstGeneration,
+      firstStaleEvents: this.#stale.get(peer) ?? 0,
       keys: {
-        sign: (bytes) => this.#deps.account.sign(bytes),
-        verify: (bytes, signature) => this.#deps.verifyAccountSignature(accountKey, bytes, signature),
+        sign: (bytes) => account.sign(bytes),
+        verify: (bytes, signature) => verifyAccountSignature(accountKey, bytes, signature),
       },
+      history,
       mayOpen: () => this.#connections(session) < LINKS_MAX,
+      policy: () => this.#policy(peer),
+      allowed: () => this.#allowed(peer),
       sendSignal: (signal, isCurrent) => session.port.send(peer, signal, isCurrent),
-      onChanged: (view) => this.#onChanged(peer, view),
+      onChanged: (view) => this.#onChanged(peer, link, view),
       onReport: (generation, report) => this.#onReport(peer, generation, report),
     });
     session.peers.set(peer, link);
     return link;
+  }
+
+  /** A server that does not say for a while which servers to ask must not keep a link within the local network waiting. */
+  async #iceServers(): Promise<readonly string[]> {
+    const { env, iceServers } = this.#deps;
+    const none = Promise.withResolvers<readonly string[]>();
+    const timer = env.clock.setTimer(ICE_SERVERS_WAIT_MS, () => none.resolve([]));
+    const asked = async (): Promise<readonly string[]> => {
+      const servers = await iceServers?.();
+      return servers?.ok === true ? servers.value : [];
+    };
+    try {
+      return await Promise.race([asked(), none.promise]);
+    } catch (error) {
+      env.log.error("asking for servers failed", { reason: messageOf(error) });
+      return [];
+    } finally {
+      timer.dispose();
+    }
   }
 
   #connections(session: Session): number {
@@ -229,16 +328,12 @@ class ConnectionManager implements Links {
     return count;
   }
 
-  #onChanged(peer: UserId, view: LinkView): void {
-    this.#generations.set(peer, Math.max(view.generation, this.#generations.get(peer) ?? 0));
+  #onChanged(peer: UserId, link: PeerLink, view: LinkView): void {
+    this.#generations.set(peer, Math.max(link.newestGeneration, this.#generations.get(peer) ?? 0));
     this.#changed.emit(view);
   }
 
-  #onReport(
-    peer: UserId,
-    generation: Generation,
-    report: Extract<ConnectionReport, { type: "message" | "bulk" | "drained" }>,
-  ): void {
+  #onReport(peer: UserId, generation: Generation, report: AppReport): void {
     if (report.type === "message") this.#message.emit({ peer, generation, message: report.message });
     else if (report.type === "bulk") this.#bulk.emit({ peer, generation, frame: report.frame, bytes: report.bytes });
     else this.#drained.emit({ peer, generation });

@@ -17,11 +17,19 @@ import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
 import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
-import type { RtcChannel, RtcConnection, RtcDriver, RtcError, RtcEvent, RtcOptions } from "./driver.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
 import type { AppMessage } from "./links.ts";
-import { fingerprintOf, pathOf } from "./sdp.ts";
+import { MessageLanes } from "./message-lanes.ts";
+import { fingerprintOf, type ParsedCandidate, parseCandidate, pathOf, withCandidates } from "./sdp.ts";
+import type {
+  LinkChannel,
+  LinkTransport,
+  TransportDriver,
+  TransportError,
+  TransportEvent,
+  TransportOptions,
+} from "./transport.ts";
 
 /**
  * One connection to one peer, from its first description to its last byte: two channels, the proof of identity, liveness,
@@ -36,6 +44,9 @@ export type ConnectionReport =
   | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
   | { readonly type: "channelsOpen" }
   | { readonly type: "proven" }
+  /** The peer's first message after its own proof: it has seen ours. */
+  | { readonly type: "confirmed" }
+  | { readonly type: "unsteady" }
   /** The peer said goodbye; what it sent before is still being delivered. */
   | { readonly type: "peerFin" }
   /** It broke, or the peer broke the rules; already closed. */
@@ -48,20 +59,24 @@ export type ConnectionReport =
 
 export interface ConnectionDeps {
   readonly env: Env;
-  readonly driver: RtcDriver;
-  readonly rtc: Omit<RtcOptions, "bulkLowBytes">;
+  readonly driver: TransportDriver;
+  readonly rtc: Omit<TransportOptions, "bulkLowBytes">;
   readonly localUserId: UserId;
   readonly peer: UserId;
   readonly generation: Generation;
   readonly offerGeneration: Generation;
   readonly keys: HandshakeKeys;
+  /** STUN and TURN servers to ask, found out when the connection opens; null when it opens without. Never rejects. */
+  readonly iceServers: (() => Promise<readonly string[]>) | null;
+  /** Whether a candidate, ours or the peer's, may be told or used under the contact's network policy. */
+  admits(candidate: string): boolean;
   report(report: ConnectionReport): void;
 }
 
 type Stage =
-  | { readonly name: "opening"; readonly open: ReadonlySet<RtcChannel> }
+  | { readonly name: "opening"; readonly open: ReadonlySet<LinkChannel> }
   | { readonly name: "handshaking"; readonly handshake: HandshakeState }
-  | { readonly name: "open" }
+  | { readonly name: "open"; readonly confirmed: boolean }
   /** `awaited`: bulk bytes that the peer says it sent in all; null until it said so. */
   | { readonly name: "closing"; readonly awaited: number | null; readonly acked: boolean }
   | { readonly name: "closed" };
@@ -70,6 +85,15 @@ export interface ConnectionStats {
   readonly path: LinkView["path"];
   readonly rttMs: number | null;
   readonly unknownMessages: number;
+  /** Lossy messages that made way for newer ones. */
+  readonly droppedMessages: number;
+  /** Types of the selected pair. */
+  readonly selected: { readonly local: string; readonly remote: string } | null;
+  /** Our own candidates, and the types of the peer's; for the connection report. */
+  readonly localCandidates: readonly ParsedCandidate[];
+  /** Servers that were asked how our address looks from outside. */
+  readonly stunServers: number;
+  readonly remoteTypes: readonly string[];
 }
 
 export class LinkConnection {
@@ -80,13 +104,20 @@ export class LinkConnection {
   readonly #credit = new ReceiveCredit();
   readonly #controlBudget: ControlBudget;
   readonly #ended = Promise.withResolvers<void>();
-  #rtc: RtcConnection | null = null;
+  #rtc: LinkTransport | null = null;
   #stage: Stage = { name: "opening", open: new Set() };
   #localSdp: string | null = null;
   #remoteSdp: string | null = null;
   /** The peer's hello can come before our own channels are reported open. */
   #early: ControlMessage[] = [];
   #candidates = 0;
+  #stunServers = 0;
+  /** The peer's, while the list of servers is being fetched. */
+  readonly #waiting: { candidate: string; mid: string }[] = [];
+  readonly #lanes: MessageLanes;
+  readonly #localCandidates: ParsedCandidate[] = [];
+  readonly #remoteCandidates: ParsedCandidate[] = [];
+  #selected: ConnectionStats["selected"] = null;
   #unexpectedChannels = 0;
   #unknownMessages = 0;
   #path: LinkView["path"] = null;
@@ -100,10 +131,20 @@ export class LinkConnection {
     this.#deps = deps;
     this.generation = deps.generation;
     this.#controlBudget = new ControlBudget(deps.env.clock.monotonicMs());
+    this.#lanes = new MessageLanes(deps.env, (report) => this.#report(report));
   }
 
   get stats(): ConnectionStats {
-    return { path: this.#path, rttMs: this.#rttMs, unknownMessages: this.#unknownMessages };
+    return {
+      path: this.#path,
+      rttMs: this.#rttMs,
+      unknownMessages: this.#unknownMessages,
+      droppedMessages: this.#lanes.dropped,
+      selected: this.#selected,
+      localCandidates: this.#localCandidates,
+      stunServers: this.#stunServers,
+      remoteTypes: [...new Set(this.#remoteCandidates.map(({ type }) => type))].sort(),
+    };
   }
 
   /** Resolves once it is closed, in whichever way. */
@@ -117,30 +158,63 @@ export class LinkConnection {
 
   answer(offer: string): void {
     this.#remoteSdp = offer;
-    this.#open((rtc) => rtc.acceptOffer(offer));
+    this.#open((rtc) => rtc.acceptOffer(this.#admitted(offer)));
   }
 
-  #open(start: (rtc: RtcConnection) => Result<void, RtcError>): void {
-    const options = { ...this.#deps.rtc, bulkLowBytes: SEND_QUEUED_BYTES_LOW };
+  #open(start: (rtc: LinkTransport) => Result<void, TransportError>): void {
+    const { iceServers } = this.#deps;
+    if (iceServers === null) {
+      this.#openWith(this.#deps.rtc.iceServers, start);
+      return;
+    }
+    void iceServers().then((servers) => {
+      if (!this.#isClosed) this.#openWith(servers, start);
+    });
+  }
+
+  #openWith(iceServers: readonly string[], start: (rtc: LinkTransport) => Result<void, TransportError>): void {
+    this.#stunServers = iceServers.filter((url) => url.startsWith("stun:")).length;
+    const options = { ...this.#deps.rtc, iceServers, bulkLowBytes: SEND_QUEUED_BYTES_LOW };
     const opened = this.#deps.driver.open(options, (event) => this.#onRtc(event));
     if (!opened.ok) {
-      this.#lose("rtc_failed");
+      this.#lose(opened.error.type);
       return;
     }
     this.#rtc = opened.value;
-    if (!start(opened.value).ok) this.#lose("bad_description");
+    if (!start(opened.value).ok) {
+      this.#lose("bad_description");
+      return;
+    }
+    for (const { candidate, mid } of this.#waiting.splice(0)) this.#rtc?.addRemoteCandidate(candidate, mid);
   }
 
   acceptAnswer(sdp: string): void {
     this.#remoteSdp = sdp;
-    const result = this.#rtc?.acceptAnswer(sdp);
+    const result = this.#rtc?.acceptAnswer(this.#admitted(sdp));
     if (result?.ok === false) this.#lose("bad_description");
   }
 
   /** An unusable candidate costs nothing but itself; too many of them are not used. */
   addCandidate(candidate: string, mid: string): void {
     this.#candidates += 1;
-    if (this.#candidates <= EARLY_CANDIDATES_MAX) this.#rtc?.addRemoteCandidate(candidate, mid);
+    if (this.#candidates > EARLY_CANDIDATES_MAX) return;
+    const parsed = parseCandidate(candidate);
+    if (parsed !== null) this.#remoteCandidates.push(parsed);
+    if (!this.#deps.admits(candidate)) return;
+    if (this.#rtc === null) this.#waiting.push({ candidate, mid });
+    else this.#rtc.addRemoteCandidate(candidate, mid);
+  }
+
+  /** Descriptions can name candidates too. */
+  #admitted(sdp: string): string {
+    return withCandidates(sdp, (line) => this.#deps.admits(line));
+  }
+
+  #onLocalCandidate(candidate: string, mid: string): void {
+    if (!this.#deps.admits(candidate)) return;
+    const parsed = parseCandidate(candidate);
+    if (parsed !== null && this.#localCandidates.length < EARLY_CANDIDATES_MAX) this.#localCandidates.push(parsed);
+    this.#deps.report({ type: "localCandidate", candidate, mid });
   }
 
   startHandshake(): void {
@@ -215,6 +289,7 @@ export class LinkConnection {
     });
   }
 
+  /** Callbacks are detached first, then the channels close, the queues are cleared, and whoever waits is woken. */
   close(): void {
     if (this.#stage.name === "closed") return;
     this.#stage = { name: "closed" };
@@ -223,11 +298,19 @@ export class LinkConnection {
     this.#rtc?.close();
     this.#rtc = null;
     this.#early = [];
+    this.#lanes.dispose();
     this.#ended.resolve();
+  }
+
+  get #isClosed(): boolean {
+    return this.#stage.name === "closed";
   }
 
   #lose(reason: string): void {
     if (this.#stage.name === "closed") return;
+    // What came in order before it broke counts; a listener may close us over it.
+    this.#lanes.flush();
+    if (this.#isClosed) return;
     const wasClosing = this.#stage.name === "closing";
     this.close();
     if (!wasClosing) this.#deps.report({ type: "lost", reason });
@@ -241,15 +324,18 @@ export class LinkConnection {
     this.#timers.add(timer);
   }
 
-  #onRtc(event: RtcEvent): void {
+  #onRtc(event: TransportEvent): void {
     if (this.#stage.name === "closed") return;
     switch (event.type) {
       case "localDescription":
         this.#localSdp = event.sdp;
-        this.#deps.report({ type: "localDescription", sdp: event.sdp });
+        this.#deps.report({ type: "localDescription", sdp: this.#admitted(event.sdp) });
         return;
       case "localCandidate":
-        this.#deps.report({ type: "localCandidate", candidate: event.candidate, mid: event.mid });
+        this.#onLocalCandidate(event.candidate, event.mid);
+        return;
+      case "unsteady":
+        this.#deps.report({ type: "unsteady" });
         return;
       case "ended":
         this.#lose(event.reason === "failed" ? "unreachable" : "connection_closed");
@@ -281,11 +367,13 @@ export class LinkConnection {
     }
   }
 
-  #onChannelOpen(channel: RtcChannel): void {
+  #onChannelOpen(channel: LinkChannel): void {
     if (this.#stage.name !== "opening") return;
     const open = new Set(this.#stage.open).add(channel);
     this.#stage = { name: "opening", open };
-    if (open.size === 2) this.#deps.report({ type: "channelsOpen" });
+    if (open.size < 2) return;
+    this.#measurePath();
+    this.#deps.report({ type: "channelsOpen" });
   }
 
   #onControlBytes(bytes: Uint8Array<ArrayBuffer>): void {
@@ -340,7 +428,7 @@ export class LinkConnection {
       this.#stage = { name: "handshaking", handshake };
       return;
     }
-    this.#stage = { name: "open" };
+    this.#stage = { name: "open", confirmed: false };
     this.#heardAtMs = this.#deps.env.clock.monotonicMs();
     this.#measurePath();
     this.#sendControl({ type: "credit", grantedBytes: this.#credit.open() });
@@ -350,6 +438,10 @@ export class LinkConnection {
   }
 
   #onOpenControl(message: ControlMessage): void {
+    if (this.#stage.name === "open" && !this.#stage.confirmed) {
+      this.#stage = { name: "open", confirmed: true };
+      this.#deps.report({ type: "confirmed" });
+    }
     switch (message.type) {
       case "hello":
       case "proof":
@@ -371,7 +463,7 @@ export class LinkConnection {
         this.#onFinAck(message);
         return;
       default:
-        this.#report({ type: "message", message });
+        if (!this.#lanes.message(message)) this.#lose("receive_overflow");
     }
   }
 
@@ -390,8 +482,8 @@ export class LinkConnection {
       this.#lose(frame.error.type);
       return;
     }
-    this.#report({ type: "bulk", frame: frame.value, bytes: bytes.length });
-    this.#completeClosing();
+    if (this.#lanes.bulk(frame.value, bytes.length)) this.#completeClosing();
+    else this.#lose("receive_overflow");
   }
 
   /** Of a connection that is already closed nothing is reported, also when a report before closed it. */
@@ -432,9 +524,13 @@ export class LinkConnection {
     const stage = this.#stage;
     if (stage.name !== "closing" || stage.awaited === null || this.#credit.receivedBytes < stage.awaited) return;
     if (stage.acked) {
+      this.#lanes.flush();
       this.close();
       return;
     }
+    // Acknowledged means handled, not merely arrived.
+    this.#lanes.flush();
+    if (this.#isClosed) return;
     // The peer closes once it has this; until then, and at most for FIN_TIMEOUT_MS, we keep our side open.
     this.#sendControl({ type: "finAck", bulkBytes: this.#gate.sentBytes });
     if (this.#stage.name === "closing") this.#stage = { ...stage, awaited: null };
@@ -481,7 +577,16 @@ export class LinkConnection {
 
   #measurePath(): void {
     const pair = this.#rtc?.selectedPair() ?? null;
-    if (pair !== null) this.#path = pathOf(pair.local, pair.remote);
+    if (pair === null) return;
+    const remotes = this.#remoteCandidates;
+    const relayed = [...this.#localCandidates, ...remotes].filter(({ type }) => type === "relay");
+    const addresses = (of: readonly ParsedCandidate[]): Set<string> => new Set(of.map(({ address }) => address));
+    const known = {
+      relays: addresses(relayed),
+      remoteHosts: addresses(remotes.filter(({ type }) => type === "host")),
+    };
+    this.#path = pathOf(pair.local, pair.remote, known);
+    this.#selected = { local: pair.local.type, remote: pair.remote.type };
   }
 
   #queuedBytes(): number {

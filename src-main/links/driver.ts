@@ -162,6 +162,7 @@ const openConnection = (
   live.add(pc);
   pc.onStateChange((state) => {
     if (state === "closed") released(pc);
+    if (state === "disconnected") tell({ type: "unsteady" });
     if (state === "failed" || state === "closed") tell({ type: "ended", reason: state });
   });
   pc.onLocalDescription((sdp, kind) => {

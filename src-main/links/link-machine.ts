@@ -1,17 +1,59 @@
-import { assert, assertNever } from "#shared/base/assert.ts";
-import type { TimeMs } from "#shared/base/env.ts";
+import { assertNever } from "#shared/base/assert.ts";
 import type { Generation } from "#shared/base/ids.ts";
 import {
   DIAL_GRACE_MS,
-  EARLY_CANDIDATES_MAX,
   HANDSHAKE_TIMEOUT_MS,
   LINK_CONNECT_TIMEOUT_MS,
   LINK_OFFLINE_RETRY_MAX_MS,
-  RECONNECT_BASE_MS,
   RECONNECT_MAX_MS,
+  RELAY_AFTER_MS,
 } from "#shared/base/limits.ts";
-import type { LinkState } from "#shared/ipc/views.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
+import {
+  acceptNext,
+  dropNext,
+  failNext,
+  followPeer,
+  giveUpNext,
+  isNextDescribed,
+  nextAnswered,
+  nextEvent,
+  nextTimedOut,
+  startNext,
+  takePlace,
+} from "./link-next.ts";
+import {
+  type Attempt,
+  backoffMs,
+  type Candidate,
+  type ConnectionEvent,
+  type Context,
+  close,
+  connectedBy,
+  currentAttempt,
+  enter,
+  fault,
+  hold,
+  keepEarly,
+  type LinkEffect,
+  type LinkEvent,
+  type LinkInput,
+  type LinkMachineState,
+  type LinkPhase,
+  type LinkVia,
+  type Offering,
+  releaseEarly,
+  sayClosed,
+  searchLater,
+  sendSignal,
+  stale,
+  startBetterTimer,
+  startTimer,
+  stopBetterTimer,
+  stopTimer,
+  wantsBetter,
+} from "./link-state.ts";
+import { isRelayDescription } from "./transport.ts";
 
 /**
  * The life of the link to one peer, without any I/O. Roles are fixed, so two offers never cross: the side with the
@@ -31,6 +73,10 @@ import type { LinkSignal } from "#shared/wire/content.ts";
  * later state passes through disconnected. No other pair exists: it is a bug here, or a fault of the peer, which is
  * counted and ignored.
  *
+ * A second attempt can run beside the first (link-next.ts): over the server's relay when a direct path takes longer than
+ * RELAY_AFTER_MS, towards a better path while the link is relayed, and in place of a link whose network has changed.
+ * `connected` then stays, only its generation becomes another.
+ *
  * Generations. Each attempt has one of ours (`generation`), which native events, timers and results carry back; an event
  * of another one is counted as stale and changes nothing. On the wire signals carry the generation of the offer that
  * they belong to (`offerGeneration`): for the dialer the two are the same. Offers only count up; `dial` names the newest
@@ -39,156 +85,6 @@ import type { LinkSignal } from "#shared/wire/content.ts";
  * The dialer keeps its candidates (`held`) until the answer is here. Sent at once, they let the answerer's side of ICE
  * finish first, and its DTLS greeting is then lost in a dialer that is not listening yet: a whole second, each time.
  */
-export type LinkRole = "dialer" | "answerer";
-
-interface Attempt {
-  readonly generation: Generation;
-  readonly offerGeneration: Generation;
-  readonly startedAtMs: TimeMs;
-}
-export interface Candidate {
-  readonly candidate: string;
-  readonly mid: string;
-}
-type Activity =
-  | {
-      readonly kind: "offering";
-      readonly attempt: Attempt;
-      readonly held: readonly Candidate[];
-      /** How long the answer may take once the offer was delivered. */
-      readonly patienceMs: number;
-    }
-  | { readonly kind: "asking" }
-  | { readonly kind: "waiting" };
-
-export type LinkPhase =
-  | { readonly name: "disconnected" }
-  | { readonly name: "discovering"; readonly activity: Activity }
-  | {
-      readonly name: "connecting";
-      readonly attempt: Attempt;
-      readonly answer: "awaited" | "known";
-      readonly held: readonly Candidate[];
-    }
-  | { readonly name: "handshaking"; readonly attempt: Attempt }
-  | { readonly name: "connected"; readonly attempt: Attempt; readonly sinceMs: TimeMs }
-  | { readonly name: "failed" };
-
-export interface LinkMachineState {
-  readonly role: LinkRole;
-  readonly phase: LinkPhase;
-  /** Why it is not connected, or what ended the last attempt. */
-  readonly reason: string | null;
-  /** Newest of our attempts. */
-  readonly generation: Generation;
-  /** Newest offer of the peer (answerer only). */
-  readonly newestOffer: Generation;
-  /** Candidates for a description that is not here yet, all of one offer. */
-  readonly early: { readonly offerGeneration: Generation; readonly candidates: readonly Candidate[] };
-  /** Attempts since the link last stood for a while; sets the backoff. */
-  readonly tries: number;
-  /** The one timer that counts; a timer of another token is stale. */
-  readonly timer: number;
-  readonly staleEvents: number;
-}
-
-export type LinkEvent =
-  | { readonly type: "connect" }
-  | { readonly type: "disconnect"; readonly reason: string }
-  | { readonly type: "reconnect" }
-  /** The peer or the server came (back) online. */
-  | { readonly type: "hint" }
-  | { readonly type: "timer"; readonly token: number }
-  /** What became of the offer or dial that was sent under this token. */
-  | { readonly type: "announced"; readonly token: number; readonly outcome: "delivered" | "offline" | "failed" }
-  | { readonly type: "signal"; readonly signal: LinkSignal }
-  | { readonly type: "localDescription"; readonly generation: Generation; readonly sdp: string }
-  | ({ readonly type: "localCandidate"; readonly generation: Generation } & Candidate)
-  | { readonly type: "channelsOpen"; readonly generation: Generation }
-  | { readonly type: "proven"; readonly generation: Generation }
-  | { readonly type: "peerFin"; readonly generation: Generation }
-  | { readonly type: "lost"; readonly generation: Generation; readonly reason: string };
-
-/** Time and chance are inputs: `random` is uniform in [0, 1). */
-export interface LinkInput {
-  readonly atMs: TimeMs;
-  readonly random: number;
-  readonly event: LinkEvent;
-}
-
-export type LinkEffect =
-  | { readonly type: "openDialing"; readonly generation: Generation }
-  | {
-      readonly type: "openAnswering";
-      readonly generation: Generation;
-      readonly offerGeneration: Generation;
-      readonly sdp: string;
-    }
-  | { readonly type: "acceptAnswer"; readonly generation: Generation; readonly sdp: string }
-  | ({ readonly type: "addCandidate"; readonly generation: Generation } & Candidate)
-  | { readonly type: "startHandshake"; readonly generation: Generation }
-  /** Close at once; nothing of it may come any more. */
-  | { readonly type: "abandon"; readonly generation: Generation }
-  /** Close in order (FIN), without losing what was sent. */
-  | { readonly type: "finish"; readonly generation: Generation; readonly reason: string }
-  /** Ask for a sign of life sooner than usual. */
-  | { readonly type: "probe"; readonly generation: Generation }
-  /** With a token, the outcome is wanted as `announced`. */
-  | { readonly type: "sendSignal"; readonly signal: LinkSignal; readonly token: number | null }
-  | { readonly type: "setTimer"; readonly token: number; readonly delayMs: number }
-  | { readonly type: "clearTimer" }
-  | { readonly type: "fault"; readonly what: string }
-  | { readonly type: "changed"; readonly from: LinkState; readonly to: LinkState };
-
-export const initialLink = (role: LinkRole, generation: Generation): LinkMachineState => ({
-  role,
-  phase: { name: "disconnected" },
-  reason: null,
-  generation,
-  newestOffer: 0,
-  early: { offerGeneration: 0, candidates: [] },
-  tries: 0,
-  timer: 0,
-  staleEvents: 0,
-});
-
-const forward: Readonly<Record<LinkState, LinkState | null>> = {
-  disconnected: "discovering",
-  discovering: "connecting",
-  connecting: "handshaking",
-  handshaking: "connected",
-  connected: null,
-  failed: null,
-};
-export const isLegalTransition = (from: LinkState, to: LinkState): boolean =>
-  to === "failed" || to === "disconnected" || forward[from] === to;
-
-/** The attempt that holds a native connection, if there is one. */
-export const currentAttempt = (phase: LinkPhase): Attempt | null => {
-  switch (phase.name) {
-    case "discovering":
-      return phase.activity.kind === "offering" ? phase.activity.attempt : null;
-    case "connecting":
-    case "handshaking":
-    case "connected":
-      return phase.attempt;
-    case "disconnected":
-    case "failed":
-      return null;
-    default:
-      return assertNever(phase, "phase");
-  }
-};
-
-/** Half of the delay is fixed, half is chance, so that many peers do not come back in step. */
-export const backoffMs = (tries: number, maxMs: number, random: number): number => {
-  const full = Math.min(maxMs, RECONNECT_BASE_MS * 2 ** Math.min(tries, 20));
-  return Math.round(full / 2 + (full / 2) * random);
-};
-
-interface Context extends LinkInput {
-  readonly effects: LinkEffect[];
-}
 type State = LinkMachineState;
 
 export const stepLink = (state: State, input: LinkInput): readonly [State, readonly LinkEffect[]] => {
@@ -200,79 +96,42 @@ const handle = (state: State, ctx: Context): State => {
   const { event } = ctx;
   switch (event.type) {
     case "connect":
-      return state.phase.name === "disconnected" ? begin({ ...state, tries: 0 }, ctx) : state;
+      return state.phase.name === "disconnected" ? begin(forgetful(state), ctx) : state;
     case "disconnect":
       return disconnect(state, event.reason, ctx);
     case "reconnect":
-      return state.phase.name === "disconnected" ? state : restart({ ...state, tries: 0 }, "reconnect", ctx);
+      return state.phase.name === "disconnected" ? state : restart(forgetful(state), "reconnect", ctx);
     case "hint":
-      if (isIdle(state.phase)) return restart({ ...state, tries: 0 }, state.reason, ctx);
+      if (isIdle(state.phase)) return restart(forgetful(state), state.reason, ctx);
       // An announcement on its way may have missed the peer by a moment: if so, the next one follows soon.
-      return state.phase.name === "discovering" ? { ...state, tries: 0 } : state;
+      return state.phase.name === "discovering" ? forgetful(state) : state;
+    case "networkChanged":
+      return networkChanged(state, ctx);
+    case "policyChanged":
+      return policyChanged(state, ctx);
+    case "staleSeen":
+      return stale(state);
     case "timer":
-      return event.token === state.timer ? timeOut(state, ctx) : stale(state);
+      return timerFired(state, event.token, ctx);
     case "announced":
       return announced(state, event, ctx);
     case "signal":
       return signalled(state, event.signal, ctx);
-    case "localDescription":
-    case "localCandidate":
-    case "channelsOpen":
-    case "proven":
-    case "peerFin":
-    case "lost": {
+    default: {
       const attempt = currentAttempt(state.phase);
-      return attempt?.generation === event.generation ? connectionEvent(state, attempt, event, ctx) : stale(state);
+      if (attempt?.generation === event.generation) return connectionEvent(state, attempt, event, ctx);
+      const { next } = state;
+      return next?.attempt.generation === event.generation ? nextEvent(state, next, event, ctx) : stale(state);
     }
-    default:
-      return assertNever(event, "link event");
   }
 };
+
+/** Something changed for the better, or somebody asks: what failed before is no reason any more. */
+const forgetful = (state: State): State => ({ ...state, tries: 0, upgradeTries: 0, peerWantsRelay: false });
 
 /** Wanted, and nothing under way but a timer. */
 const isIdle = (phase: LinkPhase): boolean =>
   phase.name === "failed" || (phase.name === "discovering" && phase.activity.kind === "waiting");
-
-const stale = (state: State): State => ({ ...state, staleEvents: state.staleEvents + 1 });
-
-const fault = (state: State, what: string, ctx: Context): State => {
-  ctx.effects.push({ type: "fault", what });
-  return state;
-};
-
-const enter = (state: State, phase: LinkPhase, reason: string | null, ctx: Context): State => {
-  const from = state.phase.name;
-  assert(from === phase.name || isLegalTransition(from, phase.name), `link transition ${from} -> ${phase.name}`);
-  ctx.effects.push({ type: "changed", from, to: phase.name });
-  return { ...state, phase, reason };
-};
-
-const startTimer = (state: State, delayMs: number, ctx: Context): State => {
-  const token = state.timer + 1;
-  ctx.effects.push({ type: "setTimer", token, delayMs });
-  return { ...state, timer: token };
-};
-
-const stopTimer = (state: State, ctx: Context): State => {
-  ctx.effects.push({ type: "clearTimer" });
-  return { ...state, timer: state.timer + 1 };
-};
-
-const dropAttempt = (state: State, ctx: Context): void => {
-  const attempt = currentAttempt(state.phase);
-  if (attempt !== null) ctx.effects.push({ type: "abandon", generation: attempt.generation });
-};
-
-/** Tells the other side that this attempt is over, if it can know of it. */
-const sayClosed = (state: State, reason: string, ctx: Context): void => {
-  const { phase } = state;
-  if (phase.name === "connecting" || phase.name === "handshaking")
-    sendSignal({ type: "close", generation: phase.attempt.offerGeneration, reason }, ctx);
-};
-
-const sendSignal = (signal: LinkSignal, ctx: Context, token: number | null = null): void => {
-  ctx.effects.push({ type: "sendSignal", signal, token });
-};
 
 /** From disconnected, or from a discovering that was waiting. */
 const begin = (state: State, ctx: Context): State => {
@@ -282,50 +141,130 @@ const begin = (state: State, ctx: Context): State => {
     sendSignal({ type: "dial", generation: timed.newestOffer }, ctx, timed.timer);
     return timed;
   }
+  const via = firstVia(state, ctx);
+  return via === null ? wait(state, "no_path_allowed", LINK_OFFLINE_RETRY_MAX_MS, ctx) : offer(state, via, ctx);
+};
+
+const firstVia = ({ peerWantsRelay }: State, { allowed }: Context): LinkVia | null => {
+  if (allowed.rtc && !(peerWantsRelay && allowed.relay)) return "rtc";
+  return allowed.relay ? "relay" : null;
+};
+
+const offer = (state: State, via: LinkVia, ctx: Context): State => {
   const generation = state.generation + 1;
-  const attempt = { generation, offerGeneration: generation, startedAtMs: ctx.atMs };
-  const activity = { kind: "offering", attempt, held: [], patienceMs: LINK_CONNECT_TIMEOUT_MS } as const;
+  const attempt: Attempt = { generation, offerGeneration: generation, startedAtMs: ctx.atMs, via };
+  const activity: Offering = { kind: "offering", attempt, held: [], patienceMs: LINK_CONNECT_TIMEOUT_MS };
   const offering: LinkPhase = { name: "discovering", activity };
   const entered = enter({ ...state, generation }, offering, state.reason, ctx);
-  ctx.effects.push({ type: "openDialing", generation });
-  return startTimer(entered, LINK_CONNECT_TIMEOUT_MS, ctx);
+  ctx.effects.push({ type: "openDialing", generation, via });
+  const timed = startTimer(entered, LINK_CONNECT_TIMEOUT_MS, ctx);
+  if (via === "rtc" && ctx.allowed.relay) return startBetterTimer(timed, RELAY_AFTER_MS, ctx);
+  return stopBetterTimer(timed, ctx);
 };
 
 const toDisconnected = (state: State, reason: string | null, ctx: Context): State => {
-  dropAttempt(state, ctx);
-  return stopTimer(enter(state, { name: "disconnected" }, reason, ctx), ctx);
+  const attempt = currentAttempt(state.phase);
+  if (attempt !== null) close(attempt, state.phase.name === "connected" ? "closed" : "given_up", reason, ctx);
+  const alone = stopBetterTimer(dropNext(state, "closed", ctx), ctx);
+  return stopTimer(enter(alone, { name: "disconnected" }, reason, ctx), ctx);
 };
 
 const restart = (state: State, reason: string | null, ctx: Context): State =>
   begin(toDisconnected(state, reason, ctx), ctx);
 
 const disconnect = (state: State, reason: string, ctx: Context): State => {
-  if (state.phase.name === "disconnected") return state;
-  if (state.phase.name !== "connected") {
-    sayClosed(state, reason, ctx);
-    return toDisconnected(state, reason, ctx);
+  const { phase } = state;
+  if (phase.name === "disconnected") return state;
+  const alone = giveUpNext(state, reason, ctx);
+  if (phase.name !== "connected") {
+    if (phase.name === "connecting" || phase.name === "handshaking") sayClosed(phase.attempt, reason, ctx);
+    return toDisconnected(alone, reason, ctx);
   }
-  ctx.effects.push({ type: "finish", generation: state.phase.attempt.generation, reason });
-  return stopTimer(enter(state, { name: "disconnected" }, reason, ctx), ctx);
+  ctx.effects.push({ type: "finish", generation: phase.attempt.generation, reason });
+  ctx.effects.push({ type: "attemptEnded", attempt: phase.attempt, end: "closed", reason });
+  return stopTimer(enter(stopBetterTimer(alone, ctx), { name: "disconnected" }, reason, ctx), ctx);
 };
 
+/** The first attempt is over; the second one takes its place, if there is one. */
 const failLink = (state: State, reason: string, ctx: Context): State => {
   const { phase } = state;
+  const attempt = currentAttempt(phase);
+  if (attempt !== null) close(attempt, phase.name === "connected" ? "lost" : "failed", reason, ctx);
+  if (state.next !== null) return takePlace(state, reason, ctx);
   const stood = phase.name === "connected" && ctx.atMs - phase.sinceMs > RECONNECT_MAX_MS;
   const tries = stood ? 0 : state.tries;
-  dropAttempt(state, ctx);
-  const failed = enter({ ...state, tries: tries + 1 }, { name: "failed" }, reason, ctx);
+  const failed = enter(stopBetterTimer({ ...state, tries: tries + 1 }, ctx), { name: "failed" }, reason, ctx);
   return startTimer(failed, backoffMs(tries, RECONNECT_MAX_MS, ctx.random), ctx);
+};
+
+/** What WebRTC could not do at all the relay may: at once, because waiting would not help. */
+const lostAttempt = (state: State, attempt: Attempt, reason: string, ctx: Context): State => {
+  if (state.phase.name !== "discovering") sayClosed(attempt, reason, ctx);
+  const isFirst = attempt.via === "rtc" && state.phase.name !== "connected" && state.next === null;
+  if (state.role === "answerer" || !isFirst || !ctx.allowed.relay) return failLink(state, reason, ctx);
+  close(attempt, "failed", reason, ctx);
+  return offer(enter(state, { name: "disconnected" }, reason, ctx), "relay", ctx);
 };
 
 /** Nobody is there: rest in discovering. From connected the way there leads through disconnected. */
 const wait = (state: State, reason: string, maxMs: number, ctx: Context): State => {
-  const from = state.phase.name === "discovering" ? state : enter(state, { name: "disconnected" }, reason, ctx);
-  if (state.phase.name === "discovering") dropAttempt(state, ctx);
-  const tries = state.phase.name === "connected" ? 0 : state.tries;
+  const { phase } = state;
+  const attempt = currentAttempt(phase);
+  if (phase.name === "discovering" && attempt !== null) close(attempt, "given_up", reason, ctx);
+  const alone = stopBetterTimer(dropNext(state, reason, ctx), ctx);
+  const from = phase.name === "discovering" ? alone : enter(alone, { name: "disconnected" }, reason, ctx);
+  const tries = phase.name === "connected" ? 0 : state.tries;
   const waiting: LinkPhase = { name: "discovering", activity: { kind: "waiting" } };
   const entered = enter({ ...from, tries: tries + 1 }, waiting, reason, ctx);
   return startTimer(entered, backoffMs(tries, maxMs, ctx.random), ctx);
+};
+
+/** What the link stands on may be gone: ask whether it is, and have another way ready. */
+const networkChanged = (state: State, ctx: Context): State => {
+  const { phase } = state;
+  if (phase.name === "disconnected") return state;
+  if (phase.name !== "connected") return restart(forgetful(state), "network_changed", ctx);
+  return refresh(forgetful(state), phase.attempt, ctx);
+};
+
+const refresh = (state: State, attempt: Attempt, ctx: Context): State => {
+  ctx.effects.push({ type: "probe", generation: attempt.generation });
+  if (state.role === "answerer") {
+    sendSignal({ type: "dial", generation: attempt.offerGeneration }, ctx);
+    return state;
+  }
+  const via = firstVia(state, ctx);
+  return via === null ? state : startNext(state, via, "refresh", ctx);
+};
+
+/** What is forbidden now ends at once, and what is allowed now is tried. */
+const policyChanged = (state: State, ctx: Context): State => {
+  const { phase } = state;
+  if (phase.name === "disconnected") return state;
+  const attempt = currentAttempt(phase);
+  const isForbidden = (one: Attempt | undefined | null): boolean => one != null && !ctx.allowed[one.via];
+  const fresh = forgetful(state);
+  if (isForbidden(attempt) || isIdle(phase)) return restart(fresh, "policy_changed", ctx);
+  const alone = isForbidden(state.next?.attempt) ? giveUpNext(fresh, "policy_changed", ctx) : fresh;
+  return phase.name === "connected" ? searchLater(alone, ctx) : alone;
+};
+
+const timerFired = (state: State, token: number, ctx: Context): State => {
+  if (token === state.timer) return timeOut(state, ctx);
+  const { next } = state;
+  if (next !== null && token === next.timer) return nextTimedOut(state, next, ctx);
+  return token === state.betterTimer ? lookFurther({ ...state, betterTimer: null }, ctx) : stale(state);
+};
+
+const lookFurther = (state: State, ctx: Context): State => {
+  if (state.next !== null) return state;
+  const attempt = currentAttempt(state.phase);
+  if (state.phase.name === "connected") {
+    if (!wantsBetter(state, ctx)) return state;
+    return startNext({ ...state, upgradeTries: state.upgradeTries + 1 }, "rtc", "upgrade", ctx);
+  }
+  const isSlow = state.role === "dialer" && attempt?.via === "rtc";
+  return isSlow && ctx.allowed.relay ? startNext(state, "relay", "fallback", ctx) : state;
 };
 
 const timeOut = (state: State, ctx: Context): State => {
@@ -340,10 +279,10 @@ const timeOut = (state: State, ctx: Context): State => {
       if (phase.activity.kind === "waiting") return begin(state, ctx);
       return failLink(state, "no_answer", ctx);
     case "connecting":
-      sayClosed(state, "connect_timeout", ctx);
+      sayClosed(phase.attempt, "connect_timeout", ctx);
       return failLink(state, "connect_timeout", ctx);
     case "handshaking":
-      sayClosed(state, "handshake_timeout", ctx);
+      sayClosed(phase.attempt, "handshake_timeout", ctx);
       return failLink(state, "handshake_timeout", ctx);
     default:
       return assertNever(phase, "phase");
@@ -358,7 +297,7 @@ const announced = (state: State, event: Extract<LinkEvent, { type: "announced" }
   return phase.activity.kind === "offering" ? offerArrived(state, phase.activity, ctx) : state;
 };
 
-const offerArrived = (state: State, activity: Extract<Activity, { kind: "offering" }>, ctx: Context): State => {
+const offerArrived = (state: State, activity: Offering, ctx: Context): State => {
   const { attempt, held, patienceMs } = activity;
   return startTimer(enter(state, { name: "connecting", attempt, answer: "awaited", held }, null, ctx), patienceMs, ctx);
 };
@@ -390,8 +329,12 @@ const dialled = (state: State, seen: Generation, ctx: Context): State => {
   }
   const past = { ...state, generation: Math.max(state.generation, seen) };
   const attempt = currentAttempt(phase);
-  // Nothing under way, or the peer has seen our newest offer and wants another.
-  if (attempt === null || seen >= attempt.offerGeneration) return restart(past, "peer_dialled", ctx);
+  if (attempt === null) return restart(past, "peer_dialled", ctx);
+  // What it asks for is on its way.
+  if (state.next !== null && seen < state.next.attempt.offerGeneration) return state;
+  // The peer has seen our newest offer and wants another, because its end broke or its network changed.
+  if (seen >= attempt.offerGeneration)
+    return phase.name === "connected" ? refresh(past, attempt, ctx) : restart(past, "peer_dialled", ctx);
   // It was sent before our offer arrived, unless that is long ago: then the peer has started anew and forgotten it.
   if (ctx.atMs - attempt.startedAtMs < DIAL_GRACE_MS) return answerSoon(state, ctx);
   if (phase.name !== "connected") return restart(past, "peer_dialled", ctx);
@@ -420,9 +363,19 @@ const offered = (state: State, offer: Extract<LinkSignal, { type: "offer" }>, ct
     if (currentAttempt(state.phase) === null) sendSignal({ type: "dial", generation: state.newestOffer }, ctx);
     return stale(state);
   }
+  const via: LinkVia = isRelayDescription(offer.sdp) ? "relay" : "rtc";
+  if (!ctx.allowed[via]) {
+    // Nothing of ours may travel that way; the dialer can choose another.
+    const reason = via === "rtc" ? "relay_only" : "no_relay";
+    sendSignal({ type: "close", generation: offer.generation, reason }, ctx);
+    return { ...state, newestOffer: offer.generation };
+  }
+  const first = currentAttempt(state.phase);
+  if (first !== null && (state.phase.name === "connected" || first.via !== via))
+    return acceptNext(state, offer, via, ctx);
   const idle = toDisconnected(state, state.reason, ctx);
   const generation = state.generation + 1;
-  const attempt = { generation, offerGeneration: offer.generation, startedAtMs: ctx.atMs };
+  const attempt: Attempt = { generation, offerGeneration: offer.generation, startedAtMs: ctx.atMs, via };
   const found = enter(
     { ...idle, generation, newestOffer: offer.generation },
     { name: "discovering", activity: { kind: "waiting" } },
@@ -430,11 +383,13 @@ const offered = (state: State, offer: Extract<LinkSignal, { type: "offer" }>, ct
     ctx,
   );
   const connecting = enter(found, { name: "connecting", attempt, answer: "known", held: [] }, null, ctx);
-  ctx.effects.push({ type: "openAnswering", generation, offerGeneration: offer.generation, sdp: offer.sdp });
+  ctx.effects.push({ type: "openAnswering", generation, offerGeneration: offer.generation, via, sdp: offer.sdp });
   return startTimer(releaseEarly(connecting, attempt, ctx), LINK_CONNECT_TIMEOUT_MS, ctx);
 };
 
 const answered = (state: State, answer: Extract<LinkSignal, { type: "answer" }>, ctx: Context): State => {
+  const { next } = state;
+  if (next?.attempt.offerGeneration === answer.generation) return nextAnswered(state, next, answer.sdp, ctx);
   const attempt = currentAttempt(state.phase);
   if (attempt?.offerGeneration !== answer.generation) return stale(state);
   // The answer can be faster than the server's word that the offer was delivered.
@@ -451,51 +406,50 @@ const answered = (state: State, answer: Extract<LinkSignal, { type: "answer" }>,
   return startTimer(known, LINK_CONNECT_TIMEOUT_MS, ctx);
 };
 
-const releaseEarly = (state: State, attempt: Attempt, ctx: Context): State => {
-  const { early } = state;
-  if (early.offerGeneration === attempt.offerGeneration)
-    for (const candidate of early.candidates)
-      ctx.effects.push({ type: "addCandidate", generation: attempt.generation, ...candidate });
-  return { ...state, early: { offerGeneration: attempt.offerGeneration, candidates: [] } };
-};
-
 const candidateArrived = (state: State, signal: Extract<LinkSignal, { type: "candidate" }>, ctx: Context): State => {
   const candidate: Candidate = { candidate: signal.candidate, mid: signal.mid };
-  const attempt = currentAttempt(state.phase);
-  const isCurrent = attempt?.offerGeneration === signal.generation;
-  if (isCurrent && isDescribed(state.phase)) {
+  const { next } = state;
+  const first = currentAttempt(state.phase);
+  const isFirst = first?.offerGeneration === signal.generation;
+  const isNext = next?.attempt.offerGeneration === signal.generation;
+  const attempt = isFirst ? first : isNext ? next.attempt : null;
+  if (attempt !== null && (isFirst ? isDescribed(state.phase) : next !== null && isNextDescribed(next))) {
     ctx.effects.push({ type: "addCandidate", generation: attempt.generation, ...candidate });
     return state;
   }
   const isComing = state.role === "answerer" && signal.generation > state.newestOffer;
-  if (!isCurrent && !isComing) return stale(state);
-  if (state.phase.name === "disconnected" || signal.generation < state.early.offerGeneration) return stale(state);
-  const known = signal.generation === state.early.offerGeneration ? state.early.candidates : [];
-  if (known.length >= EARLY_CANDIDATES_MAX) return fault(state, "too many candidates", ctx);
-  return { ...state, early: { offerGeneration: signal.generation, candidates: [...known, candidate] } };
+  if (attempt === null && (!isComing || state.phase.name === "disconnected")) return stale(state);
+  return keepEarly(state, signal.generation, candidate, ctx);
 };
 
 const isDescribed = (phase: LinkPhase): boolean =>
   phase.name === "connecting" ? phase.answer === "known" : phase.name === "handshaking" || phase.name === "connected";
 
 /** Words that a peer may give as the reason; anything else it writes stays out of our views and logs. */
-const peerReasons = new Set(["not_wanted", "busy", "disabled", "connect_timeout", "handshake_timeout", "no_answer"]);
+const peerReasons = new Set([
+  ...["not_wanted", "busy", "disabled", "connect_timeout", "handshake_timeout", "no_answer"],
+  ...["relay_only", "no_relay", "no_better_path", "relay_was_faster", "unreachable"],
+]);
 
 const closedByPeer = (state: State, signal: Extract<LinkSignal, { type: "close" }>, ctx: Context): State => {
   const reason = `peer_${peerReasons.has(signal.reason) ? signal.reason : "closed"}`;
-  const { phase } = state;
+  const { phase, next } = state;
+  const told = state.role === "dialer" && signal.reason === "relay_only" ? { ...state, peerWantsRelay: true } : state;
+  if (next?.attempt.offerGeneration === signal.generation) return failNext(told, reason, ctx);
   const attempt = currentAttempt(phase);
   const answersDial =
     phase.name === "discovering" && phase.activity.kind === "asking" && signal.generation === state.newestOffer;
   if (answersDial) return wait(state, reason, LINK_OFFLINE_RETRY_MAX_MS, ctx);
   // A proven link ends by FIN on its own channel, never by a signal.
   if (attempt?.offerGeneration !== signal.generation || phase.name === "connected") return stale(state);
-  return failLink(state, reason, ctx);
+  if (!told.peerWantsRelay || attempt.via === "relay" || next !== null || !ctx.allowed.relay)
+    return failLink(told, reason, ctx);
+  close(attempt, "given_up", reason, ctx);
+  return offer(enter(told, { name: "disconnected" }, reason, ctx), "relay", ctx);
 };
 
-type ConnectionEvent = Extract<LinkEvent, { readonly generation: Generation }>;
-
 const connectionEvent = (state: State, attempt: Attempt, event: ConnectionEvent, ctx: Context): State => {
+  const { phase } = state;
   switch (event.type) {
     case "localDescription":
       return described(state, attempt, event.sdp, ctx);
@@ -504,18 +458,35 @@ const connectionEvent = (state: State, attempt: Attempt, event: ConnectionEvent,
     case "channelsOpen":
       return channelsOpen(state, attempt, ctx);
     case "proven": {
-      if (state.phase.name !== "handshaking") return stale(state);
-      return stopTimer(enter(state, { name: "connected", attempt, sinceMs: ctx.atMs }, null, ctx), ctx);
+      if (phase.name !== "handshaking") return stale(state);
+      ctx.effects.push({ type: "attemptWorks", attempt, path: event.path });
+      // The dialer alone decides that the other attempt is not needed; the answerer may be told otherwise.
+      const chosen = state.role === "dialer" ? giveUpNext(state, "not_needed", ctx) : state;
+      return connectedBy(chosen, attempt, event.path, ctx);
     }
+    case "confirmed":
+      return state;
+    case "measured":
+      if (phase.name !== "connected" || phase.path === event.path) return state;
+      return searchLater({ ...state, phase: { ...phase, path: event.path } }, ctx);
+    case "unsteady":
+      return phase.name === "connected" && state.next === null ? refresh(state, attempt, ctx) : state;
     case "peerFin":
-      if (state.phase.name !== "connected") return failLink(state, "peer_closed", ctx);
-      return wait(state, "peer_closed", RECONNECT_MAX_MS, ctx);
+      return peerFinished(state, attempt, ctx);
     case "lost":
-      sayClosed(state, event.reason, ctx);
-      return failLink(state, event.reason, ctx);
+      return lostAttempt(state, attempt, event.reason, ctx);
     default:
       return assertNever(event, "connection event");
   }
+};
+
+const peerFinished = (state: State, attempt: Attempt, ctx: Context): State => {
+  const { next } = state;
+  if (state.phase.name !== "connected") return failLink(state, "peer_closed", ctx);
+  const followed = next === null ? null : followPeer(state, attempt, next, ctx);
+  if (followed !== null) return followed;
+  ctx.effects.push({ type: "attemptEnded", attempt, end: "closed", reason: "peer_closed" });
+  return wait(giveUpNext(state, "closed", ctx), "peer_closed", RECONNECT_MAX_MS, ctx);
 };
 
 const described = (state: State, attempt: Attempt, sdp: string, ctx: Context): State => {
@@ -523,6 +494,9 @@ const described = (state: State, attempt: Attempt, sdp: string, ctx: Context): S
   const generation = attempt.offerGeneration;
   if (state.role === "answerer") sendSignal({ type: "answer", generation, sdp }, ctx);
   else if (phase.name === "discovering") sendSignal({ type: "offer", generation, sdp }, ctx, state.timer);
+  // It was the second attempt until a moment ago.
+  else if (phase.name === "connecting" && phase.answer === "awaited")
+    sendSignal({ type: "offer", generation, sdp }, ctx);
   else return stale(state);
   return state;
 };
@@ -538,9 +512,6 @@ const localCandidate = (state: State, attempt: Attempt, candidate: Candidate, ct
   sendSignal({ type: "candidate", generation: attempt.offerGeneration, ...candidate }, ctx);
   return state;
 };
-
-const hold = (held: readonly Candidate[], candidate: Candidate): readonly Candidate[] =>
-  held.length < EARLY_CANDIDATES_MAX ? [...held, candidate] : held;
 
 const channelsOpen = (state: State, attempt: Attempt, ctx: Context): State => {
   if (state.phase.name !== "connecting") return stale(state);

@@ -1,7 +1,7 @@
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Event } from "#shared/base/emitter.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import type { LinkView } from "#shared/ipc/views.ts";
+import type { LinkReport, LinkView } from "#shared/ipc/views.ts";
 import type { ControlMessage } from "#shared/wire/control.ts";
 import type { BulkFrame } from "#shared/wire/frame.ts";
 
@@ -46,4 +46,15 @@ export interface Links extends Disposable {
    */
   sendBulk(peer: UserId, generation: Generation, frame: Uint8Array): "sent" | "full" | "closed";
   release(peer: UserId, generation: Generation, bytes: number): void;
+}
+
+/** What the rest of the program needs of links besides using them: the composition root and the commands. */
+export interface LinkManager extends Links {
+  /** Other addresses, another network, or this machine woke up: links get a fresh connection beside the one they have. */
+  networkChanged(): void;
+  /** Another network policy holds for this contact, or the contact was accepted: ways that are forbidden now end at once. */
+  policyChanged(peer: UserId): void;
+  /** What was tried with this peer, and what became of it. */
+  report(peer: UserId): LinkReport;
+  reports(): LinkReport[];
 }

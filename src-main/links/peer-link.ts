@@ -2,98 +2,149 @@ import { assertNever } from "#shared/base/assert.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
+import { LINKS_LEAVING_MAX } from "#shared/base/limits.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
-import type { LinkView } from "#shared/ipc/views.ts";
+import type { LinkAttemptView, LinkReport, LinkView } from "#shared/ipc/views.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
 import { type ConnectionReport, LinkConnection } from "./connection.ts";
-import type { RtcDriver, RtcOptions } from "./driver.ts";
 import type { HandshakeKeys } from "./handshake.ts";
+import type { LinkHistory } from "./link-history.ts";
+import { stepLink } from "./link-machine.ts";
 import {
+  type AllowedVias,
+  type Attempt,
   currentAttempt,
   initialLink,
   type LinkEffect,
   type LinkEvent,
   type LinkInput,
   type LinkMachineState,
-  stepLink,
-} from "./link-machine.ts";
+  type LinkVia,
+  shownGeneration,
+} from "./link-state.ts";
+import { admits, type EffectivePolicy } from "./network-policy.ts";
+import { natOf } from "./sdp.ts";
 import type { SignalOutcome } from "./signal-port.ts";
+import type { TransportDriver, TransportOptions } from "./transport.ts";
 
 export interface PeerLinkDeps {
   readonly env: Env;
-  readonly driver: RtcDriver;
-  readonly rtc: Omit<RtcOptions, "bulkLowBytes">;
+  /** Null where there is none of that kind. */
+  driver(via: LinkVia): TransportDriver | null;
+  readonly rtc: Omit<TransportOptions, "bulkLowBytes">;
+  readonly iceServers: (() => Promise<readonly string[]>) | null;
   readonly localUserId: UserId;
   readonly peer: UserId;
   readonly firstGeneration: Generation;
+  readonly firstStaleEvents: number;
   readonly keys: HandshakeKeys;
+  readonly history: LinkHistory;
   /** False when this many connections are open already: the attempt then fails and is repeated later. */
   mayOpen(): boolean;
+  policy(): EffectivePolicy;
+  allowed(): AllowedVias;
   sendSignal(signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome>;
   onChanged(view: LinkView): void;
   /** What the application gets to see of a connection. */
-  onReport(generation: Generation, report: Extract<ConnectionReport, { type: "message" | "bulk" | "drained" }>): void;
+  onReport(generation: Generation, report: AppReport): void;
 }
+
+export type AppReport = Extract<ConnectionReport, { type: "message" | "bulk" | "drained" }>;
 
 /**
  * Runs the link machine of one peer: its effects become connections, timers and signals, and what comes of them goes
- * back in as events. Holds at most one connection, besides one that is saying goodbye.
+ * back in as events. Holds at most two connections, the link and an attempt at the next one, besides those that are
+ * saying goodbye.
  */
 export class PeerLink implements Disposable {
   readonly #deps: PeerLinkDeps;
   readonly #machine: MachineRunner<LinkMachineState, LinkInput, LinkEffect>;
-  #connection: LinkConnection | null = null;
-  /** Says goodbye; closed at once when a new connection is made, so that two are never in use together. */
-  #leaving: LinkConnection | null = null;
-  #timer: Disposable | null = null;
+  readonly #connections = new Map<Generation, LinkConnection>();
+  /** They say goodbye, oldest first. */
+  readonly #leaving = new Set<LinkConnection>();
+  readonly #timers = new Map<string, Disposable>();
   #shown: LinkView | null = null;
   #disposed = false;
 
   constructor(deps: PeerLinkDeps) {
     this.#deps = deps;
     const role = deps.localUserId < deps.peer ? "dialer" : "answerer";
-    this.#machine = new MachineRunner(initialLink(role, deps.firstGeneration), stepLink, (effect) => this.#run(effect));
+    const initial = { ...initialLink(role, deps.firstGeneration), staleEvents: deps.firstStaleEvents };
+    this.#machine = new MachineRunner(initial, stepLink, (effect) => this.#run(effect));
   }
 
   get view(): LinkView {
-    const { phase, generation, reason, staleEvents } = this.#machine.state;
-    const stats = this.#connection?.stats;
+    const { state } = this.#machine;
+    return this.#viewAs(state.phase.name, shownGeneration(state), state.reason);
+  }
+
+  #viewAs(state: LinkView["state"], generation: Generation, reason: string | null): LinkView {
+    const stats = state === "connected" ? this.#connections.get(generation)?.stats : undefined;
     return {
       peerId: this.#deps.peer,
-      state: phase.name,
+      state,
       generation,
-      path: phase.name === "connected" ? (stats?.path ?? null) : null,
-      rttMs: phase.name === "connected" ? (stats?.rttMs ?? null) : null,
+      path: stats?.path ?? null,
+      rttMs: stats?.rttMs ?? null,
       reason,
-      staleEvents,
+      staleEvents: this.#machine.state.staleEvents,
     };
   }
 
-  get holdsConnection(): boolean {
-    return this.#connection !== null;
+  /** Newest of all attempts, shown or not. */
+  get newestGeneration(): Generation {
+    return this.#machine.state.generation;
   }
 
-  /** Resolves when a connection that is saying goodbye is gone. */
+  get holdsConnection(): boolean {
+    return this.#connections.size > 0;
+  }
+
+  /** Resolves when the connections that are saying goodbye are gone. */
   get left(): Promise<void> {
-    return this.#leaving?.ended ?? Promise.resolve();
+    return Promise.all([...this.#leaving].map((connection) => connection.ended)).then(() => undefined);
+  }
+
+  get report(): Pick<LinkReport, "selected" | "nat" | "droppedMessages"> & { attempts: LinkAttemptView[] } {
+    this.#recordCandidates();
+    const stats = this.#current?.stats;
+    const all = [...this.#connections.values()].map((connection) => connection.stats);
+    return {
+      selected: stats?.selected ?? null,
+      nat: natOf(
+        all.flatMap(({ localCandidates }) => localCandidates),
+        Math.max(0, ...all.map(({ stunServers }) => stunServers)),
+      ),
+      droppedMessages: stats?.droppedMessages ?? 0,
+      attempts: this.#deps.history.list(),
+    };
+  }
+
+  get #current(): LinkConnection | null {
+    const { phase } = this.#machine.state;
+    return phase.name === "connected" ? (this.#connections.get(phase.attempt.generation) ?? null) : null;
   }
 
   dispatch(event: LinkEvent): void {
     if (this.#disposed) return;
     const { clock, random } = this.#deps.env;
-    this.#machine.dispatch({ atMs: clock.monotonicMs(), random: random.number(), event });
-    this.#publish();
+    const allowed = this.#deps.allowed();
+    this.#machine.dispatch({ atMs: clock.monotonicMs(), random: random.number(), allowed, event });
+    this.#publish(this.view);
+  }
+
+  /** Something of an older session or connection came for this peer. */
+  countStale(): void {
+    this.dispatch({ type: "staleSeen" });
   }
 
   /** The connection that the application may use, if it is of this generation. */
   connected(generation: Generation): LinkConnection | null {
-    const { phase } = this.#machine.state;
-    if (phase.name !== "connected" || phase.attempt.generation !== generation) return null;
-    return this.#connection;
+    const connection = this.#current;
+    return connection?.generation === generation ? connection : null;
   }
 
-  #publish(): void {
-    const view = this.view;
+  #publish(view: LinkView): void {
     const shown = this.#shown;
     const same =
       shown !== null &&
@@ -102,7 +153,7 @@ export class PeerLink implements Disposable {
       shown.path === view.path &&
       shown.reason === view.reason &&
       Math.round(shown.rttMs ?? -1) === Math.round(view.rttMs ?? -1);
-    if (same) return;
+    if (same || this.#disposed) return;
     this.#shown = view;
     this.#deps.onChanged(view);
   }
@@ -112,26 +163,25 @@ export class PeerLink implements Disposable {
     if (this.#disposed) return;
     switch (effect.type) {
       case "openDialing":
-        this.#open(effect.generation, effect.generation, (connection) => connection.dial());
+        this.#open(effect, effect.generation, (connection) => connection.dial());
         return;
       case "openAnswering":
-        this.#open(effect.generation, effect.offerGeneration, (connection) => connection.answer(effect.sdp));
+        this.#open(effect, effect.offerGeneration, (connection) => connection.answer(effect.sdp));
         return;
       case "acceptAnswer":
-        this.#of(effect.generation)?.acceptAnswer(effect.sdp);
+        this.#connections.get(effect.generation)?.acceptAnswer(effect.sdp);
         return;
       case "addCandidate":
-        this.#of(effect.generation)?.addCandidate(effect.candidate, effect.mid);
+        this.#connections.get(effect.generation)?.addCandidate(effect.candidate, effect.mid);
         return;
       case "startHandshake":
-        this.#of(effect.generation)?.startHandshake();
+        this.#connections.get(effect.generation)?.startHandshake();
         return;
       case "probe":
-        this.#of(effect.generation)?.probe();
+        this.#connections.get(effect.generation)?.probe();
         return;
       case "abandon":
-        this.#of(effect.generation)?.close();
-        this.#connection = null;
+        this.#forget(effect.generation)?.close();
         return;
       case "finish":
         this.#finish(effect.generation, effect.reason);
@@ -140,61 +190,94 @@ export class PeerLink implements Disposable {
         void this.#send(effect.signal, effect.token);
         return;
       case "setTimer":
-        this.#timer?.dispose();
-        this.#timer = this.#deps.env.clock.setTimer(effect.delayMs, () =>
-          this.dispatch({ type: "timer", token: effect.token }),
+        this.#timers.get(effect.slot)?.dispose();
+        this.#timers.set(
+          effect.slot,
+          this.#deps.env.clock.setTimer(effect.delayMs, () => this.dispatch({ type: "timer", token: effect.token })),
         );
         return;
       case "clearTimer":
-        this.#timer?.dispose();
-        this.#timer = null;
+        this.#timers.get(effect.slot)?.dispose();
+        this.#timers.delete(effect.slot);
         return;
       case "fault":
         this.#deps.env.log.warn("link fault", { peer: this.#deps.peer, what: effect.what });
         return;
+      case "attemptWorks":
+        this.#recordCandidates();
+        this.#deps.history.works(effect.attempt.generation, effect.path, this.#since(effect.attempt));
+        return;
+      case "attemptEnded":
+        this.#deps.history.ended(effect.attempt.generation, effect.end, effect.reason, this.#since(effect.attempt));
+        return;
       case "changed":
-        this.#publish();
+        this.#publish(this.#viewAs(effect.to, effect.generation, effect.reason));
         return;
       default:
         assertNever(effect, "link effect");
     }
   }
 
-  #of(generation: Generation): LinkConnection | null {
-    return this.#connection?.generation === generation ? this.#connection : null;
+  #since(attempt: Attempt): number {
+    return Math.round(this.#deps.env.clock.monotonicMs() - attempt.startedAtMs);
   }
 
-  #open(generation: Generation, offerGeneration: Generation, start: (connection: LinkConnection) => void): void {
-    this.#leaving?.close();
-    this.#connection?.close();
-    this.#connection = null;
-    if (!this.#deps.mayOpen()) {
-      this.dispatch({ type: "lost", generation, reason: "too_many_links" });
+  #recordCandidates(): void {
+    for (const [generation, { stats }] of this.#connections) {
+      const local = [...new Set(stats.localCandidates.map(({ type }) => type))].sort();
+      this.#deps.history.saw(generation, { local, remote: stats.remoteTypes });
+      this.#deps.history.measured(generation, stats.path);
+    }
+  }
+
+  #forget(generation: Generation): LinkConnection | null {
+    const connection = this.#connections.get(generation);
+    this.#recordCandidates();
+    this.#connections.delete(generation);
+    return connection ?? null;
+  }
+
+  #open(
+    { generation, via }: { readonly generation: Generation; readonly via: LinkVia },
+    offerGeneration: Generation,
+    start: (connection: LinkConnection) => void,
+  ): void {
+    this.#deps.history.began({ generation, via }, this.#deps.env.clock.now());
+    const driver = this.#deps.driver(via);
+    if (driver === null || !this.#deps.mayOpen()) {
+      this.dispatch({ type: "lost", generation, reason: driver === null ? "no_relay" : "too_many_links" });
       return;
     }
+    const policy = this.#deps.policy();
+    const { rtc, iceServers } = this.#deps;
+    // Asking a STUN server, or a TURN server for an address, tells it and the peer where we are.
+    const asks = via === "rtc" && policy === "direct";
     const connection = new LinkConnection({
       ...this.#deps,
+      driver,
+      rtc: asks ? rtc : { ...rtc, iceServers: [] },
+      iceServers: asks ? iceServers : null,
+      admits: (candidate) => via === "relay" || admits(policy, candidate),
       generation,
       offerGeneration,
       report: (report) => this.#onReport(generation, report),
     });
-    this.#connection = connection;
+    this.#connections.set(generation, connection);
     start(connection);
   }
 
   #finish(generation: Generation, reason: string): void {
-    const connection = this.#of(generation);
+    const connection = this.#forget(generation);
     if (connection === null) return;
-    this.#connection = null;
     this.#leave(connection);
     connection.finish(reason);
   }
 
   #leave(connection: LinkConnection): void {
-    this.#leaving = connection;
-    void connection.ended.then(() => {
-      if (this.#leaving === connection) this.#leaving = null;
-    });
+    this.#leaving.add(connection);
+    const [oldest] = this.#leaving;
+    if (this.#leaving.size > LINKS_LEAVING_MAX) oldest?.close();
+    void connection.ended.then(() => this.#leaving.delete(connection));
   }
 
   async #send(signal: LinkSignal, token: number | null): Promise<void> {
@@ -202,13 +285,16 @@ export class PeerLink implements Disposable {
     const isCurrent = (): boolean => {
       if (this.#disposed) return false;
       if (signal.type === "close" || signal.type === "dial") return true;
-      return currentAttempt(this.#machine.state.phase)?.offerGeneration === signal.generation;
+      const { phase, next } = this.#machine.state;
+      const isOf = (attempt: Attempt | null | undefined): boolean => attempt?.offerGeneration === signal.generation;
+      return isOf(currentAttempt(phase)) || isOf(next?.attempt);
     };
     const outcome = await this.#deps.sendSignal(signal, isCurrent);
     if (token !== null) this.dispatch({ type: "announced", token, outcome });
   }
 
   #onReport(generation: Generation, report: ConnectionReport): void {
+    const path = this.#connections.get(generation)?.stats.path ?? null;
     switch (report.type) {
       case "message":
       case "bulk":
@@ -216,20 +302,14 @@ export class PeerLink implements Disposable {
         if (!this.#disposed) this.#deps.onReport(generation, report);
         return;
       case "measured":
-        this.#publish();
+        if (this.#connections.has(generation)) this.dispatch({ type: "measured", generation, path });
         return;
       case "peerFin": {
-        const connection = this.#of(generation);
-        if (connection !== null) {
-          this.#connection = null;
-          this.#leave(connection);
-        }
+        const connection = this.#forget(generation);
+        if (connection !== null) this.#leave(connection);
         this.dispatch({ type: "peerFin", generation });
         return;
       }
-      case "lost":
-        this.dispatch({ type: "lost", generation, reason: report.reason });
-        return;
       case "localDescription":
         this.dispatch({ type: "localDescription", generation, sdp: report.sdp });
         return;
@@ -237,10 +317,16 @@ export class PeerLink implements Disposable {
         this.dispatch({ type: "localCandidate", generation, candidate: report.candidate, mid: report.mid });
         return;
       case "channelsOpen":
-        this.dispatch({ type: "channelsOpen", generation });
-        return;
       case "proven":
-        this.dispatch({ type: "proven", generation });
+        this.dispatch({ type: report.type, generation, path });
+        return;
+      case "confirmed":
+      case "unsteady":
+        // Of a connection that is saying goodbye neither matters.
+        if (this.#connections.has(generation)) this.dispatch({ type: report.type, generation });
+        return;
+      case "lost":
+        this.dispatch({ type: "lost", generation, reason: report.reason });
         return;
       default:
         assertNever(report, "connection report");
@@ -250,11 +336,10 @@ export class PeerLink implements Disposable {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#timer?.dispose();
-    this.#timer = null;
-    this.#leaving?.close();
-    this.#connection?.close();
-    this.#leaving = null;
-    this.#connection = null;
+    for (const timer of this.#timers.values()) timer.dispose();
+    this.#timers.clear();
+    for (const connection of [...this.#leaving, ...this.#connections.values()]) connection.close();
+    this.#leaving.clear();
+    this.#connections.clear();
   }
 }

@@ -22,8 +22,26 @@ export interface CandidateEnd {
   readonly type: string;
 }
 
+export interface ParsedCandidate extends CandidateEnd {
+  readonly port: number;
+  /** Address and port on this machine that a reflexive candidate was found from; null where none is named. */
+  readonly base: string | null;
+}
+
+const CANDIDATE =
+  /^(?:a=)?candidate:\S+ \d+ \S+ \d+ (\S+) (\d{1,5}) typ (host|srflx|prflx|relay)\b(?:.*? raddr (\S+) rport (\d{1,5}))?/i;
+
+/** Null for what is no candidate of a kind that Weir knows. */
+export const parseCandidate = (line: string): ParsedCandidate | null => {
+  const match = CANDIDATE.exec(line.trim());
+  const [, address, port, type, baseAddress, basePort] = match ?? [];
+  if (address === undefined || port === undefined || type === undefined) return null;
+  const base = baseAddress === undefined ? null : `${baseAddress} ${basePort}`;
+  return { address, port: Number(port), type: type.toLowerCase(), base };
+};
+
 /** Loopback, link-local and private ranges: RFC 1122, 3927, 1918, 4193, 4291, and RFC 6598 for carrier-grade NAT is not one. */
-const isPrivateAddress = (address: string): boolean => {
+export const isPrivateAddress = (address: string): boolean => {
   const text = address.toLowerCase().replace(/^::ffff:/, "");
   if (text === "::1" || /^fe[89ab][0-9a-f]:/.test(text) || /^f[cd][0-9a-f]{2}:/.test(text)) return true;
   const parts = text.split(".").map(Number);
@@ -34,8 +52,59 @@ const isPrivateAddress = (address: string): boolean => {
   );
 };
 
-/** Where the selected pair leads. A relayed end is believed when it is named; its absence proves nothing. */
-export const pathOf = (local: CandidateEnd, remote: CandidateEnd): NonNullable<LinkView["path"]> => {
+/** A candidate that leads nowhere but to this machine's own private network. */
+export const isLanCandidate = (line: string): boolean => {
+  const candidate = parseCandidate(line);
+  return candidate?.type === "host" && isPrivateAddress(candidate.address);
+};
+
+/** The description without the candidates that `admits` refuses. */
+export const withCandidates = (sdp: string, admits: (line: string) => boolean): string =>
+  sdp
+    .split("\r\n")
+    .filter((line) => !line.startsWith("a=candidate:") || admits(line))
+    .join("\r\n");
+
+/** What the candidates that were exchanged say about the addresses of the selected pair. */
+export interface KnownAddresses {
+  /** Of relayed candidates, ours and the peer's. */
+  readonly relays: ReadonlySet<string>;
+  /** Of the peer's own interfaces. */
+  readonly remoteHosts: ReadonlySet<string>;
+}
+
+/**
+ * Where the selected pair leads. An end that ICE met before it was announced is of type `prflx`, so its address is looked
+ * up among those that were. Only private addresses of both machines' own interfaces are a local network: what is behind
+ * an address translator can have a private address too.
+ */
+export const pathOf = (
+  local: CandidateEnd,
+  remote: CandidateEnd,
+  known: KnownAddresses,
+): NonNullable<LinkView["path"]> => {
   if (local.type === "relay" || remote.type === "relay") return "relay";
-  return isPrivateAddress(local.address) && isPrivateAddress(remote.address) ? "lan" : "direct";
+  if (remote.type === "prflx" && known.relays.has(remote.address)) return "relay";
+  const isOwn = remote.type === "host" || (remote.type === "prflx" && known.remoteHosts.has(remote.address));
+  const isLan = isOwn && local.type !== "srflx" && isPrivateAddress(local.address) && isPrivateAddress(remote.address);
+  return isLan ? "lan" : "direct";
+};
+
+/**
+ * How the address translator in front of us maps a port (RFC 4787, section 4.1), from our own candidates: the same for
+ * every server that was asked, or another for each (`varies`: a direct path to such another one is unlikely).
+ */
+export type NatGuess = "none" | "same" | "varies" | "unknown";
+
+export const natOf = (candidates: readonly ParsedCandidate[], serversAsked: number): NatGuess => {
+  const reflexive = candidates.filter((candidate) => candidate.type === "srflx");
+  if (reflexive.length === 0)
+    return candidates.some(({ type, address }) => type === "host" && !isPrivateAddress(address)) ? "none" : "unknown";
+  const mapped = new Map<string, Set<string>>();
+  for (const { base, address, port } of reflexive) {
+    const ends = mapped.get(base ?? "") ?? new Set();
+    mapped.set(base ?? "", ends.add(`${address} ${port}`));
+  }
+  if ([...mapped.values()].some((ends) => ends.size > 1)) return "varies";
+  return serversAsked > 1 ? "same" : "unknown";
 };

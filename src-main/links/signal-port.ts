@@ -1,8 +1,9 @@
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
-import type { Log } from "#shared/base/env.ts";
-import type { UserId } from "#shared/base/ids.ts";
+import type { Clock, Log, TimeMs } from "#shared/base/env.ts";
+import type { Generation, UserId } from "#shared/base/ids.ts";
 import { SIGNAL_QUEUE_MAX } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
+import type { LinkState } from "#shared/ipc/views.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { decodeContent, encodeContent, type LinkSignal } from "#shared/wire/content.ts";
 import type { Sessions } from "../crypto/sessions.ts";
@@ -13,12 +14,29 @@ import type { Signaling } from "../signaling/signaling.ts";
  * `mayLink` allows, asked again after every wait. Signals of one peer keep their order up to the server, and no more than
  * SIGNAL_QUEUE_MAX of them wait in each direction.
  */
+export interface SignalEvent {
+  readonly peer: UserId;
+  readonly signal: LinkSignal;
+  /** How the link to this peer stood when the signal arrived. */
+  readonly linkState: LinkState;
+  /** Of the enable in which it arrived, and of the connection to the server that brought it. */
+  readonly generation: Generation;
+  readonly serverGeneration: Generation;
+  readonly atMs: TimeMs;
+}
+
 export interface SignalPortDeps {
+  readonly clock: Pick<Clock, "now">;
   readonly log: Log;
+  /** Of the enable that this port belongs to: it ends with it, and whatever comes later is stale. */
+  readonly generation: Generation;
   readonly signaling: Pick<Signaling, "request" | "onSignal">;
   readonly sessions: Pick<Sessions, "seal" | "open">;
   mayLink(peer: UserId): boolean;
-  onSignal(peer: UserId, signal: LinkSignal): void;
+  linkState(peer: UserId): LinkState;
+  onSignal(event: SignalEvent): void;
+  /** A signal that was opened, or sealed, only after this enable had ended. */
+  onStale(peer: UserId): void;
 }
 
 export type SignalOutcome = "delivered" | "offline" | "failed";
@@ -31,7 +49,7 @@ export class SignalPort implements Disposable {
 
   constructor(deps: SignalPortDeps) {
     this.#deps = deps;
-    this.#owned.add(deps.signaling.onSignal(({ from, sealed }) => this.#receive(from, sealed)));
+    this.#owned.add(deps.signaling.onSignal(({ from, sealed, generation }) => this.#receive(from, sealed, generation)));
   }
 
   /** Signals that were refused, unreadable or too many. */
@@ -50,7 +68,10 @@ export class SignalPort implements Disposable {
       log.warn("signal not sealed", { peer, type: signal.type, error: result.error.type });
       return null;
     });
-    if (sealed === null || this.#owned.disposed) return "failed";
+    if (sealed === null) return "failed";
+    // Sealing took its time: the port may have ended, the peer been blocked, the attempt been given up.
+    if (this.#owned.disposed) this.#deps.onStale(peer);
+    if (this.#owned.disposed || !this.#deps.mayLink(peer) || !isCurrent()) return "failed";
     try {
       // Outside the line: the next signal need not wait for the server's answer to this one.
       const sent = await signaling.request("signal.send", { to: peer, sealed });
@@ -62,16 +83,28 @@ export class SignalPort implements Disposable {
     return "failed";
   }
 
-  #receive(from: UserId, sealed: Sealed): void {
+  #receive(from: UserId, sealed: Sealed, serverGeneration: Generation): void {
     if (!this.#deps.mayLink(from)) {
       this.#dropped += 1;
       return;
     }
+    const { clock, generation } = this.#deps;
+    const arrived = {
+      peer: from,
+      linkState: this.#deps.linkState(from),
+      generation,
+      serverGeneration,
+      atMs: clock.now(),
+    };
     void this.#inLine(`in ${from}`, async () => {
       const opened = await this.#deps.sessions.open(from, sealed, decodeContent);
-      if (this.#owned.disposed) return null;
+      if (this.#owned.disposed) {
+        this.#deps.onStale(from);
+        return null;
+      }
       const content = opened.ok && opened.value.ok ? opened.value.value : null;
-      if (content?.kind === "link" && this.#deps.mayLink(from)) this.#deps.onSignal(from, content.signal);
+      if (content?.kind === "link" && this.#deps.mayLink(from))
+        this.#deps.onSignal({ ...arrived, signal: content.signal });
       else {
         this.#dropped += 1;
         const error = !opened.ok ? opened.error.type : opened.value.ok ? "not_a_signal" : opened.value.error.type;

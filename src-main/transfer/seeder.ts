@@ -75,6 +75,8 @@ export class Seeder implements Disposable {
 
   onMessage(userId: UserId, generation: Generation, message: SeederMessage): void {
     if (this.#owned.disposed) return;
+    // A link that was replaced still delivers what was on its way; the downloader asks again over the newer one.
+    if ((this.#peers.get(userId)?.generation ?? generation) > generation) return;
     const peer = this.#peerOf(userId, generation);
     if (message.type === "open") {
       this.#open(peer, message.fileId, message.tag);

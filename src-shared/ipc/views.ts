@@ -110,6 +110,51 @@ export interface LinkView {
   staleEvents: number;
 }
 
+/**
+ * Which ways a link to one contact may take. Nothing leaves before the contact is accepted, whatever the policy.
+ *
+ *   direct       any way: the contact learns our network address
+ *   afterAccept  like `relay` until we accept the contact ourselves (`contacts.accept`), then like `direct`
+ *   relay        over the server only: the contact never learns our address
+ *   lan          within the local network only
+ */
+export type NetworkPolicy = "direct" | "afterAccept" | "relay" | "lan";
+
+/** One attempt at a link, for the connection report. Candidate types are `host`, `srflx`, `prflx` and `relay`; never addresses. */
+export interface LinkAttemptView {
+  generation: number;
+  via: "rtc" | "relay";
+  startedAtMs: number;
+  localCandidates: string[];
+  remoteCandidates: string[];
+  /** `lost` and `closed` had worked before; `replaced` made way for another attempt. */
+  result: "trying" | "connected" | "failed" | "given_up" | "replaced" | "lost" | "closed";
+  path: LinkView["path"];
+  reason: string | null;
+  /** From its start until it worked or was given up; null while it is under way. */
+  ms: number | null;
+}
+
+/** What the connection report shows of one contact. */
+export interface LinkReport {
+  link: LinkView;
+  policy: NetworkPolicy;
+  /** Whether direct paths and the server's relay may be used at the moment, under the policy and with this server. */
+  directAllowed: boolean;
+  relayAllowed: boolean;
+  /** The candidate types of the pair in use. */
+  selected: { local: string; remote: string } | null;
+  /**
+   * How the address translator on our side maps ports: `none` there is none, `same` for every peer alike, `varies` (a
+   * direct path is unlikely if the other side is alike), `unknown` when too few servers told.
+   */
+  nat: "none" | "same" | "varies" | "unknown";
+  /** Messages of a lossy kind that were dropped because newer ones came faster than they were handled. */
+  droppedMessages: number;
+  /** Oldest first. */
+  attempts: LinkAttemptView[];
+}
+
 export interface ServerView {
   state: "disconnected" | "connecting" | "connected";
   url: string;

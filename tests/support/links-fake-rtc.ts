@@ -1,6 +1,14 @@
 import type { Clock } from "#shared/base/env.ts";
 import { fail, ok } from "#shared/base/result.ts";
-import type { RtcChannel, RtcConnection, RtcDriver, RtcEvent } from "../../src-main/links/driver.ts";
+import {
+  type LinkChannel,
+  type LinkTransport,
+  RELAY_MARK,
+  type RelayDriver,
+  type TransportDriver,
+  type TransportEvent,
+  type TransportOptions,
+} from "../../src-main/links/transport.ts";
 
 /** A clock that stands still until it is told to go. */
 export class ManualClock implements Clock {
@@ -54,15 +62,29 @@ export class FakeRtc {
   silent = false;
   /** Nobody reads: what is sent stays in the queue of its sender. */
   unread = false;
+  /** WebRTC finds no path; the relay works. */
+  blocked = false;
+  /** Where a connection of WebRTC that opens now leads. */
+  pair = { local: { address: "192.168.0.1", type: "host" }, remote: { address: "192.168.0.2", type: "host" } };
+  /** What each connection of WebRTC finds of its own, given its name. */
+  candidatesOf: (name: string) => string[] = () => [];
   opened = 0;
   readonly live = new Set<FakeConnection>();
   readonly byName = new Map<string, FakeConnection>();
 
-  driver(): RtcDriver {
+  driver(): TransportDriver {
+    return this.#driver("rtc");
+  }
+
+  relay(): RelayDriver {
+    return { toward: () => this.#driver("relay"), dispose: () => undefined };
+  }
+
+  #driver(kind: "rtc" | "relay"): TransportDriver {
     return {
-      open: (_options, onEvent) => {
+      open: (options, onEvent) => {
         this.opened += 1;
-        return ok(new FakeConnection(this, `c${this.opened}`, onEvent));
+        return ok(new FakeConnection(this, kind, `c${this.opened}`, options, onEvent));
       },
       dispose: () => undefined,
     };
@@ -73,50 +95,81 @@ const fingerprint = (name: string): string =>
   Array.from({ length: 32 }, (_, i) =>
     ((name.charCodeAt(1 + (i % (name.length - 1))) * 7 + i) & 255).toString(16).toUpperCase().padStart(2, "0"),
   ).join(":");
-const sdpOf = (name: string): string => `name=${name}\r\na=fingerprint:sha-256 ${fingerprint(name)}\r\n`;
 const nameOf = (sdp: string): string => /name=(\w+)/.exec(sdp)?.[1] ?? "";
 
-class FakeConnection implements RtcConnection {
+export class FakeConnection implements LinkTransport {
+  readonly kind: "rtc" | "relay";
+  readonly name: string;
+  readonly options: TransportOptions;
+  /** Candidates of the peer that were added here. */
+  readonly remoteCandidates: string[] = [];
   readonly #rtc: FakeRtc;
-  readonly #name: string;
-  readonly #onEvent: (event: RtcEvent) => void;
+  readonly #onEvent: (event: TransportEvent) => void;
   #peer: FakeConnection | null = null;
+  #pair: ReturnType<LinkTransport["selectedPair"]> = null;
   received = 0;
   #closed = false;
   readonly #queued = { control: 0, bulk: 0 };
 
-  constructor(rtc: FakeRtc, name: string, onEvent: (event: RtcEvent) => void) {
+  constructor(
+    rtc: FakeRtc,
+    kind: "rtc" | "relay",
+    name: string,
+    options: TransportOptions,
+    onEvent: (event: TransportEvent) => void,
+  ) {
     this.#rtc = rtc;
-    this.#name = name;
+    this.kind = kind;
+    this.name = name;
+    this.options = options;
     this.#onEvent = onEvent;
     rtc.live.add(this);
     rtc.byName.set(name, this);
   }
 
-  tell(event: RtcEvent): void {
+  get peer(): FakeConnection | null {
+    return this.#peer;
+  }
+
+  tell(event: TransportEvent): void {
     queueMicrotask(() => {
       if (!this.#closed) this.#onEvent(event);
     });
   }
+  #describe(kind: "offer" | "answer"): void {
+    const mark = this.kind === "relay" ? `${RELAY_MARK}\r\n` : "";
+    const sdp = `v=0\r\n${mark}name=${this.name}\r\na=fingerprint:sha-256 ${fingerprint(this.name)}\r\n`;
+    this.tell({ type: "localDescription", kind, sdp });
+    if (this.kind === "relay") return;
+    for (const candidate of this.#rtc.candidatesOf(this.name))
+      this.tell({ type: "localCandidate", candidate, mid: "0" });
+  }
   createOffer() {
-    this.tell({ type: "localDescription", kind: "offer", sdp: sdpOf(this.#name) });
+    this.#describe("offer");
     return ok(undefined);
   }
   acceptOffer(sdp: string) {
     this.#peer = this.#rtc.byName.get(nameOf(sdp)) ?? null;
-    this.tell({ type: "localDescription", kind: "answer", sdp: sdpOf(this.#name) });
+    this.#describe("answer");
     return ok(undefined);
   }
   acceptAnswer(sdp: string) {
     this.#peer = this.#rtc.byName.get(nameOf(sdp)) ?? null;
+    if (this.kind === "rtc" && this.#rtc.blocked) return ok(undefined);
+    this.#pair =
+      this.kind === "rtc"
+        ? this.#rtc.pair
+        : { local: { address: "", type: "relay" }, remote: { address: "", type: "relay" } };
+    if (this.#peer !== null) this.#peer.#pair = this.#pair;
     for (const end of [this, this.#peer])
       for (const channel of ["control", "bulk"] as const) end?.tell({ type: "channelOpen", channel });
     return ok(undefined);
   }
-  addRemoteCandidate() {
+  addRemoteCandidate(candidate: string) {
+    this.remoteCandidates.push(candidate);
     return ok(undefined);
   }
-  send(channel: RtcChannel, bytes: Uint8Array) {
+  send(channel: LinkChannel, bytes: Uint8Array) {
     if (this.#closed) return fail("rtc_failed", "closed");
     const copy = new Uint8Array(bytes);
     if (this.#rtc.unread) this.#queued[channel] += copy.length;
@@ -126,14 +179,14 @@ class FakeConnection implements RtcConnection {
     }
     return ok(undefined);
   }
-  bufferedAmount(channel: RtcChannel): number {
+  bufferedAmount(channel: LinkChannel): number {
     return this.#queued[channel];
   }
   remoteFingerprint(): string | null {
-    return this.#peer === null ? null : fingerprint(this.#peer.#name);
+    return this.#peer === null ? null : fingerprint(this.#peer.name);
   }
   selectedPair() {
-    return null;
+    return this.#pair;
   }
   bytesReceived(): number {
     return this.received;

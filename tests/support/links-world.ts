@@ -7,7 +7,7 @@ import type { LinkView } from "#shared/ipc/views.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { systemClock, systemRandom } from "../../src-main/env.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
-import type { Links } from "../../src-main/links/links.ts";
+import type { LinkManager, Links } from "../../src-main/links/links.ts";
 import { userIdFrom, userIdOf } from "./links-ids.ts";
 
 /** What the signal network does with one signal: how often it arrives, and after how long each time. */
@@ -96,7 +96,7 @@ export class LinksWorld {
     };
   }
 
-  links(member: Member, overrides: Partial<LinksDeps> = {}): Links {
+  links(member: Member, overrides: Partial<LinksDeps> = {}): LinkManager {
     return createLinks(this.deps(member, overrides));
   }
 

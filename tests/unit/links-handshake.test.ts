@@ -8,7 +8,14 @@ import {
   startHandshake,
   stepHandshake,
 } from "../../src-main/links/handshake.ts";
-import { fingerprintOf, pathOf } from "../../src-main/links/sdp.ts";
+import {
+  fingerprintOf,
+  isLanCandidate,
+  natOf,
+  parseCandidate,
+  pathOf,
+  withCandidates,
+} from "../../src-main/links/sdp.ts";
 import { userIdOf } from "../support/links-ids.ts";
 
 const [alice, bob] = [userIdOf(0), userIdOf(1)];
@@ -107,6 +114,8 @@ test("a description must name exactly one SHA-256 certificate", () => {
   expect(fingerprintOf("v=0\r\n")).toBeNull();
 });
 
+const nothingKnown = { relays: new Set<string>(), remoteHosts: new Set<string>() };
+
 test.each([
   ["127.0.0.1", "127.0.0.1", "lan"],
   ["192.168.1.4", "10.0.0.1", "lan"],
@@ -115,6 +124,45 @@ test.each([
   ["203.0.113.4", "10.0.0.1", "direct"],
   ["100.64.0.1", "100.64.0.2", "direct"],
 ] as const)("a path from %s to %s is %s", (local, remote, path) => {
-  expect(pathOf({ address: local, type: "host" }, { address: remote, type: "host" })).toBe(path);
-  expect(pathOf({ address: local, type: "relay" }, { address: remote, type: "host" })).toBe("relay");
+  expect(pathOf({ address: local, type: "host" }, { address: remote, type: "host" }, nothingKnown)).toBe(path);
+  expect(pathOf({ address: local, type: "relay" }, { address: remote, type: "host" }, nothingKnown)).toBe("relay");
+});
+
+test("an end that ICE met before it was announced is what it was announced as", () => {
+  const local = { address: "10.0.0.2", type: "host" };
+  const remote = { address: "10.9.0.1", type: "prflx" };
+  // Behind an address translator with a private address of its own.
+  expect(pathOf(local, remote, nothingKnown)).toBe("direct");
+  expect(pathOf(local, remote, { ...nothingKnown, remoteHosts: new Set(["10.9.0.1"]) })).toBe("lan");
+  expect(pathOf(local, remote, { ...nothingKnown, relays: new Set(["10.9.0.1"]) })).toBe("relay");
+  expect(pathOf(local, { address: "10.9.0.1", type: "srflx" }, nothingKnown)).toBe("direct");
+});
+
+test("only addresses of one's own private network are candidates of a local network", () => {
+  const host = (address: string): string => `candidate:1 1 UDP 2122317823 ${address} 40000 typ host`;
+  expect(["192.168.0.7", "fe80::1", "10.1.2.3"].map((address) => isLanCandidate(host(address)))).toEqual([
+    true,
+    true,
+    true,
+  ]);
+  expect(["203.0.113.4", "2001:db8::1", "garbage"].map((address) => isLanCandidate(host(address)))).toEqual([
+    false,
+    false,
+    false,
+  ]);
+  expect(isLanCandidate("a=candidate:2 1 UDP 1 10.0.0.1 5 typ srflx raddr 10.0.0.2 rport 5")).toBe(false);
+  expect(isLanCandidate("nonsense")).toBe(false);
+  const sdp = `v=0\r\na=${host("192.168.0.7")}\r\na=${host("203.0.113.4")}\r\na=mid:0\r\n`;
+  expect(withCandidates(sdp, isLanCandidate)).toBe(`v=0\r\na=${host("192.168.0.7")}\r\na=mid:0\r\n`);
+});
+
+test("the address translator is guessed from what the servers saw", () => {
+  const seen = (...lines: string[]) => lines.flatMap((line) => parseCandidate(line) ?? []);
+  const host = "candidate:1 1 UDP 1 192.168.0.7 4000 typ host";
+  const mapped = (port: number) => `candidate:2 1 UDP 1 203.0.113.9 ${port} typ srflx raddr 192.168.0.7 rport 4000`;
+  expect(natOf(seen(host), 2)).toBe("unknown");
+  expect(natOf(seen(host, mapped(5000)), 1)).toBe("unknown");
+  expect(natOf(seen(host, mapped(5000)), 2)).toBe("same");
+  expect(natOf(seen(host, mapped(5000), mapped(5001)), 2)).toBe("varies");
+  expect(natOf(seen("candidate:1 1 UDP 1 203.0.113.9 4000 typ host"), 2)).toBe("none");
 });

@@ -7,6 +7,7 @@ import {
   RECONNECT_BASE_MS,
 } from "#shared/base/limits.ts";
 import type { LinkState } from "#shared/ipc/views.ts";
+import { stepLink } from "../../src-main/links/link-machine.ts";
 import {
   backoffMs,
   currentAttempt,
@@ -16,15 +17,17 @@ import {
   type LinkEvent,
   type LinkMachineState,
   type LinkRole,
-  stepLink,
-} from "../../src-main/links/link-machine.ts";
+} from "../../src-main/links/link-state.ts";
+
+/** WebRTC alone, as with a server that has no relay. */
+const allowed = { rtc: true, relay: false };
 
 /** Feeds events one after the other and keeps what came out. */
 const play = (role: LinkRole, events: readonly LinkEvent[], start = initialLink(role, 100)) => {
   let state: LinkMachineState = start;
   const effects: LinkEffect[] = [];
   for (const [index, event] of events.entries()) {
-    const [next, out] = stepLink(state, { atMs: 1000 + index, random: 0.5, event });
+    const [next, out] = stepLink(state, { atMs: 1000 + index, random: 0.5, allowed, event });
     state = next;
     effects.push(...out);
   }
@@ -61,13 +64,13 @@ const delivered: LinkEvent = { type: "announced", token: 1, outcome: "delivered"
 const dialerTo: Record<"offering" | "connecting" | "handshaking" | "connected", readonly LinkEvent[]> = {
   offering: [{ type: "connect" }],
   connecting: [{ type: "connect" }, { type: "localDescription", generation: 101, sdp: "o" }, delivered],
-  handshaking: [{ type: "connect" }, delivered, answer(101), { type: "channelsOpen", generation: 101 }],
+  handshaking: [{ type: "connect" }, delivered, answer(101), { type: "channelsOpen", generation: 101, path: "lan" }],
   connected: [
     { type: "connect" },
     delivered,
     answer(101),
-    { type: "channelsOpen", generation: 101 },
-    { type: "proven", generation: 101 },
+    { type: "channelsOpen", generation: 101, path: "lan" },
+    { type: "proven", generation: 101, path: "lan" },
   ],
 };
 
@@ -78,8 +81,8 @@ test("the dialer walks the whole road, and the answerer too", () => {
     { type: "connect" },
     offer(7),
     { type: "localDescription", generation: 101, sdp: "a" },
-    { type: "channelsOpen", generation: 101 },
-    { type: "proven", generation: 101 },
+    { type: "channelsOpen", generation: 101, path: "lan" },
+    { type: "proven", generation: 101, path: "lan" },
   ]);
   expect(answerer.state.phase.name).toBe("connected");
   expect(answerer.of("sendSignal").map(({ signal }) => signal)).toEqual([
@@ -112,8 +115,8 @@ test.each(Object.keys(dialerTo) as (keyof typeof dialerTo)[])(
     const old: LinkEvent[] = [
       { type: "localDescription", generation: 100, sdp: "x" },
       { type: "localCandidate", generation: 100, candidate: "c", mid: "0" },
-      { type: "channelsOpen", generation: 100 },
-      { type: "proven", generation: 100 },
+      { type: "channelsOpen", generation: 100, path: "lan" },
+      { type: "proven", generation: 100, path: "lan" },
       { type: "peerFin", generation: 100 },
       { type: "lost", generation: 100, reason: "x" },
       { type: "timer", token: state.timer - 1 },
@@ -123,7 +126,7 @@ test.each(Object.keys(dialerTo) as (keyof typeof dialerTo)[])(
       close(100),
     ];
     for (const event of old) {
-      const [next, effects] = stepLink(state, { atMs: 5000, random: 0, event });
+      const [next, effects] = stepLink(state, { atMs: 5000, random: 0, allowed, event });
       expect(effects).toEqual([]);
       expect(next).toEqual({ ...state, staleEvents: state.staleEvents + 1 });
     }
@@ -176,7 +179,7 @@ test("candidates before the description wait for it; those of another offer do n
 test("early candidates are bounded", () => {
   const many = Array.from({ length: EARLY_CANDIDATES_MAX + 5 }, (_, i) => candidate(7, `c${i}`));
   const { state, of } = play("answerer", [{ type: "connect" }, ...many]);
-  expect(state.early.candidates.length).toBe(EARLY_CANDIDATES_MAX);
+  expect(state.early[0]?.candidates.length).toBe(EARLY_CANDIDATES_MAX);
   expect(of("fault").length).toBe(5);
 });
 
@@ -225,9 +228,9 @@ test("nobody who does not want a link gives anything away", () => {
 
 test("a dial that is older than our offer is ignored at first, and later asks whether the peer is alive", () => {
   const connected = play("dialer", dialerTo.connected).state;
-  const soon = stepLink(connected, { atMs: 2000, random: 0, event: dial(5) });
+  const soon = stepLink(connected, { atMs: 2000, random: 0, allowed, event: dial(5) });
   expect(soon[1]).toEqual([]);
-  const late = stepLink(connected, { atMs: 60_000, random: 0, event: dial(5) });
+  const late = stepLink(connected, { atMs: 60_000, random: 0, allowed, event: dial(5) });
   expect(late[1]).toEqual([{ type: "probe", generation: 101 }]);
 });
 

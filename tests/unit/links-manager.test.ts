@@ -11,7 +11,8 @@ import {
   PING_TIMEOUT_MS,
 } from "#shared/base/limits.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
-import type { Links } from "../../src-main/links/links.ts";
+import type { LinksDeps } from "../../src-main/links/connection-manager.ts";
+import type { LinkManager, Links } from "../../src-main/links/links.ts";
 import { FakeRtc, ManualClock } from "../support/links-fake-rtc.ts";
 import { LinksWorld } from "../support/links-world.ts";
 
@@ -20,21 +21,27 @@ afterEach(() => {
   for (const links of opened.splice(0)) links.dispose();
 });
 
-const world = () => {
+const world = ({ hasRelay = false, overrides = {} as Partial<LinksDeps> } = {}) => {
   const clock = new ManualClock();
   const net = new LinksWorld(clock);
   const rtc = new FakeRtc();
   const [a, b] = [net.add(0), net.add(1)];
-  const make = (member: typeof a): Links => {
-    const links = net.links(member, { driver: rtc.driver() });
+  const addresses = { now: "192.168.0.1" };
+  const make = (member: typeof a): LinkManager => {
+    const links = net.links(member, {
+      driver: rtc.driver(),
+      ...(hasRelay ? { relay: rtc.relay() } : {}),
+      addresses: () => addresses.now,
+      ...overrides,
+    });
     opened.push(links);
     links.enable();
     return links;
   };
-  return { clock, net, rtc, a, b, make, alice: make(a), bob: make(b), aliceId: a.userId, bobId: b.userId };
+  return { clock, net, rtc, a, b, addresses, make, alice: make(a), bob: make(b), aliceId: a.userId, bobId: b.userId };
 };
-const connected = async () => {
-  const it = world();
+const connected = async (options: Parameters<typeof world>[0] = {}) => {
+  const it = world(options);
   it.alice.connect(it.bobId);
   it.bob.connect(it.aliceId);
   await it.clock.advance(1000);
@@ -106,12 +113,16 @@ test("a peer that does not read its control channel costs a bounded queue, and t
   expect(alice.view(bobId).state).toBe("connected");
 });
 
-test("a machine that slept does not blame its peer", async () => {
-  const { alice, bobId, clock } = await connected();
+test("a machine that slept does not blame its peer, and takes a fresh connection without letting the old one go", async () => {
+  const { alice, bobId, clock, rtc } = await connected();
   const { generation } = alice.view(bobId);
+  const shown: LinkView[] = [];
+  alice.onChanged((view) => shown.push(view));
   await clock.sleep(3 * PING_TIMEOUT_MS);
   await clock.advance(PING_TIMEOUT_MS);
-  expect(alice.view(bobId)).toMatchObject({ state: "connected", generation });
+  expect(alice.view(bobId).generation).toBeGreaterThan(generation);
+  expect(new Set(shown.map((view) => view.state))).toEqual(new Set(["connected"]));
+  expect(rtc.live.size).toBe(2);
 });
 
 test("nothing is sent for an older generation", async () => {
