@@ -6,7 +6,7 @@ import { makeDownloadFolder } from "./transfer/download-folder.ts";
 
 /** The contract's commands in terms of the app's parts: one line each wherever a part does the work. */
 export const createHandlers = (parts: Parts): AppHandlers => {
-  const { account, settings, signaling, contacts, links, messages, files, transfers } = parts;
+  const { account, settings, signaling, contacts, contactNetwork, links, messages, files, transfers } = parts;
   const profile = (): ProfileView => ({
     userId: account.userId,
     name: settings.name,
@@ -32,7 +32,21 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     },
 
     "contacts.list": () => ok(contacts.list()),
-    "contacts.accept": ({ userId }) => contacts.accept(userId),
+    "contacts.accept": async ({ userId }) => {
+      const accepted = await contacts.accept(userId);
+      if (!accepted.ok) return accepted;
+      contactNetwork.setAccepted(userId);
+      links.policyChanged(userId);
+      return accepted;
+    },
+    "contacts.network": ({ userId, policy }) => {
+      if (contacts.relationOf(userId) === null) return fail("unknown_contact", "There is no contact with this id.");
+      if (policy !== undefined) {
+        contactNetwork.setPolicy(userId, policy);
+        links.policyChanged(userId);
+      }
+      return ok({ userId, ...contactNetwork.get(userId) });
+    },
     "contacts.verify": ({ userId, verified }) => contacts.verify(userId, verified),
     "contacts.safetyCode": ({ userId }) => contacts.safetyCode(userId),
     "contacts.block": ({ userId }) => contacts.block(userId),
@@ -74,6 +88,12 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       links.connect(peerId);
       links.reconnect(peerId);
       return ok(links.view(peerId));
+    },
+
+    "links.report": ({ peerId }) => ok(peerId === undefined ? links.reports() : [links.report(peerId)]),
+    "links.test": async ({ peerId }) => {
+      if (!contacts.isAccepted(peerId)) return fail("unknown_contact", "There is no accepted contact with this id.");
+      return ok(await links.test(peerId));
     },
 
     "settings.get": () => ok(settings.get()),

@@ -14,7 +14,8 @@ import { createSessions } from "./crypto/signal-sessions.ts";
 import { EventLoopMonitor } from "./diagnostics.ts";
 import type { PublishedEvent } from "./ipc/handlers.ts";
 import { createLinks } from "./links/connection-manager.ts";
-import type { Links } from "./links/links.ts";
+import type { LinkManager } from "./links/links.ts";
+import { createRelayDriver } from "./links/relay-driver.ts";
 import { createMessages, type Messages } from "./messages/messages.ts";
 import { newEnvelopeId } from "./messages/new-id.ts";
 import { ServerChoice } from "./server-choice.ts";
@@ -22,6 +23,7 @@ import { Settings } from "./settings.ts";
 import type { Signaling } from "./signaling/signaling.ts";
 import { createSignaling } from "./signaling/signaling-client.ts";
 import { Ballast } from "./store/ballast.ts";
+import { ContactNetworkTable } from "./store/contact-network.ts";
 import { Database } from "./store/database.ts";
 import { lockProfile } from "./store/lock.ts";
 import { appMigrations } from "./store/schema/app.ts";
@@ -38,7 +40,8 @@ export interface Parts {
   readonly settings: Settings;
   readonly signaling: Signaling;
   readonly contacts: Contacts;
-  readonly links: Links;
+  readonly contactNetwork: ContactNetworkTable;
+  readonly links: LinkManager;
   readonly messages: Messages;
   readonly files: Files;
   readonly transfers: Transfers;
@@ -114,6 +117,7 @@ const build = async (
   const contacts = own(
     createContacts({ env, db, sessions, signaling, self: { ...account, name: () => settings.name } }),
   );
+  const contactNetwork = new ContactNetworkTable(db);
   const links = own(
     createLinks({
       env,
@@ -124,6 +128,9 @@ const build = async (
       verifyAccountSignature,
       accountKeyOf: (peer) => contacts.accountKeyOf(peer),
       mayLink: (peer) => contacts.isAccepted(peer) && !contacts.isKeyChanged(peer),
+      policyOf: (peer) => contactNetwork.get(peer),
+      iceServers: () => signaling.iceServers(),
+      relay: createRelayDriver({ env, relay: signaling.relay }),
     }),
   );
   const worker = own(
@@ -181,7 +188,20 @@ const build = async (
   const monitor = own(new EventLoopMonitor());
   const server = own(new ServerChoice({ ...options, settings, signaling }));
   const parts: Parts = {
-    ...{ options, protection, account, settings, signaling, contacts, links, messages, files, transfers, monitor },
+    ...{
+      options,
+      protection,
+      account,
+      settings,
+      signaling,
+      contacts,
+      contactNetwork,
+      links,
+      messages,
+      files,
+      transfers,
+      monitor,
+    },
     server,
   };
   const events = publishAll(parts, onListenerError);

@@ -2,7 +2,7 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import { ICE_SERVERS_WAIT_MS, LINKS_MAX } from "#shared/base/limits.ts";
+import { ICE_SERVERS_WAIT_MS, LINK_TEST_TIMEOUT_MS, LINKS_MAX } from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { LinkReport, LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
 import type { BulkFrame } from "#shared/wire/frame.ts";
@@ -64,6 +64,8 @@ class ConnectionManager implements LinkManager {
   readonly #message: Emitter<{ peer: UserId; generation: Generation; message: AppMessage }>;
   readonly #bulk: Emitter<{ peer: UserId; generation: Generation; frame: BulkFrame; bytes: number }>;
   readonly #drained: Emitter<{ peer: UserId; generation: Generation }>;
+  /** An attempt worked or came to its end. */
+  readonly #settled: Emitter<{ peer: UserId; generation: Generation }>;
   /** Survives disable, so that enable takes up the same peers again. */
   readonly #wanted = new Set<UserId>();
   /** Peers that the user let go; their offers are refused until `connect`. */
@@ -91,6 +93,7 @@ class ConnectionManager implements LinkManager {
     this.#message = emitter();
     this.#bulk = emitter();
     this.#drained = emitter();
+    this.#settled = emitter();
     this.#owned.add(
       deps.signaling.onConnected(() => {
         for (const peer of this.#session?.peers.values() ?? []) peer.dispatch({ type: "hint" });
@@ -140,6 +143,23 @@ class ConnectionManager implements LinkManager {
 
   reports(): LinkReport[] {
     return [...(this.#session?.peers.keys() ?? [])].map((peer) => this.report(peer));
+  }
+
+  async test(peer: UserId): Promise<LinkReport> {
+    const link = this.#session?.peers.get(peer);
+    const newest = link?.newestGeneration ?? this.#generations.get(peer) ?? 0;
+    const settled = Promise.withResolvers<void>();
+    const subscription = this.#settled.event(({ peer: who, generation }) => {
+      if (who === peer && generation > newest) settled.resolve();
+    });
+    const timer = this.#deps.env.clock.setTimer(LINK_TEST_TIMEOUT_MS, () => settled.resolve());
+    this.connect(peer);
+    if (link?.view.state === "connected") link.dispatch({ type: "networkChanged" });
+    else link?.dispatch({ type: "reconnect" });
+    await settled.promise;
+    subscription.dispose();
+    timer.dispose();
+    return this.report(peer);
   }
 
   #policy(peer: UserId): EffectivePolicy {
@@ -297,6 +317,7 @@ class ConnectionManager implements LinkManager {
       allowed: () => this.#allowed(peer),
       sendSignal: (signal, isCurrent) => session.port.send(peer, signal, isCurrent),
       onChanged: (view) => this.#onChanged(peer, link, view),
+      onSettled: (generation) => this.#settled.emit({ peer, generation }),
       onReport: (generation, report) => this.#onReport(peer, generation, report),
     });
     session.peers.set(peer, link);

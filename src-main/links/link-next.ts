@@ -9,7 +9,7 @@ import {
   connectedBy,
   enter,
   hold,
-  isBetterPath,
+  isBetter,
   type LinkMachineState,
   type LinkPath,
   type LinkPhase,
@@ -164,8 +164,11 @@ export const nextEvent = (state: State, next: NextAttempt, event: ConnectionEven
 const nextOpen = (state: State, next: NextAttempt, path: LinkPath | null, ctx: Context): State => {
   const { phase } = state;
   if (next.stage.name !== "connecting") return stale(state);
-  if (next.purpose === "upgrade" && phase.name === "connected" && !isBetterPath(path, phase.path))
-    return searchAgain(giveUpNext(state, "no_better_path", ctx), ctx);
+  if (next.purpose === "upgrade" && phase.name === "connected") {
+    const found = [next.attempt.via, path] as const;
+    if (!isBetter(found, [phase.attempt.via, phase.path]))
+      return searchAgain(giveUpNext(state, "no_better_path", ctx), ctx);
+  }
   ctx.effects.push({ type: "startHandshake", generation: next.attempt.generation });
   return withTimer(state, { ...next, stage: { name: "handshaking" } }, HANDSHAKE_TIMEOUT_MS, ctx);
 };

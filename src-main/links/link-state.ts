@@ -259,10 +259,14 @@ export const currentAttempt = (phase: LinkPhase): Attempt | null => {
 export const shownGeneration = (state: LinkMachineState): Generation =>
   currentAttempt(state.phase)?.generation ?? state.generation;
 
-const RANKS: Readonly<Record<LinkPath, number>> = { lan: 2, direct: 1, relay: 0 };
+/** The server's relay is the last resort, below a TURN server: it carries other people's chats too. */
+const rankOf = (via: LinkVia, path: LinkPath | null): number => {
+  if (via === "relay" || path === null) return 0;
+  return { relay: 1, direct: 2, lan: 3 }[path];
+};
 /** Whether `a` is worth leaving `b` for. */
-export const isBetterPath = (a: LinkPath | null, b: LinkPath | null): boolean =>
-  a !== null && (b === null || RANKS[a] > RANKS[b]);
+export const isBetter = (a: readonly [LinkVia, LinkPath | null], b: readonly [LinkVia, LinkPath | null]): boolean =>
+  rankOf(...a) > rankOf(...b);
 
 /** Half of the delay is fixed, half is chance, so that many peers do not come back in step. */
 export const backoffMs = (tries: number, maxMs: number, random: number): number => {

@@ -57,4 +57,9 @@ export interface LinkManager extends Links {
   /** What was tried with this peer, and what became of it. */
   report(peer: UserId): LinkReport;
   reports(): LinkReport[];
+  /**
+   * Makes a fresh connection beside the link, if there is one, and reports when it worked, or was given up, or after
+   * LINK_TEST_TIMEOUT_MS.
+   */
+  test(peer: UserId): Promise<LinkReport>;
 }

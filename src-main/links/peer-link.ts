@@ -45,6 +45,8 @@ export interface PeerLinkDeps {
   allowed(): AllowedVias;
   sendSignal(signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome>;
   onChanged(view: LinkView): void;
+  /** The attempt of this generation works now, or is over. */
+  onSettled(generation: Generation): void;
   /** What the application gets to see of a connection. */
   onReport(generation: Generation, report: AppReport): void;
 }
@@ -206,9 +208,11 @@ export class PeerLink implements Disposable {
       case "attemptWorks":
         this.#recordCandidates();
         this.#deps.history.works(effect.attempt.generation, effect.path, this.#since(effect.attempt));
+        this.#deps.onSettled(effect.attempt.generation);
         return;
       case "attemptEnded":
         this.#deps.history.ended(effect.attempt.generation, effect.end, effect.reason, this.#since(effect.attempt));
+        this.#deps.onSettled(effect.attempt.generation);
         return;
       case "changed":
         this.#publish(this.#viewAs(effect.to, effect.generation, effect.reason));

@@ -73,6 +73,8 @@ export interface KnownAddresses {
   readonly remoteHosts: ReadonlySet<string>;
 }
 
+const NOTHING_KNOWN: KnownAddresses = { relays: new Set(), remoteHosts: new Set() };
+
 /**
  * Where the selected pair leads. An end that ICE met before it was announced is of type `prflx`, so its address is looked
  * up among those that were. Only private addresses of both machines' own interfaces are a local network: what is behind
@@ -81,7 +83,7 @@ export interface KnownAddresses {
 export const pathOf = (
   local: CandidateEnd,
   remote: CandidateEnd,
-  known: KnownAddresses,
+  known: KnownAddresses = NOTHING_KNOWN,
 ): NonNullable<LinkView["path"]> => {
   if (local.type === "relay" || remote.type === "relay") return "relay";
   if (remote.type === "prflx" && known.relays.has(remote.address)) return "relay";

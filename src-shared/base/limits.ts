@@ -53,6 +53,12 @@ export const DRAIN_TIMEOUT_MAX_MS = 5 * MINUTE;
 /** Chunks in one SQLite transaction of the chunk worker: a batch grows to this while the disk is the slower side. */
 export const STORE_BATCH_CHUNKS = 64;
 /**
+ * A commit waits for this many chunks, or this long: it writes about five pages of 64 KiB and waits for the disk whatever
+ * it holds. A third of the window, so that the seeder keeps sending meanwhile; the time is what a slow link notices.
+ */
+export const STORE_GATHER_CHUNKS = 16;
+export const STORE_GATHER_MS = 10;
+/**
  * Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. Covers the time that one
  * checkpoint of {@link CHUNKS_CHECKPOINT_PAGES} takes at full speed.
  */
@@ -65,8 +71,11 @@ export const PROGRESS_INTERVAL_MS = 100;
 export const WORK_BATCH_BYTES = 1 * MiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
 export const SHARES_ACTIVE_MAX = 16;
-/** WAL pages of chunks.db (64 KiB each) before a checkpoint: 64 MiB, because each one waits for the disk several times. */
-export const CHUNKS_CHECKPOINT_PAGES = 1024;
+/**
+ * WAL pages of chunks.db (64 KiB each) before a checkpoint: 32 MiB. Each one waits for the disk several times, so they
+ * should be rare, and stops the chunk worker, so that one should be over before a window has arrived.
+ */
+export const CHUNKS_CHECKPOINT_PAGES = 512;
 /** A served file stays open this long after its last batch; short, because Windows keeps others from deleting it. */
 export const SOURCE_FILE_IDLE_MS = 2 * SECOND;
 /** Buffers of sent frames that the worker keeps for reuse: those of two busy peers. */
@@ -151,6 +160,8 @@ export const RECEIVE_TURN_ITEMS = 64;
 export const NETWORK_POLL_MS = 2 * SECOND;
 /** A poll that is this late was not delayed by load: the machine slept. */
 export const SLEEP_NOTICED_MS = 10 * SECOND;
+/** A test of a connection ends with what is known by then; every pair of people has some path sooner. */
+export const LINK_TEST_TIMEOUT_MS = 15 * SECOND;
 /** How long a link waits for the list of STUN and TURN servers: it starts without them sooner than late. */
 export const ICE_SERVERS_WAIT_MS = 1 * SECOND;
 /** Attempts of one link that its history keeps: a bad hour of backoffs. */
@@ -175,6 +186,42 @@ export const UNEXPECTED_CHANNELS_MAX = 8;
 export const RTC_CLEANUP_TIMEOUT_MS = 3 * SECOND;
 /** Signals of one peer that wait for their turn; more are dropped and counted. */
 export const SIGNAL_QUEUE_MAX = 128;
+
+// ---- Discovery on the local network -----------------------------------------------------------------------------------
+
+/** How long one name and its tags are used: shorter costs packets, longer lets somebody follow a computer around. */
+export const LAN_EPOCH_MS = 15 * MINUTE;
+/** 100 random bits: names never meet by chance. */
+export const LAN_INSTANCE_BYTES = 13;
+/** 64 bits: with 93 tags and 93 contacts, a stranger's tag fits one of ours once in 10^15 records. */
+export const LAN_TAG_BYTES = 8;
+/** As many as one TXT string of 255 bytes holds. */
+export const LAN_TAGS_PER_STRING = 31;
+/** Contacts that an announcement is for: three strings, so that a packet stays below 1,000 bytes and is never split. */
+export const LAN_TAGS_MAX = 3 * LAN_TAGS_PER_STRING;
+/** RFC 6762 proposes 2 minutes for records that depend on an address. */
+export const LAN_RECORD_TTL_MS = 2 * MINUTE;
+/** A lifetime that somebody else claims counts no longer than this. */
+export const LAN_TTL_MAX_MS = 5 * MINUTE;
+/** Answers of one packet that are looked at; ours has 3. */
+export const LAN_RECORDS_MAX = 32;
+/** At most one announcement a second (RFC 6762, 6), and after a pause by chance, so that many do not answer at once. */
+export const LAN_ANNOUNCE_INTERVAL_MS = 1 * SECOND;
+export const LAN_ANSWER_DELAY_MIN_MS = 20;
+export const LAN_ANSWER_DELAY_MAX_MS = 120;
+/** Questions: often at first, then rarely, because everybody announces by itself. */
+export const LAN_QUERY_BASE_MS = 1 * SECOND;
+export const LAN_QUERY_MAX_MS = 60 * SECOND;
+/** Weirs on one network that are kept in mind; of strangers the oldest gives way. */
+export const LAN_HEARD_MAX = 256;
+/** Addresses of one person: a computer on a cable and on radio, twice. */
+export const LAN_HINTS_PER_PEER_MAX = 4;
+/** Records of names not heard before that are compared with our contacts, a minute: the work that a flood can cause. */
+export const LAN_COMPARISONS_PER_MINUTE = 120;
+/** Packets looked at a second; a busy office network has tens. */
+export const LAN_PACKETS_PER_SECOND = 200;
+/** Interfaces that discovery runs on: cable, radio, a few virtual ones. */
+export const LAN_INTERFACES_MAX = 8;
 
 // ---- Messages ---------------------------------------------------------------------------------------------------
 
@@ -395,6 +442,7 @@ export const SHUTDOWN_TIMEOUT_MS = 10 * SECOND;
 assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a large chunk must fit one message");
 assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
 assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
+assert(STORE_GATHER_CHUNKS * 2 < REQUEST_WINDOW_CHUNKS, "most of a window must be on its way while a commit gathers");
 assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
 assert(WORK_BATCH_BYTES >= CHUNK_BYTES_LARGE, "a batch holds a chunk");
 assert(SEEDER_READ_AHEAD * WORK_BATCH_BYTES <= RECEIVE_CREDIT_BYTES, "reading ahead of the credit is useless");

@@ -10,10 +10,12 @@ import {
 } from "../base/limits.ts";
 import type {
   ChatView,
+  ContactNetworkView,
   ContactView,
   FileView,
   HostView,
   InviteView,
+  LinkReport,
   LinkView,
   MessageView,
   NoticeView,
@@ -73,6 +75,13 @@ export const commands = {
   "contacts.safetyCode": command<SafetyCodeView>()(ofUser),
   "contacts.block": command<ContactView>()(ofUser),
   "contacts.unblock": command<ContactView>()(ofUser),
+  /** Without `policy` it only tells. Another policy takes effect at once: what it forbids ends. */
+  "contacts.network": command<ContactNetworkView>()(
+    v.strictObject({
+      userId: UserIdSchema,
+      policy: v.optional(v.picklist(["direct", "afterAccept", "relay", "lan"])),
+    }),
+  ),
   "contacts.remove": command<{ removed: boolean }>()(ofUser),
 
   "chats.list": command<ChatView[]>()(none),
@@ -103,6 +112,10 @@ export const commands = {
   "links.enable": command<LinkView[]>()(none),
   "links.disable": command<LinkView[]>()(none),
   "links.reconnect": command<LinkView>()(v.strictObject({ peerId: UserIdSchema })),
+  /** What was tried to reach one contact, or each of them, and what became of it. */
+  "links.report": command<LinkReport[]>()(v.strictObject({ peerId: v.optional(UserIdSchema) })),
+  /** Makes a fresh connection beside the link, if there is one, and answers when it is known what became of it. */
+  "links.test": command<LinkReport>()(v.strictObject({ peerId: UserIdSchema })),
 
   "settings.get": command<SettingsView>()(none),
   "settings.set": command<SettingsView>()(

@@ -120,6 +120,12 @@ export interface LinkView {
  */
 export type NetworkPolicy = "direct" | "afterAccept" | "relay" | "lan";
 
+export interface ContactNetworkView {
+  userId: string;
+  policy: NetworkPolicy;
+  acceptedByMe: boolean;
+}
+
 /** One attempt at a link, for the connection report. Candidate types are `host`, `srflx`, `prflx` and `relay`; never addresses. */
 export interface LinkAttemptView {
   generation: number;

@@ -5,6 +5,7 @@ import type {
   ContactView,
   FileView,
   HostView,
+  LinkReport,
   LinkView,
   MessageView,
   ProfileView,
@@ -184,6 +185,13 @@ export class FakeWeir {
   #makeHandlers(): Handlers {
     const { state } = this;
     const notFound = fail("not_found", "This is no longer here.");
+    const reports = (peerId?: string): LinkReport[] =>
+      state.links
+        .filter((link) => peerId === undefined || link.peerId === peerId)
+        .map((link) => ({
+          ...{ link, policy: "direct", directAllowed: true, relayAllowed: true, nat: "same" },
+          ...{ selected: { local: "host", remote: "host" }, droppedMessages: 0, attempts: [] },
+        }));
     const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>
       state.contacts.some((contact) => contact.userId === userId) ? ok(this.contact(userId, changes)) : notFound;
     const changeTransfer = (fileId: string, changes: Partial<TransferView>): Result<TransferView> =>
@@ -216,6 +224,7 @@ export class FakeWeir {
           : fail("no_session", "The safety number is known as soon as both of you are connected."),
       "contacts.block": ({ userId }) => changeContact(userId, { state: "blocked" }),
       "contacts.unblock": ({ userId }) => changeContact(userId, { state: "accepted" }),
+      "contacts.network": ({ userId, policy }) => ok({ userId, policy: policy ?? "direct", acceptedByMe: true }),
       "contacts.remove": ({ userId }) => {
         state.contacts = state.contacts.filter((contact) => contact.userId !== userId);
         this.emit("contact.changed", { userId, removed: true });
@@ -271,6 +280,11 @@ export class FakeWeir {
       "links.list": () => ok(state.links),
       "links.enable": () => ok(state.links),
       "links.disable": () => ok(state.links),
+      "links.report": ({ peerId }) => ok(reports(peerId)),
+      "links.test": ({ peerId }) => {
+        const [report] = reports(peerId);
+        return report === undefined ? notFound : ok(report);
+      },
       "links.reconnect": ({ peerId }) => {
         const link = state.links.find((known) => known.peerId === peerId);
         return link ? ok(link) : notFound;

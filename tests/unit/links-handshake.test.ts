@@ -124,8 +124,8 @@ test.each([
   ["203.0.113.4", "10.0.0.1", "direct"],
   ["100.64.0.1", "100.64.0.2", "direct"],
 ] as const)("a path from %s to %s is %s", (local, remote, path) => {
-  expect(pathOf({ address: local, type: "host" }, { address: remote, type: "host" }, nothingKnown)).toBe(path);
-  expect(pathOf({ address: local, type: "relay" }, { address: remote, type: "host" }, nothingKnown)).toBe("relay");
+  expect(pathOf({ address: local, type: "host" }, { address: remote, type: "host" })).toBe(path);
+  expect(pathOf({ address: local, type: "relay" }, { address: remote, type: "host" })).toBe("relay");
 });
 
 test("an end that ICE met before it was announced is what it was announced as", () => {

@@ -5,6 +5,7 @@ import { contactsSchema } from "./0003-contacts.ts";
 import { messagesSchema } from "./0004-messages.ts";
 import { filesSchema } from "./0005-files.ts";
 import { safetyNumbersSchema } from "./0006-safety-numbers.ts";
+import { contactNetworkSchema } from "./0007-contact-network.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -14,4 +15,5 @@ export const appMigrations: readonly Migration[] = [
   messagesSchema,
   filesSchema,
   safetyNumbersSchema,
+  contactNetworkSchema,
 ];

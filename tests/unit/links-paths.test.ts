@@ -1,0 +1,365 @@
+import { afterEach, expect, test } from "vitest";
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  LINK_CONNECT_TIMEOUT_MS,
+  LINK_HISTORY_MAX,
+  LINK_UPGRADE_BASE_MS,
+  NETWORK_POLL_MS,
+  PING_INTERVAL_MS,
+  PING_TIMEOUT_MS,
+  RELAY_AFTER_MS,
+} from "#shared/base/limits.ts";
+import { ok } from "#shared/base/result.ts";
+import type { LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
+import { decodeContent, type LinkSignal } from "#shared/wire/content.ts";
+import type { LinksDeps } from "../../src-main/links/connection-manager.ts";
+import { isLegalTransition } from "../../src-main/links/link-state.ts";
+import type { LinkManager } from "../../src-main/links/links.ts";
+import { isLanCandidate, parseCandidate } from "../../src-main/links/sdp.ts";
+import { isRelayDescription } from "../../src-main/links/transport.ts";
+import { FakeRtc, ManualClock } from "../support/links-fake-rtc.ts";
+import { LinksWorld } from "../support/links-world.ts";
+
+/** Which way a link takes, when it changes it, and what of ours leaves on the way. */
+
+const opened: LinkManager[] = [];
+afterEach(() => {
+  for (const links of opened.splice(0)) links.dispose();
+});
+
+interface Setting {
+  policy: NetworkPolicy;
+  acceptedByMe: boolean;
+}
+
+const world = (each: Partial<LinksDeps> = {}) => {
+  const clock = new ManualClock();
+  const net = new LinksWorld(clock);
+  const rtc = new FakeRtc();
+  const signals: { from: string; signal: LinkSignal }[] = [];
+  const people = [0, 1].map((order) => {
+    const member = net.add(order);
+    const setting: Setting = { policy: "direct", acceptedByMe: true };
+    const addresses = { now: "192.168.0.1" };
+    const deps = net.deps(member);
+    const links = net.links(member, {
+      driver: rtc.driver(),
+      relay: rtc.relay(),
+      addresses: () => addresses.now,
+      policyOf: () => setting,
+      sessions: {
+        ...deps.sessions,
+        seal: (peer, plaintext, commit) => {
+          const content = decodeContent(new Uint8Array(plaintext));
+          if (content.ok && content.value.kind === "link")
+            signals.push({ from: member.userId, signal: content.value.signal });
+          return deps.sessions.seal(peer, plaintext, commit);
+        },
+      },
+      ...each,
+    });
+    opened.push(links);
+    links.enable();
+    return { id: member.userId, links, setting, addresses };
+  });
+  const [alice, bob] = people;
+  if (alice === undefined || bob === undefined) throw new Error("two people");
+  const connect = async (forMs = 1000): Promise<void> => {
+    alice.links.connect(bob.id);
+    bob.links.connect(alice.id);
+    await clock.advance(forMs);
+  };
+  const views = (): [LinkView, LinkView] => [alice.links.view(bob.id), bob.links.view(alice.id)];
+  const states = (): string[] => views().map(({ state, path }) => `${state} ${path}`);
+  return { clock, net, rtc, signals, alice, bob, connect, views, states };
+};
+
+test("where WebRTC finds no path the server's relay carries the link within seconds", async () => {
+  const it = world();
+  it.rtc.blocked = true;
+  await it.connect(RELAY_AFTER_MS + 200);
+  expect(it.states()).toEqual(["connected relay", "connected relay"]);
+  expect(it.alice.links.report(it.bob.id).selected).toEqual({ local: "relay", remote: "relay" });
+});
+
+test("where WebRTC finds a path in time the relay is not even asked", async () => {
+  const it = world();
+  await it.connect(10_000);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+  expect(it.signals.filter(({ signal }) => signal.type === "offer" && isRelayDescription(signal.sdp))).toEqual([]);
+});
+
+test.each([
+  ["host", "192.168.0.2", "host", "10.0.0.9", "lan"],
+  ["srflx", "203.0.113.7", "host", "203.0.113.9", "direct"],
+  ["host", "192.168.0.2", "relay", "203.0.113.9", "relay"],
+] as const)(
+  "a pair of %s %s and %s %s is shown for what it is",
+  async (type, address, remoteType, remoteAddress, path) => {
+    const it = world();
+    it.rtc.pair = { local: { address, type }, remote: { address: remoteAddress, type: remoteType } };
+    await it.connect();
+    expect(it.states()).toEqual([`connected ${path}`, `connected ${path}`]);
+  },
+);
+
+test("a direct path that appears later takes over: nothing that was sent is lost, and nobody sees the link go", async () => {
+  const it = world();
+  it.rtc.blocked = true;
+  await it.connect(RELAY_AFTER_MS + 200);
+  const got: number[] = [];
+  it.bob.links.onMessage(({ message }) => {
+    if (message.type === "stop") got.push(message.tag);
+  });
+  const shown: LinkView[] = [];
+  it.alice.links.onChanged((view) => shown.push(view));
+  it.rtc.blocked = false;
+  let sent = 0;
+  for (let i = 0; i < 400 && it.views().some(({ path }) => path !== "lan"); i += 1) {
+    const { generation } = it.alice.links.view(it.bob.id);
+    for (let n = 0; n < 10; n += 1)
+      if (it.alice.links.send(it.bob.id, generation, { type: "stop", tag: sent })) sent += 1;
+    await it.clock.advance(97);
+  }
+  await it.clock.advance(3000);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+  expect(got).toEqual(Array.from({ length: sent }, (_, tag) => tag));
+  expect(new Set(shown.map(({ state }) => state))).toEqual(new Set(["connected"]));
+  // The relay is let go by both.
+  expect([...it.rtc.live].map(({ kind }) => kind)).toEqual(["rtc", "rtc"]);
+  const results = it.alice.links.report(it.bob.id).attempts.map(({ via, result }) => `${via} ${result}`);
+  expect(results.at(-1)).toBe("rtc connected");
+  expect(results).toContain("relay replaced");
+});
+
+test("an upgrade that finds nothing better is given up before it replaces anything, and tried ever more rarely", async () => {
+  const it = world();
+  it.rtc.pair = { local: { address: "203.0.113.1", type: "relay" }, remote: { address: "203.0.113.2", type: "srflx" } };
+  await it.connect();
+  const [{ generation }] = it.views();
+  const offers = (): number => it.signals.filter(({ signal }) => signal.type === "offer").length;
+  await it.clock.advance(20 * LINK_UPGRADE_BASE_MS);
+  expect(it.views()[0]).toMatchObject({ state: "connected", generation, path: "relay" });
+  expect(offers()).toBeGreaterThanOrEqual(3);
+  expect(offers()).toBeLessThanOrEqual(8);
+  const last = it.alice.links.report(it.bob.id).attempts.at(-1);
+  expect(last).toMatchObject({ result: "given_up", reason: "no_better_path" });
+});
+
+test("a TURN server is better than the rendezvous server's relay", async () => {
+  const it = world();
+  it.rtc.blocked = true;
+  await it.connect(RELAY_AFTER_MS + 200);
+  it.rtc.blocked = false;
+  it.rtc.pair = { local: { address: "203.0.113.1", type: "relay" }, remote: { address: "203.0.113.2", type: "srflx" } };
+  await it.clock.advance(3 * LINK_UPGRADE_BASE_MS);
+  expect(it.states()).toEqual(["connected relay", "connected relay"]);
+  expect([...it.rtc.live].map(({ kind }) => kind)).toEqual(["rtc", "rtc"]);
+});
+
+test("a new interface on either side: a fresh connection takes over, and the old one ends only then", async () => {
+  for (const whose of ["alice", "bob"] as const) {
+    const it = world();
+    await it.connect();
+    const before = it.views().map(({ generation }) => generation);
+    const shown: string[] = [];
+    it.alice.links.onChanged(({ state }) => shown.push(state));
+    it[whose].addresses.now = "10.0.0.7";
+    await it.clock.advance(NETWORK_POLL_MS + 500);
+    expect(it.states()).toEqual(["connected lan", "connected lan"]);
+    it.views().forEach(({ generation }, index) => {
+      expect(generation).toBeGreaterThan(before[index] ?? 0);
+    });
+    expect(new Set(shown)).toEqual(new Set(["connected"]));
+    expect(it.rtc.live.size).toBe(2);
+  }
+});
+
+test("a connection that becomes unsteady gets a successor at once; if it recovers instead, it simply is replaced", async () => {
+  const it = world();
+  await it.connect();
+  const [{ generation }] = it.views();
+  for (const connection of it.rtc.live) connection.tell({ type: "unsteady" });
+  await it.clock.advance(500);
+  expect(it.views()[0].generation).toBeGreaterThan(generation);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+});
+
+test("when the interface is gone for good the link stands again within seconds of the next one", async () => {
+  const it = world();
+  await it.connect();
+  it.rtc.silent = true;
+  for (const person of [it.alice, it.bob]) person.addresses.now = "";
+  await it.clock.advance(PING_TIMEOUT_MS + PING_INTERVAL_MS);
+  expect(it.states()).not.toContain("connected lan");
+  it.rtc.silent = false;
+  for (const person of [it.alice, it.bob]) person.addresses.now = "10.0.0.7";
+  await it.clock.advance(NETWORK_POLL_MS + 1500);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+});
+
+test("states are passed only as the table allows, over relays, upgrades and changes of network", async () => {
+  const it = world();
+  const trace: LinkView["state"][] = ["disconnected"];
+  it.alice.links.onChanged(({ state }) => trace.push(state));
+  it.rtc.blocked = true;
+  await it.connect(RELAY_AFTER_MS + 200);
+  it.rtc.blocked = false;
+  await it.clock.advance(3 * LINK_UPGRADE_BASE_MS);
+  it.rtc.silent = true;
+  await it.clock.advance(LINK_CONNECT_TIMEOUT_MS);
+  it.rtc.silent = false;
+  it.bob.addresses.now = "10.0.0.7";
+  await it.clock.advance(120_000);
+  await Promise.all([it.alice.links.disconnect(it.bob.id), it.clock.advance(5000)]);
+  expect(trace.length).toBeGreaterThan(10);
+  trace.slice(1).forEach((to, index) => {
+    const from = trace[index] ?? "disconnected";
+    if (from !== to) expect(`${from} ${to} ${isLegalTransition(from, to)}`).toBe(`${from} ${to} true`);
+  });
+});
+
+// ---- Policy ---------------------------------------------------------------------------------------------------------
+
+const LAN = "candidate:1 1 UDP 2122317823 192.168.0.7 40000 typ host";
+const PUBLIC = "candidate:2 1 UDP 2122317823 203.0.113.4 40001 typ host";
+const MAPPED = "candidate:3 1 UDP 1686052607 203.0.113.5 40002 typ srflx raddr 192.168.0.7 rport 40000";
+const TURN = "candidate:4 1 UDP 41885439 203.0.113.6 40003 typ relay raddr 203.0.113.5 rport 40002";
+
+const withPolicies = (mine: NetworkPolicy, theirs: NetworkPolicy = "direct", acceptedByMe = true) => {
+  let asked = 0;
+  const it = world({
+    iceServers: async () => {
+      asked += 1;
+      return ok(["stun:203.0.113.1:3478"]);
+    },
+  });
+  it.rtc.candidatesOf = () => [LAN, PUBLIC, MAPPED, TURN];
+  Object.assign(it.bob.setting, { policy: mine, acceptedByMe });
+  Object.assign(it.alice.setting, { policy: theirs });
+  const left = (): string[] =>
+    it.signals.flatMap(({ from, signal }) => {
+      if (from !== it.bob.id) return [];
+      if (signal.type === "candidate") return [signal.candidate];
+      return "sdp" in signal ? signal.sdp.split("\r\n").filter((line) => parseCandidate(line) !== null) : [];
+    });
+  return { ...it, left, serversAsked: () => asked };
+};
+
+test.each<[NetworkPolicy, boolean]>([
+  ["relay", true],
+  ["afterAccept", false],
+])("under the policy %s (accepted by me: %s) no candidate ever leaves, on either role", async (policy, accepted) => {
+  for (const role of ["answerer", "dialer"] as const) {
+    const it = withPolicies(role === "answerer" ? policy : "direct", role === "dialer" ? policy : "direct", accepted);
+    Object.assign(it.alice.setting, { acceptedByMe: accepted });
+    const guarded = role === "answerer" ? it.bob.id : it.alice.id;
+    it.bob.addresses.now = "10.0.0.3";
+    await it.connect(30_000);
+    expect(it.states()).toEqual(["connected relay", "connected relay"]);
+    const mine = it.signals.filter(({ from }) => from === guarded).map(({ signal }) => signal);
+    expect(mine.filter(({ type }) => type === "candidate")).toEqual([]);
+    for (const signal of mine) if ("sdp" in signal) expect(isRelayDescription(signal.sdp)).toBe(true);
+    // No connection of WebRTC was opened on that side at all, so no packet can leave either.
+    const report = (role === "answerer" ? it.bob : it.alice).links.report(
+      role === "answerer" ? it.alice.id : it.bob.id,
+    );
+    expect(report.attempts.map(({ via }) => via)).not.toContain("rtc");
+    expect(report).toMatchObject({ directAllowed: false, relayAllowed: true, policy });
+  }
+});
+
+test("a contact that allows direct paths goes on to one as soon as it was accepted, and back when that is taken back", async () => {
+  const it = withPolicies("afterAccept", "direct", false);
+  await it.connect(10_000);
+  expect(it.states()).toEqual(["connected relay", "connected relay"]);
+  expect(it.left()).toEqual([]);
+  it.bob.setting.acceptedByMe = true;
+  it.bob.links.policyChanged(it.alice.id);
+  it.alice.links.reconnect(it.bob.id);
+  await it.clock.advance(10_000);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+  it.bob.setting.policy = "relay";
+  it.bob.links.policyChanged(it.alice.id);
+  // At once: not one more packet goes the forbidden way.
+  expect([...it.rtc.live].filter(({ kind }) => kind === "rtc").length).toBeLessThanOrEqual(1);
+  await it.clock.advance(10_000);
+  expect(it.states()).toEqual(["connected relay", "connected relay"]);
+});
+
+test("within the local network only: no other candidate leaves or is used, and no server is asked", async () => {
+  const it = withPolicies("lan", "direct");
+  await it.connect();
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+  expect(it.left()).toEqual([LAN]);
+  const bobs = [...it.rtc.live].filter(({ options }) => options.iceServers.length === 0);
+  expect(bobs).toHaveLength(1);
+  expect(bobs[0]?.remoteCandidates.every(isLanCandidate)).toBe(true);
+  expect(bobs[0]?.remoteCandidates).toHaveLength(1);
+  expect(it.serversAsked()).toBe(1);
+});
+
+test("within the local network only: without a path there the link waits, and the relay is refused", async () => {
+  const it = withPolicies("lan", "direct");
+  it.rtc.blocked = true;
+  await it.connect(60_000);
+  for (const view of it.views()) expect(view.state).not.toBe("connected");
+  expect([...it.rtc.live].map(({ kind }) => kind)).not.toContain("relay");
+});
+
+test("before a contact is accepted nothing leaves under any policy", async () => {
+  for (const policy of ["direct", "afterAccept", "relay", "lan"] as const) {
+    const it = world({ mayLink: () => false, policyOf: () => ({ policy, acceptedByMe: true }) });
+    await it.connect(30_000);
+    expect(it.signals).toEqual([]);
+    expect(it.rtc.opened).toBe(0);
+  }
+});
+
+// ---- What the report says -------------------------------------------------------------------------------------------
+
+test("the report names what was tried, the types of candidates and what became of it, and no address", async () => {
+  const it = withPolicies("direct");
+  it.rtc.blocked = true;
+  await it.connect(RELAY_AFTER_MS + 200);
+  const report = it.alice.links.report(it.bob.id);
+  expect(report.attempts[0]).toMatchObject({
+    via: "rtc",
+    result: "given_up",
+    reason: "relay_was_faster",
+    localCandidates: ["host", "relay", "srflx"],
+    remoteCandidates: ["host", "relay", "srflx"],
+  });
+  expect(report.attempts[1]).toMatchObject({ via: "relay", result: "connected", path: "relay" });
+  expect(report.attempts[1]?.ms).toBeLessThan(1000);
+  const text = JSON.stringify([report, it.net.log.lines]);
+  expect(text).not.toMatch(/203\.0\.113|192\.168|candidate:/);
+});
+
+test("the history of a link that never stands is bounded", async () => {
+  const it = world();
+  it.rtc.silent = true;
+  await it.connect(3_600_000);
+  const { attempts } = it.alice.links.report(it.bob.id);
+  expect(attempts).toHaveLength(LINK_HISTORY_MAX);
+  expect(attempts.at(-1)?.generation).toBeGreaterThan((attempts[0]?.generation ?? 0) + LINK_HISTORY_MAX - 2);
+});
+
+test("a test of a connection answers when a fresh one worked, or with what is known when none does", async () => {
+  const it = world();
+  await it.connect();
+  const [{ generation }] = it.views();
+  let report: ReturnType<LinkManager["report"]> | null = null;
+  const testing = it.alice.links.test(it.bob.id).then((it) => {
+    report = it;
+  });
+  await it.clock.advance(100);
+  await testing;
+  expect(report).toMatchObject({ link: { state: "connected" } });
+  expect(it.alice.links.report(it.bob.id).attempts.at(-1)).toMatchObject({ result: "connected" });
+  expect(it.alice.links.report(it.bob.id).attempts.at(-1)?.generation).toBeGreaterThan(generation);
+  it.rtc.silent = true;
+  const failing = it.alice.links.test(it.bob.id);
+  await it.clock.advance(LINK_CONNECT_TIMEOUT_MS + HANDSHAKE_TIMEOUT_MS);
+  expect((await failing).link.state).not.toBe("connected");
+});
