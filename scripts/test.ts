@@ -28,7 +28,7 @@ const GROUPS: readonly Group[] = [
   { name: "integration", projects: ["integration"], timeoutMs: 8 * 60_000, coverage: false },
   // Bad networks: network namespaces and impaired wires. Where those cannot be had, it says so and skips.
   { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, coverage: false },
-  { name: "e2e", projects: ["e2e"], timeoutMs: 5 * 60_000, coverage: false },
+  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, coverage: false },
 ];
 
 interface Outcome {

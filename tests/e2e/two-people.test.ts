@@ -95,6 +95,26 @@ describe("two people", () => {
     await bob.message("Great, send them over!").getByRole("img", { name: "Read", exact: true }).waitFor(PATIENT);
   });
 
+  it("verify each other: one copies the safety number, the other pastes it", async () => {
+    const openNumber = async (person: Person, other: Person): Promise<void> => {
+      await person.page.getByRole("button", { name: `More about ${other.name}` }).click();
+      await person.page.getByRole("menuitem", { name: "Verify safety number" }).click();
+      await person.page.getByRole("img", { name: "Safety number as a QR code" }).waitFor(PATIENT);
+    };
+    await openNumber(alice, bob);
+    const groups = await alice.page
+      .getByRole("list", { name: /^Safety number/ })
+      .getByRole("listitem")
+      .allInnerTexts();
+    expect(groups).toHaveLength(12);
+    await openNumber(bob, alice);
+    await bob.page.getByLabel("Or paste the digits of the other side").fill(groups.join(" "));
+    await bob.page.keyboard.press("Enter");
+    await bob.page.getByText("The numbers match.").waitFor();
+    await bob.page.getByText("You verified Alice").waitFor();
+    for (const { page } of both()) await page.getByRole("button", { name: "Close", exact: true }).click();
+  });
+
   it("send a dropped file, and every phase of its way is shown in its place", async () => {
     const file = await alice.drop("rehearsal.wav", 24 * MiB);
     await alice.card(file.name).getByText("Shared from this device").waitFor(PATIENT);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { CommandName } from "#shared/ipc/contract.ts";
 import { encodeInviteLink } from "#shared/wire/invite.ts";
-import { BOB, DMITRI, emptyState, FATIMA } from "../support/fake-weir-sample.ts";
+import { BOB, CAROL, DMITRI, emptyState, FATIMA, SAFETY_NUMBER } from "../support/fake-weir-sample.ts";
 import { UiHarness, type Window } from "../support/ui-harness.ts";
 
 const callsOf = async (window: Window, name: CommandName): Promise<unknown> =>
@@ -103,6 +103,54 @@ describe("flows", () => {
     await window.fake(`fake.chat("${DMITRI}", { sendBlocked: null })`);
     await page.getByLabel("Message to Dmitri Petrov").waitFor();
     expect(await page.getByRole("button", { name: "Review and accept" }).count()).toBe(0);
+    await window.close();
+  });
+
+  it("compares safety numbers: warns when they differ, verifies when they match", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    const compare = async (digits: string): Promise<void> => {
+      await page.getByLabel("Or paste the digits of the other side").fill(digits);
+      await page.keyboard.press("Enter");
+    };
+    await page.locator(`[data-chat="${CAROL}"]`).click();
+    await page.getByRole("button", { name: "More about Carol Okafor" }).click();
+    await page.getByRole("menuitem", { name: "Verify safety number" }).click();
+    await page.getByRole("img", { name: "Safety number as a QR code" }).waitFor();
+    expect(await callsOf(window, "contacts.safetyCode")).toEqual([{ userId: CAROL }]);
+    await page.getByRole("button", { name: "Copy the digits" }).click();
+    await page.getByText("Copied").waitFor();
+    const own = String(await page.evaluate("navigator.clipboard.readText()"));
+    expect(own.replaceAll(" ", "")).toBe(SAFETY_NUMBER);
+
+    await compare(own.slice(0, -6));
+    await page.getByRole("alert").filter({ hasText: "A safety number has 60 digits; this has 55." }).waitFor();
+    await compare(own.replace(/^\d/, (digit) => String((Number(digit) + 1) % 10)));
+    await page.getByRole("alert").filter({ hasText: "The numbers differ." }).waitFor();
+    expect(await page.getByRole("button", { name: "Mark as verified" }).isDisabled()).toBe(true);
+    expect(await page.locator("ol .text-bad").allTextContents()).toEqual([own.slice(0, 5)]);
+    expect(await callsOf(window, "contacts.verify")).toEqual([]);
+
+    await compare(`Carol's number: ${own}`);
+    await page.getByText("The numbers match.").waitFor();
+    await page.getByText("You verified Carol Okafor").waitFor();
+    expect(await callsOf(window, "contacts.verify")).toEqual([{ userId: CAROL, verified: true }]);
+    expect(await harness.axe(page)).toEqual([]);
+
+    // The outcome is about the number that was compared; of a new one it says nothing.
+    await window.fake(
+      `fake.contact("${CAROL}", { safetyNumber: "${"13579".repeat(12)}", keyChanged: true, verified: false })`,
+    );
+    await page.getByRole("heading", { name: "Safety number changed" }).waitFor();
+    expect(await page.getByText("The numbers match.").count()).toBe(0);
+    expect(await callsOf(window, "contacts.safetyCode")).toHaveLength(2);
+    await compare("13579 ".repeat(12));
+    await page.getByText("The numbers match.").waitFor();
+    expect(await callsOf(window, "contacts.verify")).toHaveLength(1);
+    await page.getByRole("button", { name: "Accept the new key" }).click();
+    await expect.poll(() => callsOf(window, "contacts.verify")).toHaveLength(2);
+    expect(await callsOf(window, "contacts.accept")).toEqual([{ userId: CAROL }]);
+    expect(window.problems).toEqual([]);
     await window.close();
   });
 

@@ -26,6 +26,13 @@ const openChat = async ({ page }: Window, userId: string): Promise<void> => {
   await page.locator(`[data-chat="${userId}"]`).click();
 };
 
+const openSafetyNumber = async (window: Window): Promise<void> => {
+  await openChat(window, CAROL);
+  await window.page.getByRole("button", { name: "More about Carol Okafor" }).click();
+  await window.page.getByRole("menuitem", { name: "Verify safety number" }).click();
+  await window.page.getByRole("img", { name: "Safety number as a QR code" }).waitFor();
+};
+
 const screens: Screen[] = [
   {
     name: "first-start",
@@ -100,10 +107,18 @@ const screens: Screen[] = [
     name: "verify",
     scenario: "sample",
     visit: async (window) => {
-      await openChat(window, CAROL);
-      await window.page.getByRole("button", { name: "More about Carol Okafor" }).click();
-      await window.page.getByRole("menuitem", { name: "Verify safety number" }).click();
+      await openSafetyNumber(window);
       await window.page.getByRole("button", { name: "Mark as verified" }).waitFor();
+    },
+  },
+  {
+    name: "verify-mismatch",
+    scenario: "sample",
+    visit: async (window) => {
+      await openSafetyNumber(window);
+      await window.page.getByLabel("Or paste the digits of the other side").fill("12345 ".repeat(12));
+      await window.page.getByRole("button", { name: "Compare", exact: true }).click();
+      await window.page.getByText("The numbers differ.").waitFor();
     },
   },
   {

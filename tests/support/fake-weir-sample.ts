@@ -21,7 +21,7 @@ export const GRETE = userId("gg2");
 export const HIRO = userId("ha2");
 
 const SERVER_URL = "ws://192.168.178.20:41641";
-const SAFETY_NUMBER = "039172845510264897731059284617330582914470652218936074125563";
+export const SAFETY_NUMBER = "039172845510264897731059284617330582914470652218936074125563";
 
 const contact = (id: string, name: string, changes: Partial<ContactView> = {}): ContactView => ({
   userId: id,
