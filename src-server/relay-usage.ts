@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import { assert } from "#shared/base/assert.ts";
 import type { Env } from "#shared/base/env.ts";
 import { RELAY_USAGE_KEPT_MS, RELAY_USAGE_STEP_BYTES } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
@@ -11,6 +12,9 @@ export interface RelayQuota {
 }
 
 interface Entry {
+  /** Relays that count here; with the last of them it is written down and forgotten. */
+  holders: number;
+  readonly loaded: Promise<void>;
   day: number;
   /** What was sent on this day and in its month, written down or not. */
   today: number;
@@ -54,13 +58,48 @@ export class RelayUsage {
     return this.#quota.dailyBytes !== null || this.#quota.monthlyBytes !== null;
   }
 
-  /** Call before the account's first relay. False when it may not send anything now. */
-  async mayStart(userId: string): Promise<boolean> {
+  /** Call before each relay of the account. False when it may not send anything now; otherwise `release` is owed. */
+  async start(userId: string): Promise<boolean> {
     if (!this.#counts) return true;
-    if (!this.#entries.has(userId)) {
+    const entry = this.#entries.get(userId) ?? this.#load(userId);
+    entry.holders += 1;
+    let mayStart = false;
+    try {
+      await entry.loaded;
+      mayStart = this.add(userId, 0);
+    } finally {
+      if (!mayStart) this.release(userId);
+    }
+    return mayStart;
+  }
+
+  /** Counts what was sent. False when the quota is used up. */
+  add(userId: string, bytes: number): boolean {
+    if (!this.#counts) return true;
+    const entry = this.#today(userId);
+    entry.today += bytes;
+    entry.month += bytes;
+    entry.unsaved += bytes;
+    if (entry.unsaved >= RELAY_USAGE_STEP_BYTES) this.#save(userId, entry);
+    const { dailyBytes, monthlyBytes } = this.#quota;
+    return entry.today < (dailyBytes ?? Infinity) && entry.month < (monthlyBytes ?? Infinity);
+  }
+
+  /** Call when a relay of the account has ended. */
+  release(userId: string): void {
+    const entry = this.#entries.get(userId);
+    if (entry === undefined) return;
+    entry.holders -= 1;
+    if (entry.holders > 0) return;
+    this.#entries.delete(userId);
+    this.#save(userId, entry);
+  }
+
+  #load(userId: string): Entry {
+    const now = this.#env.clock.now();
+    const day = dayOf(now);
+    const load = async (): Promise<void> => {
       await this.#saving;
-      const now = this.#env.clock.now();
-      const day = dayOf(now);
       const { today, month } = await this.#db
         .selectFrom("relay_usage")
         .select([
@@ -70,36 +109,18 @@ export class RelayUsage {
         .where("user_id", "=", userId)
         .where("day", ">=", monthOf(now))
         .executeTakeFirstOrThrow();
-      // Another relay may have been started during the query.
-      if (!this.#entries.has(userId)) this.#entries.set(userId, { day, today, month, unsaved: 0 });
-    }
-    return this.add(userId, 0);
-  }
-
-  /** Counts what was sent. False when the quota is used up. */
-  add(userId: string, bytes: number): boolean {
-    if (!this.#counts) return true;
-    const entry = this.#entryOf(userId);
-    entry.today += bytes;
-    entry.month += bytes;
-    entry.unsaved += bytes;
-    if (entry.unsaved >= RELAY_USAGE_STEP_BYTES) this.#save(userId, entry);
-    const { dailyBytes, monthlyBytes } = this.#quota;
-    return entry.today < (dailyBytes ?? Infinity) && entry.month < (monthlyBytes ?? Infinity);
-  }
-
-  /** Call when the account's last relay has ended. */
-  release(userId: string): void {
-    const entry = this.#entries.get(userId);
-    if (entry === undefined) return;
-    this.#entries.delete(userId);
-    this.#save(userId, entry);
-  }
-
-  #entryOf(userId: string): Entry {
-    const day = dayOf(this.#env.clock.now());
-    const entry = this.#entries.get(userId) ?? { day, today: 0, month: 0, unsaved: 0 };
+      entry.today += today;
+      entry.month += month;
+    };
+    const entry: Entry = { holders: 0, loaded: load(), day, today: 0, month: 0, unsaved: 0 };
     this.#entries.set(userId, entry);
+    return entry;
+  }
+
+  #today(userId: string): Entry {
+    const entry = this.#entries.get(userId);
+    assert(entry !== undefined, "bytes are counted only while a relay holds its account");
+    const day = dayOf(this.#env.clock.now());
     if (entry.day !== day) {
       this.#save(userId, entry);
       entry.month = monthOf(entry.day) === monthOf(day) ? entry.month : 0;

@@ -56,8 +56,9 @@ interface Side {
 interface Relay {
   readonly id: RelayId;
   readonly to: UserId;
-  readonly opener: Side;
-  accepter: Side | null;
+  readonly opener: Session;
+  /** The opener's first. Null until it is accepted. */
+  ends: readonly [Side, Side] | null;
   readonly expiry: Disposable;
 }
 
@@ -112,34 +113,19 @@ export class Relays {
   }
 
   async open(session: Session, id: RelayId, to: UserId): Promise<Answer<Nothing>> {
-    if (!this.#options.enabled) {
-      return refuse(
-        "relay_off",
-        "This server relays nothing between people. Use another server, or a network without a firewall.",
-      );
-    }
     const before = this.#relays.get(id);
-    if (before !== undefined) {
-      if (before.opener.session === session && before.to === to) return ok(none);
-      return refuse("conflict", "A relay with this id exists. Connect again.");
-    }
-    const refused = await this.#mayStart(session);
+    if (before?.opener === session && before.to === to) return ok(none);
+    const refused = this.#whyNotOpen(session, id, to) ?? (await this.#start(session));
     if (refused !== null) return refused;
-    // To somebody who is no contact, the other side looks as if it were offline; see signals.ts.
-    if (!this.#deps.presence.mutual(session.userId, to) || this.#deps.online.of(to).length === 0) {
-      this.#forgetIfIdle(session);
-      return refuse("peer_offline", "The other side is not online. Weir tries again when it is.");
+    // Things may have changed during the wait.
+    const refusedNow = this.#whyNotOpen(session, id, to);
+    if (refusedNow !== null) {
+      this.#deps.usage.release(session.userId);
+      return refusedNow;
     }
-    for (const old of this.#of(session)) {
-      if (old.opener.session === session && old.to === to) this.#end(old, "replaced", null);
-    }
-    if (this.#of(session).size >= RELAYS_PER_DEVICE_MAX || this.#relays.size >= this.#options.relaysMax) {
-      this.#forgetIfIdle(session);
-      return refuse("too_many_relays", "Too many relays are open. Weir tries again later.");
-    }
-    if (this.#relays.has(id) || !session.open) return refuse("conflict", "The relay was not opened. Connect again.");
+    for (const old of this.#of(session)) if (isTo(old, session, to)) this.#end(old, "replaced", null);
     const expiry = this.#deps.env.clock.setTimer(RELAY_PENDING_MS, () => this.#end(relay, "not_accepted", null));
-    const relay: Relay = { id, to, opener: this.#side(session, id), accepter: null, expiry };
+    const relay: Relay = { id, to, opener: session, ends: null, expiry };
     this.#relays.set(id, relay);
     this.#add(session, relay);
     this.#counters.relaysOpened++;
@@ -147,24 +133,18 @@ export class Relays {
   }
 
   async accept(session: Session, id: RelayId, from: UserId): Promise<Answer<Nothing>> {
-    const gone = () => refuse("unknown_relay", "The relay is gone. Weir makes a new one by itself.");
-    const found = this.#relays.get(id);
-    if (found?.to !== session.userId || found.opener.session.userId !== from) return gone();
-    if (found.accepter !== null) return found.accepter.session === session ? ok(none) : gone();
-    const refused = await this.#mayStart(session);
+    if (this.#relays.get(id)?.ends?.[1].session === session) return ok(none);
+    const refused = this.#whyNotAccept(session, id, from) ?? (await this.#start(session));
     if (refused !== null) return refused;
+    const refusedNow = this.#whyNotAccept(session, id, from);
     const relay = this.#relays.get(id);
-    if (relay !== found || relay.accepter !== null || !session.open || !this.#isAllowed(relay)) {
-      this.#forgetIfIdle(session);
-      return gone();
-    }
-    if (this.#of(session).size >= RELAYS_PER_DEVICE_MAX) {
-      return refuse("too_many_relays", "Too many relays are open. Weir tries again later.");
+    if (refusedNow !== null || relay === undefined) {
+      this.#deps.usage.release(session.userId);
+      return refusedNow ?? gone();
     }
     relay.expiry.dispose();
-    relay.accepter = this.#side(session, id);
     this.#add(session, relay);
-    for (const side of [relay.opener, relay.accepter]) side.budget.add(side);
+    relay.ends = [this.#side(relay.opener, id), this.#side(session, id)];
     return ok(none);
   }
 
@@ -229,17 +209,42 @@ export class Relays {
     this.#budgets.dispose();
   }
 
-  async #mayStart(session: Session): Promise<Answer<never> | null> {
-    if (await this.#deps.usage.mayStart(session.userId)) return null;
-    this.#forgetIfIdle(session);
+  /** Null when it may be opened; then the account's usage is held until it ends. */
+  async #start(session: Session): Promise<Answer<never> | null> {
+    if (await this.#deps.usage.start(session.userId)) return null;
     return refuse(
       "relay_quota",
       "This account has used up what the server relays for it. Use another network, or wait.",
     );
   }
 
+  #whyNotOpen(session: Session, id: RelayId, to: UserId): Answer<never> | null {
+    if (!this.#options.enabled) {
+      return refuse("relay_off", "This server relays nothing between people. Use another network, or another server.");
+    }
+    if (!session.open || this.#relays.has(id)) {
+      return refuse("conflict", "A relay with this id exists, or the connection ended. Connect again.");
+    }
+    // To somebody who is no contact, the other side looks as if it were offline; see signals.ts.
+    if (!this.#deps.presence.mutual(session.userId, to)) {
+      return refuse("peer_offline", "The other side is not online. Weir tries again when it is.");
+    }
+    const replaced = [...this.#of(session)].filter((relay) => isTo(relay, session, to)).length;
+    const isFull =
+      this.#of(session).size - replaced >= RELAYS_PER_DEVICE_MAX ||
+      this.#relays.size - replaced >= this.#options.relaysMax;
+    return isFull ? tooMany() : null;
+  }
+
+  #whyNotAccept(session: Session, id: RelayId, from: UserId): Answer<never> | null {
+    const relay = this.#relays.get(id);
+    const isMine = relay?.to === session.userId && relay.opener.userId === from && relay.ends === null;
+    if (!isMine || !session.open || !this.#isAllowed(relay)) return gone();
+    return this.#of(session).size >= RELAYS_PER_DEVICE_MAX ? tooMany() : null;
+  }
+
   #isAllowed(relay: Relay): boolean {
-    return this.#deps.presence.mutual(relay.opener.session.userId, relay.to);
+    return this.#deps.presence.mutual(relay.opener.userId, relay.to);
   }
 
   #of(session: Session): ReadonlySet<Relay> {
@@ -250,13 +255,16 @@ export class Relays {
     this.#bySession.set(session, new Set([...this.#of(session), relay]));
   }
 
-  #side(session: Session, id: RelayId): Side {
-    return {
+  /** With its first credit. */
+  #side(session: Session, relayId: RelayId): Side {
+    const side: Side = {
       session,
       budget: this.#budgets.of(session),
       flow: new RelayFlow(),
-      tell: (grantedBytes) => session.push({ name: "relayCredit", value: { relayId: id, grantedBytes } }),
+      tell: (grantedBytes) => session.push({ name: "relayCredit", value: { relayId, grantedBytes } }),
     };
+    side.budget.add(side);
+    return side;
   }
 
   /**
@@ -278,29 +286,31 @@ export class Relays {
     if (this.#relays.get(relay.id) !== relay) return;
     this.#relays.delete(relay.id);
     relay.expiry.dispose();
-    for (const side of relay.accepter === null ? [relay.opener] : [relay.opener, relay.accepter]) {
-      const { session } = side;
+    for (const side of relay.ends ?? []) side.budget.remove(side);
+    const sessions = relay.ends === null ? [relay.opener] : relay.ends.map((side) => side.session);
+    for (const session of sessions) {
       const left = new Set(this.#of(session));
       left.delete(relay);
       if (left.size === 0) this.#bySession.delete(session);
       else this.#bySession.set(session, left);
-      side.budget.remove(side);
       session.relayed.drop(relay);
-      this.#forgetIfIdle(session);
+      this.#deps.usage.release(session.userId);
       if (session !== by) session.push({ name: "relayClosed", value: { relayId: relay.id, reason } });
     }
   }
-
-  #forgetIfIdle({ userId }: Session): void {
-    const busy = this.#deps.online.of(userId).some((session) => this.#of(session).size > 0);
-    if (!busy) this.#deps.usage.release(userId);
-  }
 }
 
+const tooMany = () => refuse("too_many_relays", "Too many relays are open. Weir tries again later.");
+const gone = () => refuse("unknown_relay", "The relay is gone. Weir makes a new one by itself.");
+
+/** A relay that a new one of this session to that user takes the place of. */
+const isTo = (relay: Relay, session: Session, to: UserId): boolean => relay.opener === session && relay.to === to;
+
 /** Who sends and who reads when this session speaks; null before the relay is accepted and for strangers. */
-const endsOf = ({ opener, accepter }: Relay, session: Session): readonly [Side, Side] | null => {
-  if (accepter === null) return null;
-  if (opener.session === session) return [opener, accepter];
+const endsOf = ({ ends }: Relay, session: Session): readonly [Side, Side] | null => {
+  if (ends === null) return null;
+  const [opener, accepter] = ends;
+  if (opener.session === session) return ends;
   return accepter.session === session ? [accepter, opener] : null;
 };
 

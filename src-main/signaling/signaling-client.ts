@@ -255,7 +255,7 @@ class SignalingClient implements Signaling {
       if (answer.ok) {
         this.#log.info("logged in", { generation, serverId, pendingEnvelopes: answer.value.pendingEnvelopes });
         // An answer that is stale by now comes of a client that is closed, and those report nothing.
-        if (this.#serverId !== serverId) this.#iceServers.forget();
+        if (this.#serverId !== null && this.#serverId !== serverId) this.#iceServers.forget();
         this.#serverId = serverId;
         this.#runner.dispatch({ type: "loginAccepted", generation });
       } else {
