@@ -156,6 +156,7 @@ module.exports = {
     soleImporter("socket.io", packageFolder("socket\\.io"), "^src-server/"),
     soleImporter("kysely", packageFolder("kysely"), "^src-server/"),
     soleImporter("ws", packageFolder("ws"), "^src-main/host/headless/"),
+    soleImporter("multicast-dns", packageFolder("(?:@types/)?multicast-dns"), "^src-main/links/lan-socket\\.ts$"),
   ],
   options: {
     doNotFollow: { path: "node_modules" },

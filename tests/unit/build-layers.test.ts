@@ -102,6 +102,7 @@ const VIOLATIONS: readonly (readonly [rule: string, file: string, source: string
   ["sole-importer-of-socket.io", "src-main/host/headless/x29.ts", 'import { Server } from "socket.io"; Server;'],
   ["sole-importer-of-kysely", "src-main/store/x30.ts", 'import { Kysely } from "kysely"; Kysely;'],
   ["sole-importer-of-ws", "src-main/links/x31.ts", 'import { WebSocket } from "ws"; WebSocket;'],
+  ["sole-importer-of-multicast-dns", "src-main/links/x32.ts", 'import mdns from "multicast-dns"; mdns;'],
 ];
 const COMPANIONS = { "src-main/store/x23b.ts": 'import { b } from "./x23.ts"; export const a = () => b;' };
 
