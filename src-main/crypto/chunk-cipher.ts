@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, createSecretKey } from "node:crypto";
 import { assert } from "#shared/base/assert.ts";
-import { type Bytes, fromBase64Url } from "#shared/base/bytes.ts";
+import { type Bytes, freeNow, fromBase64Url } from "#shared/base/bytes.ts";
 import type { FileId } from "#shared/base/ids.ts";
 import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
 
@@ -51,7 +51,8 @@ export const createChunkCipher = (fileId: FileId, key: Bytes, chunkCount: number
       const body = cipher.update(plaintext);
       assert(body.length === plaintext.length && cipher.final().length === 0, "GCM keeps the length");
       target.set(body);
-      target.set(cipher.getAuthTag(), body.length);
+      freeNow(body);
+      target.set(cipher.getAuthTag(), plaintext.length);
     },
     decrypt(index, ciphertext) {
       if (ciphertext.length < CHUNK_TAG_BYTES) return null;

@@ -55,9 +55,6 @@ export class ChunkTables {
       ),
       replaceChunk: db.sql.prepare<[Uint8Array, number]>("UPDATE chunks SET data = ? WHERE id = ?"),
       chunk: db.sql.prepare<[number], Buffer>("SELECT data FROM chunks WHERE id = ?").pluck(),
-      chunkRange: db.sql.prepare<[number, number], { id: number; data: Buffer }>(
-        "SELECT id, data FROM chunks WHERE id >= ? AND id < ? ORDER BY id",
-      ),
       chunkIds: db.sql
         .prepare<[number, number, number], number>("SELECT id FROM chunks WHERE id >= ? AND id < ? ORDER BY id LIMIT ?")
         .pluck(),
@@ -121,13 +118,6 @@ export class ChunkTables {
 
   chunk(file: number, index: number): Buffer | null {
     return this.#statements.chunk.get(chunkId(file, index)) ?? null;
-  }
-
-  /** Chunks that are there with `first <= index < end`, in order. */
-  chunks(file: number, first: number, end: number): { index: number; data: Buffer }[] {
-    return this.#statements.chunkRange
-      .all(chunkId(file, first), chunkId(file, 0) + end)
-      .map(({ id, data }) => ({ index: id - chunkId(file, 0), data }));
   }
 
   removeChunk(file: number, index: number): void {

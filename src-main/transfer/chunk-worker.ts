@@ -82,7 +82,7 @@ const files = new KnownFiles(tables);
 const tools = { tables, files, native: loadNative(log), dataDirectory: dirname(settings.databasePath) };
 const orphans = new Orphans(tools);
 const serveTools = { tables, files, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
-const receiver = new ChunkReceiver(tables, files, (results) => post({ type: "stored", results }));
+const receiver = new ChunkReceiver(systemClock, tables, files, (results) => post({ type: "stored", results }));
 
 const handlers: JobHandlers = {
   hashFile: (input, context) => hashFile(tables, input, context),

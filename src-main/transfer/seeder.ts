@@ -238,12 +238,17 @@ export class Seeder implements Disposable {
 
   #sendReady(peer: Peer): void {
     let sent = 0;
+    // Asked once for all frames of one pass: nothing else happens meanwhile, and the answer costs a query.
+    const allowed = new Map<FileId, boolean>();
     for (const frame of peer.ready) {
       if (peer.blocked) break;
       sent += 1;
       const { session } = frame;
       if (peer.sessions.get(session.tag) !== session) continue;
-      if (!this.#deps.mayFetch(peer.userId, session.spec.fileId)) {
+      const { fileId } = session.spec;
+      const may = allowed.get(fileId) ?? this.#deps.mayFetch(peer.userId, fileId);
+      allowed.set(fileId, may);
+      if (!may) {
         this.#end(peer, session, { keepReady: true });
         this.#refuse(peer, session.tag, "no_access");
         continue;

@@ -28,6 +28,17 @@ export const bytesEqual = (a: Uint8Array, b: Uint8Array): boolean => {
   return true;
 };
 
+/**
+ * Gives the memory of `bytes` back now instead of at some collection: a transfer makes gigabytes of buffers that are dead
+ * after a moment, and the collector, which is told of their sizes, would run for them again and again. Whoever else holds
+ * a view of the buffer finds it empty, so this is for buffers that nobody shares; one that holds more than `overhead`
+ * bytes besides (a pool, or the frames of a batch) is left alone.
+ */
+export const freeNow = (bytes: Uint8Array, overhead = 0): void => {
+  const { buffer } = bytes;
+  if (buffer instanceof ArrayBuffer && buffer.byteLength <= bytes.length + overhead) buffer.transfer(0);
+};
+
 export const concatBytes = (...parts: readonly Uint8Array[]): Bytes => {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;

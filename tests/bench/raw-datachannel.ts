@@ -14,7 +14,10 @@ const messageBytes = 64 * 1024;
 const totalBytes = Number(values.mib) * 1024 * 1024;
 const highWater = 2 * 1024 * 1024;
 
-type Signal = { sdp: string; kind: "offer" | "answer" } | { candidate: string; mid: string } | { done: number };
+type Signal =
+  | { sdp: string; kind: "offer" | "answer" }
+  | { candidate: string; mid: string }
+  | { done: number; cpuMicros: number };
 
 rtc.setSctpSettings({ recvBufferSize: 4 * 1024 * 1024, sendBufferSize: 4 * 1024 * 1024 });
 const tell = (signal: Signal): void => {
@@ -50,7 +53,7 @@ pc.onLocalDescription((sdp, kind) => {
 pc.onLocalCandidate((candidate, mid) => tell({ candidate, mid }));
 
 /** The library starts its ICE transport a moment after the description; until then it throws. */
-const addCandidate = ({ candidate, mid }: { candidate: string; mid: string }, triesLeft = 50): void => {
+const addCandidate = ({ candidate, mid }: { candidate: string; mid: string }, triesLeft = 1000): void => {
   try {
     pc.addRemoteCandidate(candidate, mid);
   } catch (error) {
@@ -68,21 +71,27 @@ const onSignal = (signal: Signal): void => {
   } else if ("candidate" in signal) {
     if (described) addCandidate(signal);
     else early.push(signal);
-  } else finish(signal.done);
+  } else finish(signal);
 };
 (child ?? process).on("message", onSignal);
 // A receiver whose sender failed must not stay, or whoever reads its output waits for ever.
 process.on("disconnect", () => process.exit(1));
 
 let startedAtMs = 0;
+let cpuAtStart = process.cpuUsage();
 let received = 0;
-const finish = (bytes: number): void => {
+const cpuMicros = (): number => {
+  const { user, system } = process.cpuUsage(cpuAtStart);
+  return user + system;
+};
+const finish = ({ done: bytes, cpuMicros: receiverMicros }: { done: number; cpuMicros: number }): void => {
   const seconds = (performance.now() - startedAtMs) / 1000;
   const line = {
     bench: "raw-datachannel",
     megabytesPerSecond: Math.round((bytes / 1e6 / seconds) * 10) / 10,
     bytes,
     seconds: Math.round(seconds * 1000) / 1000,
+    cpuSeconds: Math.round((cpuMicros() + receiverMicros) / 1e4) / 100,
     mtu: values.mtu === undefined ? null : Number(values.mtu),
     messageBytes,
   };
@@ -96,7 +105,7 @@ channel.onClosed(() => undefined);
 channel.onError(() => undefined);
 channel.onMessage((data) => {
   received += data instanceof ArrayBuffer ? data.byteLength : data.length;
-  if (received === totalBytes) tell({ done: received });
+  if (received === totalBytes) tell({ done: received, cpuMicros: cpuMicros() });
 });
 const message = new Uint8Array(messageBytes);
 let sent = 0;
@@ -109,6 +118,7 @@ const pump = (): void => {
 channel.setBufferedAmountLowThreshold(highWater / 4);
 channel.onBufferedAmountLow(pump);
 channel.onOpen(() => {
+  cpuAtStart = process.cpuUsage();
   if (values.role === "receiver") return;
   startedAtMs = performance.now();
   pump();

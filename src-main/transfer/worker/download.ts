@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, lstat, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
+import { type Bytes, bytesEqual, freeNow } from "#shared/base/bytes.ts";
 import { DISK_RESERVE_BYTES, FILE_NAME_SUFFIX_MAX, WORK_BATCH_BYTES } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
@@ -159,20 +159,23 @@ const assembleInto = async (
   const batchChunks = WORK_BATCH_BYTES / spec.chunkBytes;
   const corrupt: number[] = [];
   let writing: Promise<void> = Promise.resolve();
+  let written: Uint8Array[] = [];
   let syncing: Promise<void> = Promise.resolve();
   let unsyncedBytes = 0;
   for (let first = 0; first < spec.chunkCount; first += batchChunks) {
     const end = Math.min(first + batchChunks, spec.chunkCount);
     const plaintexts: Uint8Array[] = [];
-    const dataByIndex = new Map(tables.chunks(known.file, first, end).map(({ index, data }) => [index, data]));
     for (let index = first; index < end; index += 1) {
-      const data = dataByIndex.get(index);
-      const plaintext = data === undefined ? null : known.cipher.decrypt(index, data);
+      const data = tables.chunk(known.file, index);
+      const plaintext = data === null ? null : known.cipher.decrypt(index, data);
+      if (data !== null) freeNow(data);
       if (plaintext === null) corrupt.push(index);
       else plaintexts.push(plaintext);
     }
     // The last batch is written while this one was decrypted. Once something is wrong, only the search goes on.
     await writing;
+    for (const plaintext of written) freeNow(plaintext);
+    written = plaintexts;
     if (corrupt.length === 0) {
       writing = writeWhole(file, plaintexts, first * spec.chunkBytes);
       // Awaited in the next round; until then it must not count as unhandled.

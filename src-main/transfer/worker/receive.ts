@@ -1,6 +1,9 @@
-import { bytesEqual } from "#shared/base/bytes.ts";
-import { CHUNK_TAG_BYTES, STORE_BATCH_CHUNKS } from "#shared/base/limits.ts";
+import { bytesEqual, freeNow } from "#shared/base/bytes.ts";
+import type { Disposable } from "#shared/base/disposable.ts";
+import type { Clock } from "#shared/base/env.ts";
+import { CHUNK_TAG_BYTES, STORE_BATCH_CHUNKS, STORE_GATHER_CHUNKS, STORE_GATHER_MS } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
+import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash, provePage } from "../../crypto/hash-tree.ts";
 import type { ChunkTables, DownloadCounters } from "../../store/chunks.ts";
@@ -19,13 +22,22 @@ export interface Stored {
 
 /** Collects chunks and stores them in batches: proven first, then one transaction, and only after its commit the answers. */
 export class ChunkReceiver {
+  readonly #clock: Pick<Clock, "setTimer">;
   readonly #tables: ChunkTables;
   readonly #files: KnownFiles;
   readonly #answer: (results: Stored[]) => void;
   #pending: Pending[] = [];
-  #scheduled = false;
+  /** Not committed before: more may come by then. Null while nothing is pending, or enough is. */
+  #gathering: Disposable | null = null;
+  #due = false;
 
-  constructor(tables: ChunkTables, files: KnownFiles, answer: (results: Stored[]) => void) {
+  constructor(
+    clock: Pick<Clock, "setTimer">,
+    tables: ChunkTables,
+    files: KnownFiles,
+    answer: (results: Stored[]) => void,
+  ) {
+    this.#clock = clock;
     this.#tables = tables;
     this.#files = files;
     this.#answer = answer;
@@ -38,17 +50,29 @@ export class ChunkReceiver {
 
   /** Commits everything at once: before work that must see it, and before the end. */
   flush(): void {
+    this.#gathering?.dispose();
+    this.#gathering = null;
     while (this.#pending.length > 0) this.#commitBatch();
   }
 
-  /** After the messages that have already arrived, so that a batch grows while the disk is the slower side. */
   #schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
+    if (this.#pending.length === 0 || this.#due) return;
+    if (this.#pending.length < STORE_GATHER_CHUNKS) {
+      this.#gathering ??= this.#clock.setTimer(STORE_GATHER_MS, () => this.#commitSoon());
+      return;
+    }
+    this.#commitSoon();
+  }
+
+  /** After the messages that have already arrived, so that a batch grows while the disk is the slower side. */
+  #commitSoon(): void {
+    this.#gathering?.dispose();
+    this.#gathering = null;
+    this.#due = true;
     setImmediate(() => {
-      this.#scheduled = false;
+      this.#due = false;
       if (this.#pending.length > 0) this.#commitBatch();
-      if (this.#pending.length > 0) this.#schedule();
+      this.#schedule();
     });
   }
 
@@ -56,6 +80,7 @@ export class ChunkReceiver {
     const batch = this.#pending.slice(0, STORE_BATCH_CHUNKS);
     this.#pending = this.#pending.slice(STORE_BATCH_CHUNKS);
     this.#answer(this.#store(batch));
+    for (const { bytes } of batch) freeNow(bytes, BULK_HEADER_BYTES);
   }
 
   #store(batch: readonly Pending[]): Stored[] {

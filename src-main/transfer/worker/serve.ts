@@ -1,5 +1,5 @@
 import { assert } from "#shared/base/assert.ts";
-import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
+import { type Bytes, bytesEqual, freeNow } from "#shared/base/bytes.ts";
 import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
@@ -99,6 +99,7 @@ const fromFile = (
         if (leaf === null) return failWork("missing_leaves", "The file's hashes are missing. Share it again.");
         if (!bytesEqual(leafHash(payload), leaf)) return changed();
       }
+      freeNow(plaintext);
     }
     return frames;
   });
