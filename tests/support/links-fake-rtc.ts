@@ -68,6 +68,10 @@ export class FakeRtc {
   pair = { local: { address: "192.168.0.1", type: "host" }, remote: { address: "192.168.0.2", type: "host" } };
   /** What each connection of WebRTC finds of its own, given its name. */
   candidatesOf: (name: string) => string[] = () => [];
+  /** How long an event of a connection is under way; at once without it. Each connection keeps the order of its events. */
+  delay: { readonly clock: Clock; readonly ms: () => number } | null = null;
+  /** What was done to a connection that must never be: each is a sentence. */
+  readonly wrongs: string[] = [];
   opened = 0;
   readonly live = new Set<FakeConnection>();
   readonly byName = new Map<string, FakeConnection>();
@@ -107,6 +111,9 @@ export class FakeConnection implements LinkTransport {
   readonly #onEvent: (event: TransportEvent) => void;
   #peer: FakeConnection | null = null;
   #pair: ReturnType<LinkTransport["selectedPair"]> = null;
+  /** Name of the connection that made the offer. */
+  #offeredBy: string | null = null;
+  #lastDueMs = 0;
   received = 0;
   #closed = false;
   readonly #queued = { control: 0, bulk: 0 };
@@ -132,13 +139,22 @@ export class FakeConnection implements LinkTransport {
   }
 
   tell(event: TransportEvent): void {
-    queueMicrotask(() => {
+    const tell = (): void => {
       if (!this.#closed) this.#onEvent(event);
-    });
+    };
+    const { delay } = this.#rtc;
+    if (delay === null) {
+      queueMicrotask(tell);
+      return;
+    }
+    const nowMs = delay.clock.monotonicMs();
+    this.#lastDueMs = Math.max(this.#lastDueMs, nowMs + delay.ms());
+    delay.clock.setTimer(this.#lastDueMs - nowMs, tell);
   }
   #describe(kind: "offer" | "answer"): void {
     const mark = this.kind === "relay" ? `${RELAY_MARK}\r\n` : "";
-    const sdp = `v=0\r\n${mark}name=${this.name}\r\na=fingerprint:sha-256 ${fingerprint(this.name)}\r\n`;
+    const offer = this.#offeredBy === null ? "" : `answers=${this.#offeredBy}\r\n`;
+    const sdp = `v=0\r\n${mark}name=${this.name}\r\n${offer}a=fingerprint:sha-256 ${fingerprint(this.name)}\r\n`;
     this.tell({ type: "localDescription", kind, sdp });
     if (this.kind === "relay") return;
     for (const candidate of this.#rtc.candidatesOf(this.name))
@@ -149,23 +165,30 @@ export class FakeConnection implements LinkTransport {
     return ok(undefined);
   }
   acceptOffer(sdp: string) {
+    this.#offeredBy = nameOf(sdp);
     this.#peer = this.#rtc.byName.get(nameOf(sdp)) ?? null;
     this.#describe("answer");
     return ok(undefined);
   }
   acceptAnswer(sdp: string) {
+    const answers = /answers=(\w+)/.exec(sdp)?.[1];
+    if (answers !== this.name) this.#rtc.wrongs.push(`${this.name} took the answer to ${answers}`);
+    if (this.#closed) this.#rtc.wrongs.push(`${this.name} took an answer after its end`);
     this.#peer = this.#rtc.byName.get(nameOf(sdp)) ?? null;
     if (this.kind === "rtc" && this.#rtc.blocked) return ok(undefined);
     this.#pair =
       this.kind === "rtc"
         ? this.#rtc.pair
         : { local: { address: "", type: "relay" }, remote: { address: "", type: "relay" } };
-    if (this.#peer !== null) this.#peer.#pair = this.#pair;
+    // The other end may be gone; nothing opens then.
+    if (this.#peer === null || this.#peer.#closed) return ok(undefined);
+    this.#peer.#pair = this.#pair;
     for (const end of [this, this.#peer])
       for (const channel of ["control", "bulk"] as const) end?.tell({ type: "channelOpen", channel });
     return ok(undefined);
   }
   addRemoteCandidate(candidate: string) {
+    if (this.#closed) this.#rtc.wrongs.push(`${this.name} took a candidate after its end`);
     this.remoteCandidates.push(candidate);
     return ok(undefined);
   }

@@ -1,6 +1,6 @@
 import { generateKeyPairSync, type KeyObject, sign, verify } from "node:crypto";
 import { Emitter } from "#shared/base/emitter.ts";
-import type { Clock, Env, Log } from "#shared/base/env.ts";
+import type { Clock, Env, Log, Random } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import { ok } from "#shared/base/result.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
@@ -38,13 +38,16 @@ interface Member {
  */
 export class LinksWorld {
   readonly #members = new Map<UserId, Member>();
+  #random: Random = systemRandom;
   readonly clock: Clock;
   readonly log = recordingLog();
   fate: (from: UserId, to: UserId) => Fate = () => onTime;
   signals = 0;
 
-  constructor(clock: Clock = systemClock) {
+  /** With a `chance` of its own the world does not depend on the machine's. */
+  constructor(clock: Clock = systemClock, chance: (() => number) | null = null) {
     this.clock = clock;
+    if (chance !== null) this.#random = { ...systemRandom, number: chance };
   }
 
   /** Lower `order`, lower user id: the lowest of a pair is its dialer. */
@@ -70,7 +73,7 @@ export class LinksWorld {
   }
 
   deps(member: Member, overrides: Partial<LinksDeps> = {}): LinksDeps {
-    const env: Env = { clock: this.clock, random: systemRandom, log: this.log };
+    const env: Env = { clock: this.clock, random: this.#random, log: this.log };
     return {
       env,
       localUserId: member.userId,
