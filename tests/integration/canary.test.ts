@@ -49,6 +49,20 @@ test("the server's database, log and traffic hold nothing that was said, named o
     let bob = await open("bob");
     try {
       await pair(alice, bob, "code");
+      // Only over the server's relay, so that the server carries everything that there is.
+      const overRelay = async () => {
+        for (const [one, other] of [
+          [alice, bob],
+          [bob, alice],
+        ] as const) {
+          await one.call("contacts.network", { userId: other.userId, policy: "relay" });
+          await one.until(
+            "a relayed link",
+            async () => (await one.call("links.list", {})).find((link) => link.path === "relay") ?? null,
+          );
+        }
+      };
+      await overRelay();
       await alice.call("messages.send", { chatId: bob.userId, text: "canary-text-while-linked" });
       await bob.until(
         "the first text",
@@ -74,6 +88,7 @@ test("the server's database, log and traffic hold nothing that was said, named o
         "the offer",
         async () => (await bob.call("files.list", {})).find((f) => f.fileId === file.fileId) ?? null,
       );
+      await overRelay();
       const { view } = await follow(bob, file.fileId, 60_000);
       expect(view.phase).toBe("complete");
 
@@ -86,7 +101,9 @@ test("the server's database, log and traffic hold nothing that was said, named o
         ["a display name", Buffer.from("CanaryName-")],
         ["SDP", Buffer.from("a=ice-ufrag:")],
         ["a candidate", Buffer.from("typ host")],
-        ["a DTLS fingerprint", Buffer.from("a=fingerprint:sha-256")],
+        ["a fingerprint", Buffer.from("a=fingerprint:sha-256")],
+        ["a description of the relay", Buffer.from("a=weir-relay")],
+        ["a control message", Buffer.from('{"type":"ping"')],
       ]);
       const places = new Map<string, Buffer>([
         ["database", await readTree(join(dir, "server"))],
@@ -97,6 +114,7 @@ test("the server's database, log and traffic hold nothing that was said, named o
       expect(places.get("database")?.includes(alice.userId)).toBe(true);
       expect(places.get("traffic")?.includes(file.fileId)).toBe(true);
       expect(proxy.messages()).toBeGreaterThan(40);
+      expect(proxy.recorded().length).toBeGreaterThan(2 * content.length);
       for (const [where, bytes] of places)
         for (const [what, secret] of secrets)
           for (const form of formsOf(secret))
