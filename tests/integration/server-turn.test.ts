@@ -1,8 +1,12 @@
+import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { RATE_TURN_FETCHES, TURN_CREDENTIAL_TTL_MS } from "#shared/base/limits.ts";
+import { createRtcDriver } from "../../src-main/links/driver.ts";
 import { createSignaling } from "../../src-main/signaling/signaling-client.ts";
 import { turnCredentials } from "../../src-server/turn.ts";
 import { temporaryFolder } from "../support/files.ts";
@@ -96,6 +100,78 @@ describe("TURN credentials", () => {
       for (const secret of [SECRET, password, turn?.username ?? ""]) expect(running.log()).not.toContain(secret);
     } finally {
       await running.end("SIGKILL");
+      await folder.dispose();
+    }
+  });
+});
+
+const TURNSERVER = "/usr/bin/turnserver";
+
+/** A UDP port that was free a moment ago. */
+const freePort = async (): Promise<number> => {
+  const socket = createSocket("udp4").bind(0, "127.0.0.1");
+  await once(socket, "listening");
+  const { port } = socket.address();
+  socket.close();
+  return port;
+};
+
+describe.skipIf(!existsSync(TURNSERVER))("coturn (skipped where it is not installed)", () => {
+  it("grants an allocation for what the client makes of the credentials", async () => {
+    const folder = await temporaryFolder();
+    const port = await freePort();
+    const local = ["--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", `--listening-port=${port}`, "--realm=weir"];
+    const files = [`--pidfile=${join(folder.path, "pid")}`, `--userdb=${join(folder.path, "db")}`, "--log-file=stdout"];
+    const auth = [
+      "--use-auth-secret",
+      `--static-auth-secret=${SECRET}`,
+      "--no-cli",
+      "--no-tls",
+      "--no-dtls",
+      "--no-tcp",
+    ];
+    const coturn = spawn(TURNSERVER, ["-n", "--verbose", ...local, ...files, ...auth], { cwd: folder.path });
+    let log = "";
+    for (const stream of [coturn.stdout, coturn.stderr]) {
+      stream.on("data", (part: Buffer) => {
+        log += part.toString();
+      });
+    }
+    const logged = (text: string): Promise<void> =>
+      new Promise((resolve, reject) => {
+        const look = (): void => {
+          if (log.includes(text)) resolve();
+        };
+        coturn.stdout.on("data", look);
+        coturn.once("exit", (code) => reject(new Error(`coturn ended (${code}): ${log}`)));
+        look();
+      });
+    const env = testEnv();
+    const signaling = createSignaling({ env, identity: createIdentity() });
+    const driver = createRtcDriver(env);
+    try {
+      await logged("UDP listener opened");
+      const turnUrl = `turn:127.0.0.1:${port}`;
+      server = await startServer(generous, false, { ice: { stunUrls: [], turn: { urls: [turnUrl], secret: SECRET } } });
+      signaling.enable(server.url);
+      const list = await signaling.iceServers();
+      if (!list.ok) throw new Error(list.error.message);
+      const relayed = new Promise<string>((resolve) => {
+        const opened = driver.open({ iceServers: list.value, bulkLowBytes: 0 }, (event) => {
+          if (event.type === "localCandidate" && event.candidate.includes("typ relay")) resolve(event.candidate);
+        });
+        if (opened.ok) opened.value.createOffer();
+      });
+      expect(await relayed).toContain("127.0.0.1");
+      const username = decodeURIComponent(/^turn:([^:]+):/.exec(list.value[0] ?? "")?.[1] ?? "");
+      await logged(`user <${username}>: incoming packet ALLOCATE processed, success`);
+    } finally {
+      driver.dispose();
+      signaling.dispose();
+      coturn.removeAllListeners("exit");
+      const ended = once(coturn, "close");
+      coturn.kill("SIGKILL");
+      await ended;
       await folder.dispose();
     }
   });
