@@ -89,6 +89,6 @@ export interface Contacts extends Disposable {
   /** After the transaction of `receive` has ended, whatever its outcome: tells everybody who listens. */
   settle(): void;
   identityChanged(userId: UserId): void;
-  /** Fetches the peer's keys and starts a session with a contact that has none. */
-  startSession(userId: UserId): Promise<Result<void>>;
+  /** Fetches the peer's keys and starts a session with a contact that has none, or with "renew" a fresh one in any case. */
+  startSession(userId: UserId, existing?: "keep" | "renew"): Promise<Result<void>>;
 }

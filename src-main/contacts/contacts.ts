@@ -219,8 +219,8 @@ class ContactBook implements Contacts {
     this.settle();
   }
 
-  startSession(userId: UserId): Promise<Result<void>> {
-    return this.#starter.start(userId);
+  startSession(userId: UserId, existing: "keep" | "renew" = "keep"): Promise<Result<void>> {
+    return this.#starter.start(userId, existing);
   }
 
   dispose(): void {

@@ -21,9 +21,9 @@ export class SessionStarter {
   }
 
   /** A session with a contact that lost it. */
-  async start(peer: UserId): Promise<Result<void>> {
+  async start(peer: UserId, existing: "keep" | "renew"): Promise<Result<void>> {
     const bundle = await this.#fetch(peer);
-    return bundle.ok ? this.#sessions.start(peer, bundle.value) : bundle;
+    return bundle.ok ? this.#sessions.start(peer, bundle.value, undefined, existing) : bundle;
   }
 
   /**

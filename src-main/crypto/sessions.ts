@@ -13,6 +13,7 @@ export type SessionError =
   | { type: "identity_changed"; message: string }
   /** Opened before, or so far behind (2,000 messages) that its key is gone: the caller's seen ids tell which. */
   | { type: "duplicate_message"; message: string }
+  /** Damaged, sealed for a session that is gone, or more than 25,000 messages ahead of what was opened. */
   | { type: "undecryptable"; message: string }
   | { type: "bad_bundle"; message: string }
   | { type: "queue_full"; message: string };

@@ -8,7 +8,6 @@ import {
   ProtocolAddress,
   PublicKey,
   processPreKeyBundle,
-  SessionRecord,
   SignalMessage,
   signalDecrypt,
   signalDecryptPreKey,
@@ -27,7 +26,7 @@ import type { Account } from "./identity.ts";
 import { createKeyedQueue, type KeyedQueue } from "./keyed-queue.ts";
 import { createKeyRing } from "./prekeys.ts";
 import type { SessionError, Sessions } from "./sessions.ts";
-import { type LocalIdentity, RefusedError, SignalCall, type Trust } from "./signal-stores.ts";
+import { type LocalIdentity, RefusedError, readSession, SignalCall, type Trust } from "./signal-stores.ts";
 
 export interface SessionsDeps {
   readonly db: Database;
@@ -89,8 +88,7 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
     }
   };
 
-  const canSeal = (record: Bytes | null): boolean =>
-    record !== null && SessionRecord.deserialize(record).hasCurrentState(now());
+  const canSeal = (record: Bytes | null): boolean => readSession(record)?.hasCurrentState(now()) ?? false;
 
   const changedIdentityOf = (peer: UserId): Bytes | null => repository.identity(peer)?.changedTo ?? null;
 
@@ -192,7 +190,7 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
     inTurn(peer, async () => {
       const message = parse(sealed);
       if (message === null) return undecryptable();
-      if (message instanceof SignalMessage && (await reads.session(peer)) === null) return noSession();
+      if (message instanceof SignalMessage && readSession(await reads.session(peer)) === null) return noSession();
       const { call, outcome } = await attempt(peer, message, "known");
       switch (outcome.kind) {
         case "opened":

@@ -41,6 +41,16 @@ export class RefusedError extends Error {
   override readonly name = "RefusedError";
 }
 
+/** Null for a row that is no session, as after damage: then there is none, and a new one is made in its place. */
+export const readSession = (record: Bytes | null): SessionRecord | null => {
+  if (record === null) return null;
+  try {
+    return SessionRecord.deserialize(record);
+  } catch {
+    return null;
+  }
+};
+
 export class SignalCall {
   readonly change: SessionChange = {
     session: null,
@@ -108,8 +118,7 @@ class CallSessionStore extends SessionStore {
 
   getSession(address: ProtocolAddress): Promise<SessionRecord | null> {
     return this.#call.run(async () => {
-      const record = this.#call.change.session ?? (await this.#reads.session(this.#call.peerOf(address)));
-      return record === null ? null : SessionRecord.deserialize(record);
+      return readSession(this.#call.change.session ?? (await this.#reads.session(this.#call.peerOf(address))));
     });
   }
 

@@ -30,6 +30,8 @@ export interface LinksDeps {
   verifyAccountSignature(accountKey: Uint8Array, bytes: Uint8Array, signature: Uint8Array): boolean;
   /** Accepted and not blocked. Nobody else learns a candidate (an address) of ours, or gets any answer. */
   mayLink(peer: UserId): boolean;
+  /** Signals of, or to, this peer need a fresh session; `lost`: there is none at all. */
+  onBrokenSession?(peer: UserId, lost: boolean): void;
   /** The contact's network policy, and whether we accepted this contact ourselves. Every way is open by default. */
   policyOf?(peer: UserId): { readonly policy: NetworkPolicy; readonly acceptedByMe: boolean };
   /** stun:host:port, turn:user:password@host:port; asked before every connection. */
@@ -187,6 +189,7 @@ class ConnectionManager implements LinkManager {
       linkState: (peer) => this.view(peer).state,
       onSignal: (event) => this.#onSignal(session, event),
       onStale: (peer) => this.#countStale(peer),
+      onBroken: (peer, lost) => this.#deps.onBrokenSession?.(peer, lost),
     });
     const watch = new NetworkWatch(env, () => this.networkChanged(), this.#deps.addresses);
     const session: Session = {
@@ -254,7 +257,9 @@ class ConnectionManager implements LinkManager {
   }
 
   presenceHint(peer: UserId, online: boolean): void {
-    if (online) this.#session?.peers.get(peer)?.dispatch({ type: "hint" });
+    if (!online) return;
+    this.#session?.port.cameOnline(peer);
+    this.#session?.peers.get(peer)?.dispatch({ type: "hint" });
   }
 
   send(peer: UserId, generation: Generation, message: AppMessage): boolean {

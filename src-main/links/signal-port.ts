@@ -37,6 +37,8 @@ export interface SignalPortDeps {
   onSignal(event: SignalEvent): void;
   /** A signal that was opened, or sealed, only after this enable had ended. */
   onStale(peer: UserId): void;
+  /** There is no session with the peer (`lost`), or not the one that it uses: nothing passes until it is repaired. */
+  onBroken(peer: UserId, lost: boolean): void;
 }
 
 export type SignalOutcome = "delivered" | "offline" | "failed";
@@ -45,6 +47,8 @@ export class SignalPort implements Disposable {
   readonly #deps: SignalPortDeps;
   readonly #owned = new DisposableStore();
   readonly #lines = new Map<string, { tail: Promise<unknown>; waiting: number }>();
+  /** How often each peer came online. */
+  readonly #hints = new Map<UserId, number>();
   #dropped = 0;
 
   constructor(deps: SignalPortDeps) {
@@ -57,8 +61,26 @@ export class SignalPort implements Disposable {
     return this.#dropped;
   }
 
-  /** `isCurrent` is asked when its turn has come: an old attempt's signals are not worth sealing. Never rejects. */
+  /**
+   * `isCurrent` is asked when its turn has come: an old attempt's signals are not worth sealing. A peer that came online
+   * while the server still called it offline gets the signal at once. Never rejects.
+   */
   async send(peer: UserId, signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome> {
+    const hints = this.#hintsOf(peer);
+    const outcome = await this.#send(peer, signal, isCurrent);
+    return outcome === "offline" && this.#hintsOf(peer) !== hints ? this.#send(peer, signal, isCurrent) : outcome;
+  }
+
+  /** The server says that the peer is online now. */
+  cameOnline(peer: UserId): void {
+    this.#hints.set(peer, this.#hintsOf(peer) + 1);
+  }
+
+  #hintsOf(peer: UserId): number {
+    return this.#hints.get(peer) ?? 0;
+  }
+
+  async #send(peer: UserId, signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome> {
     const { sessions, signaling, log } = this.#deps;
     const content = encodeContent({ kind: "link", signal });
     const sealed = await this.#inLine(`out ${peer}`, async () => {
@@ -66,6 +88,7 @@ export class SignalPort implements Disposable {
       const result = await sessions.seal(peer, content, (ciphertext) => ciphertext);
       if (result.ok) return result.value;
       log.warn("signal not sealed", { peer, type: signal.type, error: result.error.type });
+      if (result.error.type === "no_session") this.#deps.onBroken(peer, true);
       return null;
     });
     if (sealed === null) return "failed";
@@ -109,6 +132,8 @@ export class SignalPort implements Disposable {
         this.#dropped += 1;
         const error = !opened.ok ? opened.error.type : opened.value.ok ? "not_a_signal" : opened.value.error.type;
         this.#deps.log.warn("signal dropped", { peer: from, error });
+        // A signal may be delivered twice (they have no ids), so one that was opened before means nothing.
+        if (error === "no_session" || error === "undecryptable") this.#deps.onBroken(from, error === "no_session");
       }
       return null;
     });

@@ -5,7 +5,7 @@ import { chatIdOf, type UserId } from "#shared/base/ids.ts";
 import { EARLY_MESSAGE_WAIT_MS, HELD_ENVELOPES_MAX, INBOX_PENDING_MAX } from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { FileView } from "#shared/ipc/views.ts";
-import { type Content, type DurableContent, decodeContent } from "#shared/wire/content.ts";
+import { type Content, type ContentOf, type DurableContent, decodeContent } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Contacts } from "../contacts/contacts.ts";
 import { nameFromUserId } from "../contacts/display-name.ts";
@@ -15,6 +15,8 @@ import type { Database } from "../store/database.ts";
 import { type EnvelopeRecord, InboxTable, MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
 import { type OrderEvent, step } from "./order-machine.ts";
+import type { Outbox } from "./outbox.ts";
+import type { Resets } from "./resets.ts";
 
 /** Where files that messages offer are kept. */
 export interface FilesPort {
@@ -22,6 +24,12 @@ export interface FilesPort {
   record(offer: FileOffer, from: UserId): Result<void>;
   view(fileId: string): FileView | null;
 }
+
+/**
+ * "ack": it is stored for good, or of no use. "retry": it must be delivered again. "unreadable": this ciphertext is of no
+ * use, but what is in it was not received; the sender keeps it until it is asked for it.
+ */
+export type Reception = "ack" | "retry" | "unreadable";
 
 /** Points at which the life of the process may end; for tests that end it there. */
 export type ReceivePoint = "read" | "decrypt" | "commit" | "process" | "render" | "ack";
@@ -36,6 +44,8 @@ export interface InboxDeps {
   readonly tell: (changes: Changes) => void;
   /** The peer is to be told that messages arrived. */
   readonly receiptsDue: (peer: UserId) => void;
+  readonly outbox: Pick<Outbox, "confirmed" | "resend">;
+  readonly resets: Pick<Resets, "unreadable" | "requested" | "receipted">;
   readonly checkpoint: (point: ReceivePoint) => void;
 }
 
@@ -76,8 +86,6 @@ export class Inbox implements Disposable {
   readonly #outbox: OutboxTable;
   readonly #queue = createKeyedQueue(INBOX_PENDING_MAX);
   readonly #gapTimers = new Map<UserId, Disposable>();
-  /** Peers whose trouble was told in this run: one notice is enough. */
-  readonly #warned = new Set<UserId>();
   readonly #running = new Set<Promise<unknown>>();
   /** Changes of a transaction that somebody else commits; told by `wake`. */
   #deferred = new Changes();
@@ -95,8 +103,7 @@ export class Inbox implements Disposable {
     for (const peer of this.#table.peersWithEarly()) this.#watchGap(peer);
   }
 
-  /** "ack": it is stored for good, or of no use. "retry": it must be delivered again. */
-  receive(peer: UserId, envelope: EnvelopeRecord): Promise<"ack" | "retry"> {
+  receive(peer: UserId, envelope: EnvelopeRecord): Promise<Reception> {
     return this.#inTurn(peer, async () => {
       await this.#openHeld(peer);
       return this.#take(peer, envelope, false);
@@ -136,7 +143,7 @@ export class Inbox implements Disposable {
     this.#gapTimers.clear();
   }
 
-  async #inTurn(peer: UserId, task: () => Promise<"ack" | "retry">): Promise<"ack" | "retry"> {
+  async #inTurn(peer: UserId, task: () => Promise<Reception>): Promise<Reception> {
     if (this.#disposed) return "retry";
     const work = this.#queue.run(peer, task).then(
       (result) => (result.ok ? result.value : "retry"),
@@ -157,7 +164,7 @@ export class Inbox implements Disposable {
     }
   }
 
-  async #take(peer: UserId, envelope: EnvelopeRecord, held: boolean): Promise<"ack" | "retry"> {
+  async #take(peer: UserId, envelope: EnvelopeRecord, held: boolean): Promise<Reception> {
     this.#deps.checkpoint("read");
     if (!this.#isWelcome(peer, envelope, held)) return "ack";
     const { kind, body } = envelope;
@@ -201,11 +208,11 @@ export class Inbox implements Disposable {
     this.#deps.contacts.settle();
     this.#deps.tell(changes);
     this.#deps.checkpoint("render");
-    if (changes.messages.length > 0) this.#deps.receiptsDue(peer);
+    if (changes.messages.length > 0 || changes.resealed.size > 0) this.#deps.receiptsDue(peer);
     this.#watchGap(peer);
   }
 
-  #onFailure(peer: UserId, envelope: EnvelopeRecord, held: boolean, error: SessionError): "ack" | "retry" {
+  #onFailure(peer: UserId, envelope: EnvelopeRecord, held: boolean, error: SessionError): Reception {
     this.#deps.contacts.settle();
     switch (error.type) {
       case "identity_changed":
@@ -213,12 +220,14 @@ export class Inbox implements Disposable {
         if (held) return "retry";
         return this.#hold(peer, envelope);
       case "duplicate_message":
+        // Not one of the ids seen: a step of the ratchet that was used before, by a sender who went back to a backup.
         this.counters.duplicates += 1;
-        return "ack";
+        return this.#repair(peer, false);
       case "no_session":
       case "undecryptable":
       case "bad_bundle":
-        return this.#giveUp(peer, envelope);
+        this.counters.undecryptable += 1;
+        return this.#repair(peer, error.type === "no_session");
       case "queue_full":
         return "retry";
       default:
@@ -235,20 +244,10 @@ export class Inbox implements Disposable {
     return "ack";
   }
 
-  #giveUp(peer: UserId, envelope: EnvelopeRecord): "ack" {
-    this.counters.undecryptable += 1;
+  #repair(peer: UserId, lost: boolean): Reception {
     if (this.#deps.contacts.relationOf(peer) === null) return "ack";
-    this.#table.see(peer, envelope.id, this.#deps.env.clock.now());
-    if (this.#warned.has(peer)) return "ack";
-    this.#warned.add(peer);
-    const changes = new Changes();
-    changes.notice(
-      "warning",
-      "undecryptable",
-      `A message from ${this.#nameOf(peer)} could not be decrypted and is lost. Ask them to send it again.`,
-    );
-    this.#deps.tell(changes);
-    return "ack";
+    this.#deps.resets.unreadable(peer, lost);
+    return "unreadable";
   }
 
   // ---- Inside the transaction ----
@@ -267,8 +266,17 @@ export class Inbox implements Disposable {
       changes.notice("warning", "bad_message", `${this.#nameOf(peer)} sent something that this version cannot read.`);
       return;
     }
-    this.#outbox.removeUpTo(peer, content.received);
+    if (content.kind === "sessionReset") this.#resend(peer, content, changes);
+    else if (this.#deps.outbox.confirmed(peer, content.received)) changes.resealed.add(peer);
+    this.#advance(peer, { type: "skipped", oldest: content.oldest }, null, changes);
     this.#advance(peer, { type: "arrived", seq: content.seq }, { content, plaintext, envelope }, changes);
+  }
+
+  /** At once, whatever its place: what is missing before it may be what it asks for. */
+  #resend(peer: UserId, { resetId, received }: ContentOf<"sessionReset">, changes: Changes): void {
+    if (!this.#deps.resets.requested(peer, resetId)) return;
+    this.#deps.outbox.resend(peer, received);
+    changes.resealed.add(peer);
   }
 
   #storeRequest(peer: UserId, envelope: EnvelopeRecord, content: DurableContent | null): void {
@@ -335,12 +343,16 @@ export class Inbox implements Disposable {
         return;
       case "receipt": {
         const chatId = chatIdOf(peer);
+        this.#deps.resets.receipted(peer, content.messageIds);
         for (const messageId of content.messageIds) {
           if (this.#messages.raiseState(chatId, messageId, this.#deps.self, content.state))
             changes.message(chatId, messageId);
         }
         return;
       }
+      case "sessionReset":
+        // Done when it came.
+        return;
       case "link":
         this.counters.refused += 1;
         return;

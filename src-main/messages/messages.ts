@@ -19,6 +19,7 @@ import { Changes } from "./changes.ts";
 import { type FilesPort, Inbox, type InboxCounters, type ReceivePoint } from "./inbox.ts";
 import { newMessageId } from "./new-id.ts";
 import { Outbox } from "./outbox.ts";
+import { Resets } from "./resets.ts";
 import { Typing } from "./typing.ts";
 
 export interface MessagesDeps {
@@ -59,6 +60,8 @@ export interface Messages extends Disposable {
   /** The view of a file has changed: tells about the messages that show it. */
   fileChanged(fileId: FileId): void;
   counters(): InboxCounters;
+  /** A link signal of the peer could not be decrypted, or none can be sealed for them (`lost`): the session is repaired. */
+  unreadable(peer: UserId, lost: boolean): void;
   /** Resolves when nothing is being sealed, sent or opened any more; before the database is closed. */
   settled(): Promise<void>;
 }
@@ -73,6 +76,7 @@ class DirectMessages implements Messages {
   readonly #seen: InboxTable;
   readonly #outbox: Outbox;
   readonly #inbox: Inbox;
+  readonly #resets: Resets;
   readonly #typing: Typing;
   readonly #owned = new DisposableStore();
   readonly #messageChanged: Emitter<MessageView>;
@@ -94,7 +98,16 @@ class DirectMessages implements Messages {
     this.#chatChanged = this.#owned.add(new Emitter(onError));
     this.#notices = this.#owned.add(new Emitter(onError));
     const tell = (changes: Changes): void => this.#tell(changes);
-    this.#outbox = this.#owned.add(new Outbox({ env, db, self, sessions, signaling, links, contacts, tell }));
+    this.#resets = this.#owned.add(
+      new Resets({
+        ...{ env, db, signaling, links, contacts, tell },
+        enqueue: (peer, draft) => this.#outbox.enqueue(peer, draft),
+        added: (peer) => this.#outbox.added(peer),
+      }),
+    );
+    this.#outbox = this.#owned.add(
+      new Outbox({ env, db, self, sessions, signaling, links, contacts, tell, resets: this.#resets }),
+    );
     this.#inbox = this.#owned.add(
       new Inbox({
         env,
@@ -105,6 +118,8 @@ class DirectMessages implements Messages {
         files,
         tell,
         receiptsDue: (peer) => this.#outbox.receiptsDue(peer),
+        outbox: this.#outbox,
+        resets: this.#resets,
         checkpoint: this.#checkpoint,
       }),
     );
@@ -116,11 +131,13 @@ class DirectMessages implements Messages {
       const arrivedAtMs = Math.min(receivedAtMs, env.clock.now());
       const answer = await this.#inbox.receive(from, { id, kind: sealed.kind, body: sealed.body, arrivedAtMs });
       this.#checkpoint("ack");
-      return answer;
+      // The mailbox need not keep what nobody can read.
+      return answer === "retry" ? "retry" : "ack";
     });
     this.#prune();
     this.#inbox.start();
     this.#outbox.start();
+    this.#resets.start();
   }
 
   get onMessageChanged(): Messages["onMessageChanged"] {
@@ -214,8 +231,13 @@ class DirectMessages implements Messages {
     return { ...this.#inbox.counters };
   }
 
+  unreadable(peer: UserId, lost: boolean): void {
+    this.#resets.unreadable(peer, lost);
+  }
+
   async settled(): Promise<void> {
     await this.#inbox.settled();
+    await this.#resets.settled();
     await this.#outbox.settled();
   }
 
@@ -232,9 +254,11 @@ class DirectMessages implements Messages {
         this.#messages.removeChat(chatIdOf(peer));
         this.#outbox.clear(peer);
         this.#inbox.clear(peer);
+        this.#resets.clear(peer);
       },
       wake: (peer) => {
         this.#outbox.wake(peer);
+        this.#resets.wake(peer);
         this.#inbox.wake(peer);
         if (!this.#deps.contacts.isKeyChanged(peer)) this.#deps.signaling.askAgain(peer);
         this.#tellChat(chatIdOf(peer));
@@ -326,6 +350,10 @@ class DirectMessages implements Messages {
       this.#messageChanged.emit(this.#view(record));
     }
     for (const chatId of changes.chats) this.#tellChat(chatId);
+    for (const peer of changes.resealed) {
+      this.#outbox.resealed(peer);
+      this.#resets.resent(peer);
+    }
     for (const notice of changes.notices) this.#notices.emit({ ...notice, atMs: this.#deps.env.clock.now() });
   }
 

@@ -13,7 +13,10 @@ import { EARLY_MESSAGES_MAX } from "#shared/base/limits.ts";
  * | arrived(seq)     | seq > next, no room  | report what is missing, apply up to next hole  | after the last one    |
  * | arrived(seq)     | seq is early already | drop it                                        | unchanged             |
  * | gapExpired       | early is not empty   | report what is missing, apply up to next hole  | after the last one    |
+ * | skipped(oldest)  | oldest > next        | apply what is early before it, and what follows | after the last one   |
  * | restarted        |                      | apply everything early in order                | null                  |
+ *
+ * `skipped`: nothing before `oldest` will come any more; what is missing has arrived before, or comes as a later number.
  */
 export interface OrderState {
   readonly next: number | null;
@@ -23,6 +26,7 @@ export interface OrderState {
 export type OrderEvent =
   | { readonly type: "arrived"; readonly seq: number }
   | { readonly type: "gapExpired" }
+  | { readonly type: "skipped"; readonly oldest: number }
   | { readonly type: "restarted" };
 
 export type OrderEffect =
@@ -53,6 +57,15 @@ const giveUpGap = (next: number, waiting: readonly number[]): Outcome => {
   return [state, [{ type: "missing", count: first - next }, ...effects]];
 };
 
+const skipped = (state: OrderState, oldest: number): Outcome => {
+  if (state.next === null || oldest <= state.next) return [state, []];
+  const before = state.early.filter((seq) => seq < oldest);
+  const waiting = state.early.filter((seq) => seq >= oldest);
+  const [after, effects]: Outcome =
+    waiting[0] === oldest ? applyFrom(oldest, waiting) : [{ next: oldest, early: waiting }, []];
+  return [after, [...before.map((seq) => ({ type: "apply", seq }) as const), ...effects]];
+};
+
 const arrived = (state: OrderState, seq: number): Outcome => {
   const { next, early } = state;
   if (early.includes(seq)) return [state, [{ type: "drop", seq }]];
@@ -72,6 +85,8 @@ export const step = (state: OrderState, event: OrderEvent): Outcome => {
       return arrived(state, event.seq);
     case "gapExpired":
       return state.next === null ? [state, []] : giveUpGap(state.next, state.early);
+    case "skipped":
+      return skipped(state, event.oldest);
     case "restarted":
       return [{ next: null, early: [] }, state.early.map((seq) => ({ type: "apply", seq }))];
     default:

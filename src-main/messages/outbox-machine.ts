@@ -27,6 +27,8 @@ import { LINK_ENVELOPES_IN_FLIGHT_MAX, OUTBOX_RETRY_BASE_MS, OUTBOX_RETRY_MAX_MS
  * | blocked      | -                  | stale         | stale          | stale   | -       | -                  | -     | next    |
  * | waiting      | -                  | stale         | stale          | stale   | next    | next               | -     | next    |
  *
+ * `resealed` is like `ackTimeout`, with or without a link.
+ *
  * "next" asks for the next row of the present way; it is idle without one. A `loaded` answers one `load` by its `query`
  * number, so that an answer for a way that is gone is dropped.
  */
@@ -77,6 +79,8 @@ export type OutboxEvent =
   | { readonly type: "acked"; readonly seq: number }
   /** Something on this link was not acknowledged in time: everything that was not is sent again. */
   | { readonly type: "ackTimeout"; readonly generation: Generation }
+  /** All rows have lost their ciphertexts: everything is sent again, from the first one. */
+  | { readonly type: "resealed" }
   /** The time of a wait has come, or what may be sent has changed. */
   | { readonly type: "woken" };
 
@@ -198,6 +202,10 @@ export const step = (state: OutboxState, event: OutboxEvent): Outcome => {
     case "ackTimeout":
       if (state.link?.generation !== event.generation || state.link.unacked.length === 0) return [state, []];
       return wayChanged({ ...state, link: { generation: event.generation, sentSeq: 0, unacked: [] } });
+    case "resealed": {
+      const link = state.link === null ? null : { ...state.link, sentSeq: 0, unacked: [] };
+      return wayChanged({ ...state, link });
+    }
     case "woken":
       return work.kind === "blocked" || work.kind === "waiting" || work.kind === "idle" ? next(state) : [state, []];
     default:

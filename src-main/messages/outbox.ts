@@ -23,13 +23,13 @@ import {
 import { MachineRunner } from "#shared/base/machine.ts";
 import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
-import { type ContentDraft, decodeContent, encodeContent } from "#shared/wire/content.ts";
+import { type ContentDraft, type DurableContent, decodeContent, encodeContent } from "#shared/wire/content.ts";
 import type { Contacts } from "../contacts/contacts.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Links } from "../links/links.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
-import { InboxTable, MessagesTable, OutboxTable } from "../store/messages.ts";
+import { MessagesTable, type OutboxRecord, OutboxTable } from "../store/messages.ts";
 import { SettingsTable } from "../store/settings.ts";
 import { Changes } from "./changes.ts";
 import { newEnvelopeId } from "./new-id.ts";
@@ -41,6 +41,7 @@ import {
   type OutboxState,
   step,
 } from "./outbox-machine.ts";
+import type { Resets } from "./resets.ts";
 
 export interface OutboxDeps {
   readonly env: Env;
@@ -51,7 +52,11 @@ export interface OutboxDeps {
   readonly links: Links;
   readonly contacts: Contacts;
   readonly tell: (changes: Changes) => void;
+  readonly resets: Pick<Resets, "receivedOf" | "sessionGone">;
 }
+
+/** Far from the end of the numbers that a content may have: whoever claims to have received more than this is lying. */
+const RECEIVED_MAX = 2 ** 40;
 
 /** Where the id of the server is kept whose mailboxes `stored_at` is about. */
 const SERVER_KEY = "mailboxServer";
@@ -67,7 +72,6 @@ class RowGone extends Error {
 export class Outbox implements Disposable {
   readonly #deps: OutboxDeps;
   readonly #table: OutboxTable;
-  readonly #inbox: InboxTable;
   readonly #settings: SettingsTable;
   readonly #messages: MessagesTable;
   readonly #runners = new Map<UserId, Runner>();
@@ -82,7 +86,6 @@ export class Outbox implements Disposable {
   constructor(deps: OutboxDeps) {
     this.#deps = deps;
     this.#table = new OutboxTable(deps.db);
-    this.#inbox = new InboxTable(deps.db);
     this.#settings = new SettingsTable(deps.db);
     this.#messages = new MessagesTable(deps.db);
     const { signaling, links } = deps;
@@ -110,7 +113,8 @@ export class Outbox implements Disposable {
   admit(peer: UserId, draft: ContentDraft): Result<void> {
     const room = this.hasRoom(peer);
     if (!room.ok) return room;
-    const size = encodeContent({ ...draft, seq: Number.MAX_SAFE_INTEGER, received: Number.MAX_SAFE_INTEGER }).length;
+    const largest = Number.MAX_SAFE_INTEGER;
+    const size = encodeContent({ ...draft, seq: largest, received: largest, oldest: largest }).length;
     if (size + SEAL_OVERHEAD_BYTES_MAX > ENVELOPE_BYTES_MAX)
       return fail("message_too_long", "The message is too long. Shorten it, or send it as a file.");
     return ok(undefined);
@@ -120,7 +124,41 @@ export class Outbox implements Disposable {
   enqueue(peer: UserId, draft: ContentDraft): void {
     const seq = this.#table.takeSeq(peer);
     const messageId = "messageId" in draft ? draft.messageId : null;
-    this.#table.insert(peer, seq, encodeContent({ ...draft, seq, received: 0 }), messageId);
+    this.#table.insert(peer, seq, encodeContent({ ...draft, seq, received: 0, oldest: 1 }), messageId);
+  }
+
+  /**
+   * Inside a transaction: the peer has everything up to `received`. True when that is more than was ever sent: then our
+   * numbers went back, with an older copy of the database.
+   */
+  confirmed(peer: UserId, received: number): boolean {
+    if (received >= this.#table.nextOut(peer)) return this.#numberAnew(peer, received);
+    this.#table.removeUpTo(peer, received);
+    return false;
+  }
+
+  /**
+   * Inside a transaction: the peer asks for everything that it does not have, sealed for the session that it made. What is
+   * not confirmed goes again, even up to `received`: after a step back of ours the peer may mean others of these numbers.
+   */
+  resend(peer: UserId, received: number): void {
+    if (received < this.#table.nextOut(peer) || !this.#numberAnew(peer, received)) this.#table.unseal(peer);
+  }
+
+  /** What waits gets numbers that the peer does not know, or it would pass for something that has arrived. */
+  #numberAnew(peer: UserId, received: number): boolean {
+    if (received > RECEIVED_MAX) return false;
+    const waiting = this.#table.seqs(peer);
+    this.#table.setNextOut(peer, Math.max(this.#table.nextOut(peer), received + 1));
+    for (const seq of waiting) this.#renumber(peer, seq);
+    this.#deps.env.log.warn("what waits for a contact was numbered anew", { count: waiting.length });
+    return true;
+  }
+
+  #renumber(peer: UserId, seq: number): void {
+    const row = defined(this.#table.get(peer, seq), "a row that waits");
+    const next = this.#table.takeSeq(peer);
+    this.#table.renumber(peer, seq, next, encodeContent({ ...this.#contentOf(row), seq: next }));
   }
 
   added(peer: UserId): void {
@@ -134,6 +172,11 @@ export class Outbox implements Disposable {
       return;
     }
     this.#dispatch(peer, { type: "woken" });
+  }
+
+  /** Every ciphertext to the peer was thrown away. */
+  resealed(peer: UserId): void {
+    this.#dispatch(peer, { type: "resealed" });
   }
 
   /** Receipts wait a moment for more of their kind. */
@@ -162,7 +205,7 @@ export class Outbox implements Disposable {
     this.#watchAcks(peer, this.#runnerOf(peer));
   }
 
-  /** Inside a transaction: seal everything again, for another identity key. */
+  /** Inside a transaction: seal everything again, for another session. */
   sealAgain(peer: UserId): void {
     this.#table.unseal(peer);
   }
@@ -343,10 +386,8 @@ export class Outbox implements Disposable {
   async #sealRow(peer: UserId, seq: number): Promise<Result<void>> {
     const row = this.#table.get(peer, seq);
     if (row === null || row.envelope !== null) return ok(undefined);
-    const content = decodeContent(row.content);
-    assert(content.ok && content.value.kind !== "link", "a content of the outbox is broken");
-    const received = (this.#inbox.nextIn(peer) ?? 1) - 1;
-    const plaintext = encodeContent({ ...content.value, received });
+    const oldest = this.#table.oldest(peer) ?? seq;
+    const plaintext = encodeContent({ ...this.#contentOf(row), oldest, received: this.#deps.resets.receivedOf(peer) });
     const id = newEnvelopeId(this.#deps.env.random);
     const seal = () =>
       this.#deps.sessions.seal(peer, plaintext, (sealed) => {
@@ -354,8 +395,15 @@ export class Outbox implements Disposable {
       });
     const sealed = await seal();
     if (sealed.ok || sealed.error.type !== "no_session") return sealed;
+    this.#deps.resets.sessionGone(peer);
     const started = await this.#deps.contacts.startSession(peer);
     return started.ok ? seal() : started;
+  }
+
+  #contentOf(row: OutboxRecord): DurableContent {
+    const content = decodeContent(row.content);
+    assert(content.ok && content.value.kind !== "link", "a content of the outbox is broken");
+    return content.value;
   }
 
   async #put(peer: UserId, runner: Runner, seq: number): Promise<void> {

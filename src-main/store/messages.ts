@@ -188,6 +188,11 @@ export class OutboxTable {
   readonly #forget;
   readonly #remove;
   readonly #removeUpTo;
+  readonly #nextOut;
+  readonly #setNextOut;
+  readonly #seqs;
+  readonly #oldest;
+  readonly #renumber;
   readonly #byEnvelope;
   readonly #unseal;
   readonly #clear;
@@ -223,8 +228,17 @@ export class OutboxTable {
     this.#forget = sql.prepare<[]>("UPDATE outbox SET stored_at = NULL WHERE stored_at IS NOT NULL");
     this.#remove = sql.prepare<[string, number]>("DELETE FROM outbox WHERE peer = ? AND seq = ?");
     this.#removeUpTo = sql.prepare<[string, number]>(
-      "DELETE FROM outbox WHERE peer = ? AND seq <= ? AND envelope_id IS NOT NULL",
+      "DELETE FROM outbox WHERE peer = ? AND seq <= ? AND stored_at IS NOT NULL",
     );
+    this.#nextOut = sql.prepare<[string], { next_out: number }>("SELECT next_out FROM streams WHERE peer = ?");
+    this.#setNextOut = sql.prepare<[string, number]>(
+      "INSERT INTO streams (peer, next_out) VALUES (?, ?) ON CONFLICT (peer) DO UPDATE SET next_out = excluded.next_out",
+    );
+    this.#seqs = sql.prepare<[string], { seq: number }>("SELECT seq FROM outbox WHERE peer = ? ORDER BY seq");
+    this.#oldest = sql.prepare<[string], { seq: number | null }>("SELECT min(seq) AS seq FROM outbox WHERE peer = ?");
+    this.#renumber = sql.prepare<[number, Uint8Array, string, number]>(`
+      UPDATE outbox SET seq = ?, content = ?, envelope_id = NULL, sealed_kind = NULL, sealed_body = NULL,
+        stored_at = NULL WHERE peer = ? AND seq = ?`);
     this.#byEnvelope = sql.prepare<[string, string], OutboxRow>(
       `SELECT ${columns} FROM outbox WHERE peer = ? AND envelope_id = ?`,
     );
@@ -293,8 +307,35 @@ export class OutboxTable {
     return this.#remove.run(peer, seq).changes === 1;
   }
 
+  /**
+   * Only what the mailbox has: what is on its way over a link is acknowledged one by one, and what was just sealed again is
+   * wanted again.
+   */
   removeUpTo(peer: UserId, seq: number): void {
     this.#removeUpTo.run(peer, seq);
+  }
+
+  /** The place of the content that comes next. */
+  nextOut(peer: UserId): number {
+    return this.#nextOut.get(peer)?.next_out ?? 1;
+  }
+
+  setNextOut(peer: UserId, next: number): void {
+    this.#setNextOut.run(peer, next);
+  }
+
+  /** The first place of all that wait; null when nothing does. */
+  oldest(peer: UserId): number | null {
+    return this.#oldest.get(peer)?.seq ?? null;
+  }
+
+  seqs(peer: UserId): number[] {
+    return this.#seqs.all(peer).map((row) => row.seq);
+  }
+
+  /** Gives a content another place, which no other has; it must be sealed again. */
+  renumber(peer: UserId, seq: number, next: number, content: Bytes): void {
+    this.#renumber.run(next, content, peer, seq);
   }
 
   byEnvelope(peer: UserId, id: EnvelopeId): OutboxRecord | null {

@@ -272,6 +272,14 @@ export const PREKEY_ARCHIVE_MS = 90 * DAY;
 export const PREKEYS_KEPT = 2 * PREKEY_BATCH;
 /** Unused one-time private keys of one kind in all: a server that never confirms a batch must not fill the disk (4.8 KB each). */
 export const PREKEYS_UNUSED_MAX = 20 * PREKEY_BATCH;
+/**
+ * Requests for a fresh session to one peer in SESSION_RESET_WINDOW_MS: each takes one-time keys of theirs. A session
+ * breaks once in years; a few more leave room for a backup that is restored twice. Whoever sends garbage gets no more.
+ */
+export const SESSION_RESETS_MAX = 4;
+export const SESSION_RESET_WINDOW_MS = HOUR;
+/** Requests of one peer that are answered in the window, each by sealing the outbox again; twice what an honest one sends. */
+export const SESSION_RESETS_ANSWERED_MAX = 2 * SESSION_RESETS_MAX;
 /** Session operations that wait for one address. */
 export const SESSION_QUEUE_MAX = 4096;
 

@@ -14,8 +14,8 @@ import { FileOfferSchema } from "./manifest.ts";
 /**
  * What a Signal ciphertext holds once opened, as padded JSON. `seq` counts the durable contents of one sender to one
  * recipient from 1 without gaps; the recipient shows them in that order. `received` is the other direction: everything
- * of the recipient up to this `seq` has arrived for good, so it need not be kept for another try. `link` contents are
- * not durable and have neither.
+ * of the recipient up to this `seq` has arrived for good, so it need not be kept for another try. `oldest` is the first that
+ * the sender still has: nothing before it will come any more. `link` contents are not durable and have none of them.
  *
  *   contactRequest   first message after an invitation: name and proof of the invitation
  *   contactReveal    answer to a request by code: opens the inviter's commitment, so that both can show the safety words
@@ -23,6 +23,7 @@ import { FileOfferSchema } from "./manifest.ts";
  *   profile          a new display name
  *   text, file       chat messages
  *   receipt          messages that arrived at, or were read by, the recipient
+ *   sessionReset     the sender cannot decrypt what the recipient sends: asks for everything after `received` again
  *   link             a signal of the link machine (offer, answer, candidates); travels over the signal relay
  */
 const name = v.pipe(v.string(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
@@ -30,7 +31,8 @@ const name = v.pipe(v.string(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_
 const SEQ_MAX = 2 ** 48;
 const seq = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(SEQ_MAX));
 const received = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(SEQ_MAX)), 0);
-const place = { seq, received };
+const oldest = v.optional(seq, 1);
+const place = { seq, received, oldest };
 const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
 const generation = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
 
@@ -81,13 +83,15 @@ const ContentSchema = v.variant("kind", [
     state: v.picklist(["delivered", "read"]),
     messageIds: v.pipe(v.array(MessageIdSchema), v.minLength(1), v.maxLength(SHARE_MEMBERS_MAX)),
   }),
+  /** `resetId` tells a request from a copy of it. */
+  v.object({ kind: v.literal("sessionReset"), ...place, resetId: MessageIdSchema }),
   v.object({ kind: v.literal("link"), signal: LinkSignalSchema }),
 ]);
 export type Content = v.InferOutput<typeof ContentSchema>;
 export type ContentOf<Kind extends Content["kind"]> = Extract<Content, { kind: Kind }>;
 /** Contents with a place in the sender's order. */
 export type DurableContent = Exclude<Content, { kind: "link" }>;
-type WithoutPlace<C> = C extends unknown ? Omit<C, "seq" | "received"> : never;
+type WithoutPlace<C> = C extends unknown ? Omit<C, keyof typeof place> : never;
 /** A durable content before the outbox gives it its place. */
 export type ContentDraft = WithoutPlace<DurableContent>;
 

@@ -13,7 +13,7 @@ const RUNS = 10_000;
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 const id = bytes(16).map(toBase64Url);
 const seq = fc.integer({ min: 1, max: 2 ** 48 });
-const place = { seq, received: fc.integer({ min: 0, max: 2 ** 48 }) };
+const place = { seq, received: fc.integer({ min: 0, max: 2 ** 48 }), oldest: seq };
 const text = (maxLength: number) => fc.string({ unit: "binary", minLength: 1, maxLength });
 const name = fc.string({ unit: "binary-ascii", minLength: 1, maxLength: 64 });
 const generation = fc.nat();
@@ -63,6 +63,7 @@ const content = fc.oneof(
     state: fc.constantFrom("delivered", "read"),
     messageIds: fc.array(id, { minLength: 1, maxLength: 20 }),
   }),
+  fc.record({ kind: fc.constant("sessionReset"), ...place, resetId: id }),
   fc.record({
     kind: fc.constant("link"),
     signal: fc.oneof(
@@ -140,9 +141,9 @@ describe("contents", () => {
       expect(decodeContent(encode({ kind: "contactAccept", seq: bad, received: 0, name: "x" })).ok).toBe(false);
   });
 
-  test("a content of before `received` existed reads as nothing received", () => {
+  test("a content of before `received` and `oldest` existed reads as nothing received, and as everything to come", () => {
     const old = decodeContent(encode({ kind: "contactAccept", seq: 1, name: "x" }));
-    expect(old).toMatchObject({ ok: true, value: { received: 0 } });
+    expect(old).toMatchObject({ ok: true, value: { received: 0, oldest: 1 } });
   });
 
   test("the longest plain text fits an envelope", () => {

@@ -6,6 +6,7 @@ import { messagesSchema } from "./0004-messages.ts";
 import { filesSchema } from "./0005-files.ts";
 import { safetyNumbersSchema } from "./0006-safety-numbers.ts";
 import { contactNetworkSchema } from "./0007-contact-network.ts";
+import { sessionResetsSchema } from "./0008-session-resets.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -16,4 +17,5 @@ export const appMigrations: readonly Migration[] = [
   filesSchema,
   safetyNumbersSchema,
   contactNetworkSchema,
+  sessionResetsSchema,
 ];
