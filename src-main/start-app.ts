@@ -3,8 +3,9 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
-import { type ChatId, FileIdSchema, UserIdSchema } from "#shared/base/ids.ts";
+import { type ChatId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { messageOf } from "#shared/base/result.ts";
+import type { ErrorView } from "#shared/ipc/views.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { App, AppOptions } from "./app.ts";
 import { createHandlers } from "./commands.ts";
@@ -131,6 +132,7 @@ const build = async (
       policyOf: (peer) => contactNetwork.get(peer),
       iceServers: () => signaling.iceServers(),
       relay: createRelayDriver({ env, relay: signaling.relay }),
+      onBrokenSession: (peer, lost) => messages?.unreadable(peer, lost),
     }),
   );
   const worker = own(
@@ -152,6 +154,7 @@ const build = async (
       worker,
       signaling,
       accountKeyOf: (peer) => contacts.accountKeyOf(peer),
+      isTrusted: (peer) => contacts.isAccepted(peer) && !contacts.isKeyChanged(peer),
       maySend: (chatId: ChatId) => defined(messages, "messages").mayReceive(chatId),
       sendFile: (chatId: ChatId, offer: FileOffer) => defined(messages, "messages").sendFile(chatId, offer),
     }),
@@ -163,6 +166,7 @@ const build = async (
       worker,
       links,
       files,
+      hindranceOf: (owner) => hindranceOf(contacts, owner),
       settings: () => settings.get(),
       onSettingsChanged: settings.onChanged,
     }),
@@ -184,6 +188,7 @@ const build = async (
     const userId = v.parse(UserIdSchema, contact.userId);
     if ("removed" in contact) transfers.contactGone(userId, "removed");
     else if (contact.state === "blocked") transfers.contactGone(userId, "blocked");
+    else transfers.contactChanged(userId);
   });
   const monitor = own(new EventLoopMonitor());
   const server = own(new ServerChoice({ ...options, settings, signaling }));
@@ -223,6 +228,17 @@ const build = async (
     savedPath: (fileId) => transfers.savedPath(fileId),
     sharedPaths: () => files.sharedPaths(),
     stop,
+  };
+};
+
+/** Why nothing of this person arrives until the user does something. */
+const hindranceOf = (contacts: Contacts, owner: UserId): ErrorView | null => {
+  if (contacts.relationOf(owner)?.kind === "blocked")
+    return { type: "contact_blocked", message: "You blocked this person. Unblock them, then try again." };
+  if (!contacts.isKeyChanged(owner)) return null;
+  return {
+    type: "key_changed",
+    message: "The key of this person has changed. Compare the safety number and accept it; the download goes on then.",
   };
 };
 

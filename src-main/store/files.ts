@@ -69,6 +69,9 @@ export class FilesTable {
       ownIds: db.sql.prepare<[], string>("SELECT file_id FROM files WHERE source_path IS NOT NULL").pluck(),
       removeOffersOf: db.sql.prepare<[string]>("DELETE FROM files WHERE owner_id = ? AND source_path IS NULL"),
       setUnregistered: db.sql.prepare<[string]>(`UPDATE files SET registered = ${UNREGISTERED} WHERE file_id = ?`),
+      setAllUnregistered: db.sql.prepare<[]>(
+        `UPDATE files SET registered = ${UNREGISTERED} WHERE source_path IS NOT NULL`,
+      ),
       doubtGone: db.sql.prepare<[]>(
         `UPDATE files SET registered = ${UNREGISTERED} WHERE registered = ${REGISTERED_GONE}`,
       ),
@@ -134,6 +137,11 @@ export class FilesTable {
 
   setUnregistered(fileId: FileId): void {
     this.#statements.setUnregistered.run(fileId);
+  }
+
+  /** The own ones: the server of now was told of none. */
+  setAllUnregistered(): void {
+    this.#statements.setAllUnregistered.run();
   }
 
   /** What the server was told to be gone may be back: it has to be told anew. */

@@ -15,6 +15,7 @@ import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { isDiskFull } from "../store/errors.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
+import { SettingsTable } from "../store/settings.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { ChunkSource, FileSpec } from "./chunk-worker-protocol.ts";
 import { safeFileName } from "./file-name.ts";
@@ -25,8 +26,10 @@ export interface FilesDeps {
   readonly db: Database;
   readonly account: Pick<Account, "userId" | "sign">;
   readonly worker: Pick<ChunkWorker, "run">;
-  readonly signaling: Pick<Signaling, "request" | "state" | "onConnected">;
+  readonly signaling: Pick<Signaling, "request" | "state" | "serverId" | "onConnected">;
   readonly accountKeyOf: (peer: UserId) => Uint8Array | null;
+  /** An accepted contact with the key that was accepted. */
+  readonly isTrusted: (peer: UserId) => boolean;
   /** Whether the chat would take a file now; asked before a large file is read for nothing. */
   readonly maySend: (chatId: ChatId) => Result<unknown>;
   /** Queues the chat message that carries the offer. */
@@ -67,6 +70,8 @@ export interface Files extends Disposable {
   reportChanged(fileId: FileId): void;
 }
 
+/** Where the id of the server is kept that `registered` is about. */
+const SERVER_KEY = "filesServer";
 const FILE_ID_BYTES = 16;
 const KEY_BYTES = 32;
 /** Answers of the server that a repetition will not change. */
@@ -101,6 +106,7 @@ export const createFiles = (deps: FilesDeps): Files => new SharedFiles(deps);
 class SharedFiles implements Files {
   readonly #deps: FilesDeps;
   readonly #table: FilesTable;
+  readonly #settings: SettingsTable;
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<FileView>;
   readonly #notices: Emitter<NoticeView>;
@@ -116,6 +122,7 @@ class SharedFiles implements Files {
   constructor(deps: FilesDeps) {
     this.#deps = deps;
     this.#table = new FilesTable(deps.db);
+    this.#settings = new SettingsTable(deps.db);
     const onError = (error: unknown): void =>
       deps.env.log.error("a listener of files failed", { reason: messageOf(error) });
     this.#changed = this.#owned.add(new Emitter<FileView>(onError));
@@ -124,6 +131,7 @@ class SharedFiles implements Files {
     this.#sources = new Sources((fileId) => this.#sourceChanged(fileId));
     this.#owned.add(
       deps.signaling.onConnected(() => {
+        this.#followServer();
         this.#registerAll();
       }),
     );
@@ -214,6 +222,17 @@ class SharedFiles implements Files {
   async #giveUp<E>(fileId: FileId, error: E): Promise<{ ok: false; error: E }> {
     await this.#deps.worker.run("drop", { fileId, directory: null, what: "everything" }).result;
     return err(error);
+  }
+
+  /** Another server knows none of our files, and what the old one said about those of others is of no use any more. */
+  #followServer(): void {
+    const { serverId } = this.#deps.signaling;
+    if (serverId === null || this.#settings.get(SERVER_KEY, v.string()) === serverId) return;
+    this.#deps.db.transaction(() => {
+      this.#table.setAllUnregistered();
+      this.#settings.set(SERVER_KEY, serverId);
+    });
+    this.#holders.clear();
   }
 
   async #register({ offer, sharedWith }: FileRecord): Promise<Registration> {
@@ -346,7 +365,7 @@ class SharedFiles implements Files {
   }
 
   mayFetch(peer: UserId, fileId: FileId): boolean {
-    return this.#table.isServedTo(fileId, peer);
+    return this.#deps.isTrusted(peer) && this.#table.isServedTo(fileId, peer);
   }
 
   reportChanged(fileId: FileId): void {

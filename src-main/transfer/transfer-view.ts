@@ -6,11 +6,17 @@ import type { Download } from "./download.ts";
 import { isSettled, outstandingOf } from "./seeder-sessions.ts";
 import { type State, storedCountOf } from "./transfer-state.ts";
 
+interface Surroundings {
+  readonly pathOf: (peer: UserId) => PathKind;
+  /** What keeps the file's owner from sending anything. */
+  readonly hindrance: ErrorView | null;
+}
+
 /** The snapshot of a download that everybody outside sees. */
 export const viewOfDownload = (
   download: Download,
   clock: Pick<Clock, "now" | "monotonicMs">,
-  pathOf: (peer: UserId) => PathKind,
+  { pathOf, hindrance }: Surroundings,
 ): TransferView => {
   const nowMs = clock.monotonicMs();
   const { state, spec, file, speed } = download;
@@ -39,7 +45,7 @@ export const viewOfDownload = (
     duplicateChunks: state.counters.duplicate,
     lateChunks: state.counters.late,
     rejectedChunks: state.counters.rejected,
-    error: errorOf(state),
+    error: errorOf(state, hindrance),
     savedPath: state.kind === "complete" ? state.savedPath : null,
   };
 };
@@ -59,10 +65,12 @@ const phaseOf = (state: State): TransferPhase => {
   }
 };
 
-const errorOf = (state: State): ErrorView | null => {
+const errorOf = (state: State, hindrance: ErrorView | null): ErrorView | null => {
   if (state.kind === "failed") return { type: state.error.type, message: state.error.message };
   if (state.kind === "cancelled") return { type: "cancelled", message: "The download was cancelled." };
-  return isWaiting(state) && state.swarm.banned.size > 0
+  if (!isWaiting(state)) return null;
+  if (hindrance !== null) return hindrance;
+  return state.swarm.banned.size > 0
     ? {
         type: "bad_seeder",
         message: "The other side sent damaged data. Try again, or wait for somebody else who has the file.",

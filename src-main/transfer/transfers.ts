@@ -7,7 +7,7 @@ import type { Env } from "#shared/base/env.ts";
 import { type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { PROGRESS_INTERVAL_MS } from "#shared/base/limits.ts";
 import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
-import type { LinkView, NoticeView, PathKind, TransferView } from "#shared/ipc/views.ts";
+import type { ErrorView, LinkView, NoticeView, PathKind, TransferView } from "#shared/ipc/views.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
 import type { FileRecord } from "../store/files.ts";
@@ -28,13 +28,15 @@ export interface TransfersDeps {
   readonly worker: ChunkWorker;
   readonly links: Links;
   readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged">;
+  /** What keeps this person from sending us anything, and what to do about it; null when nothing does. */
+  readonly hindranceOf: (owner: UserId) => ErrorView | null;
   readonly settings: () => { downloadDirectory: string; drainTimeoutMs: number };
   readonly onSettingsChanged: Event<{ drainTimeoutMs: number }>;
 }
 
 /**
  * Downloads, and serving what we share. Errors of the commands: `unknown_file`, `own_file`, `already_complete`,
- * `not_writable`, `not_a_folder`, `disk_full`, `unknown_transfer`, `too_late`, `not_failed`.
+ * `not_writable`, `not_a_folder`, `disk_full`, `unknown_transfer`, `too_late`, `not_failed`, `contact_blocked`.
  */
 export interface Transfers extends Disposable {
   /** At most one in PROGRESS_INTERVAL_MS per download, and at once with every new state. */
@@ -60,10 +62,19 @@ export interface Transfers extends Disposable {
    * what was saved stays where it is.
    */
   contactGone(userId: UserId, why: "blocked" | "removed"): void;
+  /** What keeps this person from sending us anything may have changed: waiting downloads say so. */
+  contactChanged(userId: UserId): void;
   savedPath(fileId: string): string | null;
   /** Since the program started. `strayFrames`: frames of sessions that were over and forgotten when they came. */
   counters(): { strayFrames: number };
 }
+
+const contactBlocked: ErrorView = {
+  type: "contact_blocked",
+  message: "You blocked the person who shares this file. Unblock them, then try again.",
+};
+
+const ownerOf = ({ offer }: FileRecord): UserId => offer.signed.manifest.ownerId;
 
 export const createTransfers = (deps: TransfersDeps): Transfers => new FileTransfers(deps);
 
@@ -137,6 +148,8 @@ class FileTransfers implements Transfers {
 
   async #start(fileId: FileId, file: FileRecord, chosen: string | undefined): Promise<Result<TransferView>> {
     if (file.sourcePath !== null) return fail("own_file", "This file is yours; it is on this computer already.");
+    const refusal = this.#refusalOf(file);
+    if (refusal !== null) return err(refusal);
     const before = this.#downloads.get(fileId);
     if (before !== undefined) {
       const answer = await this.#startAgain(before, chosen);
@@ -243,6 +256,8 @@ class FileTransfers implements Transfers {
 
   resume(fileId: string): Result<TransferView> {
     return this.#command(fileId, (download) => {
+      const refusal = this.#refusalOf(download.file);
+      if (refusal !== null) return refusal;
       if (download.state.kind === "failed") download.dispatch({ type: "retry" });
       else if (download.state.kind === "idle" || download.state.kind === "pausing") {
         download.dispatch({ type: "queue" });
@@ -266,6 +281,8 @@ class FileTransfers implements Transfers {
     return this.#command(fileId, (download) => {
       if (download.state.kind === "complete")
         return { type: "already_complete", message: "This file was downloaded already." };
+      const refusal = this.#refusalOf(download.file);
+      if (refusal !== null) return refusal;
       download.dispatch({ type: "retry" });
       return null;
     });
@@ -287,13 +304,25 @@ class FileTransfers implements Transfers {
   }
 
   contactGone(userId: UserId, why: "blocked" | "removed"): void {
-    const theirs = [...this.#downloads.values()].filter(({ file }) => file.offer.signed.manifest.ownerId === userId);
-    const message = "You blocked the person who shares this file. Unblock them, then try again.";
-    for (const download of theirs) {
+    for (const download of this.#of(userId)) {
       if (why === "removed") this.#forget(download);
-      else download.dispatch({ type: "giveUp", error: { type: "contact_blocked", message } });
+      else download.dispatch({ type: "giveUp", error: contactBlocked });
     }
     if (why === "removed") this.#records.removeFilesOf(userId);
+  }
+
+  contactChanged(userId: UserId): void {
+    for (const download of this.#of(userId)) if (isActive(download.state)) this.#onDownload(download, "phase");
+  }
+
+  #of(owner: UserId): Download[] {
+    return [...this.#downloads.values()].filter(({ file }) => ownerOf(file) === owner);
+  }
+
+  /** Of a blocked person nothing will ever come. A changed key is no refusal: the download waits until it is accepted. */
+  #refusalOf(file: FileRecord): ErrorView | null {
+    const hindrance = this.#deps.hindranceOf(ownerOf(file));
+    return hindrance?.type === contactBlocked.type ? contactBlocked : null;
   }
 
   /** Ends it at once; nothing of it is known any more. What could not be deleted is swept at the next start. */
@@ -437,7 +466,8 @@ class FileTransfers implements Transfers {
   }
 
   #view(download: Download): TransferView {
-    return viewOfDownload(download, this.#deps.env.clock, (peer) => this.#pathOf(peer));
+    const hindrance = this.#deps.hindranceOf(ownerOf(download.file));
+    return viewOfDownload(download, this.#deps.env.clock, { pathOf: (peer) => this.#pathOf(peer), hindrance });
   }
 
   #pathOf(peer: UserId): PathKind {

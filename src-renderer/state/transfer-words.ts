@@ -54,6 +54,7 @@ export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: 
       };
     }
     case "waiting":
+      if (status.transfer.error !== null) return { headline: "Waiting", detail: status.transfer.error.message };
       return {
         headline: ownerOnline ? `Waiting for ${ownerName} to answer` : `Waiting for ${ownerName} to come online`,
         detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} · goes on by itself`,

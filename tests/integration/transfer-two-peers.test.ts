@@ -5,11 +5,19 @@ import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { chatIdOf } from "#shared/base/ids.ts";
 import { DISK_RESERVE_BYTES, TRANSFERS_ACTIVE_MAX } from "#shared/base/limits.ts";
+import { ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { systemClock } from "../../src-main/env.ts";
 import { realEnv, sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { mountSmallDisk } from "../support/tmpfs.ts";
-import { addFileOf, createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
+import {
+  addFileOf,
+  createTransferWorld,
+  phasesOf,
+  type TransferPeer,
+  type TransferWorld,
+  viewWhere,
+} from "../support/transfer-world.ts";
 
 const MiB = 1024 * 1024;
 const ALL_PHASES = ["downloading", "draining", "assembling", "verifying", "complete"];
@@ -30,6 +38,15 @@ const shareRandom = async (sizeBytes: number, name = "photo.bin") => {
   const file = await world.share(path);
   expect(file.sha256).toBe(sha256);
   return { path, sha256, file };
+};
+
+/** Lets everything that a login set off come to its end. */
+const nextPass = async (server: TransferPeer["server"]): Promise<void> => {
+  let before = -1;
+  while (before !== server.asked.length) {
+    before = server.asked.length;
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  }
 };
 
 /** Resolves in the middle of a transfer, before the rest can come. */
@@ -384,6 +401,26 @@ describe("sharing", () => {
     expect(alice.server.asked).toEqual([]);
   });
 
+  test("is told to every server that is used, once, over restarts of the program", async () => {
+    const { alice, bob } = world;
+    const { server } = alice;
+    server.answer = () => ok({ version: 1, published: true });
+    const registered = async (): Promise<number> => {
+      server.come();
+      await nextPass(server);
+      return server.asked.filter((name) => name === "files.register").length;
+    };
+    server.come();
+    const path = join(world.folder, "photo.bin");
+    await writeRandomFile(path, MiB);
+    expect(errorType(await alice.files.share(chatIdOf(bob.userId), path))).toBeNull();
+    await expect.poll(() => server.asked).toEqual(["files.register", "files.announce"]);
+    expect(await registered()).toBe(1);
+    server.serverId = "server-2";
+    expect(await registered()).toBe(2);
+    expect(await registered()).toBe(2);
+  });
+
   test("is told to the server only when the message is queued", async () => {
     const { alice, bob } = world;
     const path = join(world.folder, "photo.bin");
@@ -427,6 +464,29 @@ describe("the owner of a file", () => {
     expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 32);
     bob.transfers.contactGone(alice.userId, "blocked");
     expect(bob.transfers.list()[0]?.phase).toBe("complete");
+  });
+
+  test("while the owner is blocked nothing is tried; a changed key is said while it is waited for", async () => {
+    const { bob } = world;
+    const { file, sha256 } = await shareRandom(MiB);
+    const blocked = { type: "contact_blocked", message: "blocked" };
+    bob.hindrance.now = blocked;
+    expect(errorType(await bob.transfers.start(file.fileId))).toBe("contact_blocked");
+    expect(bob.transfers.list()).toEqual([]);
+    bob.hindrance.now = { type: "key_changed", message: "Accept it." };
+    expect(errorType(await bob.transfers.start(file.fileId))).toBeNull();
+    const waiting = await viewWhere(bob, ({ waitingForSeeders }) => waitingForSeeders);
+    expect(waiting.error).toEqual(bob.hindrance.now);
+    bob.hindrance.now = null;
+    bob.transfers.contactChanged(world.alice.userId);
+    expect((await viewWhere(bob, ({ error }) => error === null)).waitingForSeeders).toBe(true);
+    bob.hindrance.now = blocked;
+    for (const refused of [bob.transfers.resume(file.fileId), bob.transfers.retry(file.fileId)])
+      expect(errorType(refused)).toBe("contact_blocked");
+    bob.hindrance.now = null;
+    world.links.connect();
+    const done = await viewWhere(bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
   });
 
   test("who is removed takes downloads, keys and rows along; what was saved stays", async () => {

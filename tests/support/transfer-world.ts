@@ -5,8 +5,8 @@ import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type ChatId, chatIdOf, type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { CHUNK_BYTES } from "#shared/base/limits.ts";
-import { type AppError, err, fail, ok } from "#shared/base/result.ts";
-import type { FileView, NoticeView, ServerView, TransferView } from "#shared/ipc/views.ts";
+import { type AppError, err, fail, ok, type Result } from "#shared/base/result.ts";
+import type { ErrorView, FileView, NoticeView, ServerView, TransferView } from "#shared/ipc/views.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
@@ -25,6 +25,9 @@ export class FakeServer {
   readonly asked: string[] = [];
   /** What queueing a message answers; null when it is queued. */
   messageRefusal: AppError | null = null;
+  serverId = "server-1";
+  /** What it answers; by default as if it were away. */
+  answer: (name: string) => Result<unknown> = () => fail("server_unreachable", "There is no server.");
   readonly #connected = new Emitter<{ generation: Generation }>(() => undefined);
   #isThere = false;
 
@@ -40,10 +43,11 @@ export class FakeServer {
     this.#connected.emit({ generation: 1 });
   }
 
-  request: Signaling["request"] = (name) => {
+  // The answers are checked by those who use them.
+  request = ((name: string) => {
     this.asked.push(name);
-    return Promise.resolve(fail("server_unreachable", "There is no server."));
-  };
+    return Promise.resolve(this.answer(name));
+  }) as Signaling["request"];
 }
 
 /** One person's files and transfers with real databases and a real chunk worker; only link and server are doubles. */
@@ -60,6 +64,8 @@ export interface TransferPeer {
   readonly sent: { chatId: ChatId; offer: FileOffer }[];
   readonly views: TransferView[];
   readonly notices: NoticeView[];
+  /** What keeps the other one from sending anything, as contacts would say. */
+  readonly hindrance: { now: ErrorView | null };
   dispose(): Promise<void>;
 }
 
@@ -92,6 +98,7 @@ const startPeer = async (
     worker,
     signaling: server,
     accountKeyOf: (peer) => (peer === other.userId ? other.accountKey : null),
+    isTrusted: () => true,
     maySend: (chatId) => (chatId === chatIdOf(other.userId) ? ok(null) : unknownChat()),
     sendFile: (chatId, offer) => {
       if (server.messageRefusal !== null) return err(server.messageRefusal);
@@ -102,7 +109,9 @@ const startPeer = async (
   const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs });
   const settingsChanged = new Emitter<{ drainTimeoutMs: number }>(() => undefined);
   const onSettingsChanged = settingsChanged.event;
-  const transfers = createTransfers({ env, db, worker, links, files, settings, onSettingsChanged });
+  const hindrance: { now: ErrorView | null } = { now: null };
+  const hindranceOf = () => hindrance.now;
+  const transfers = createTransfers({ env, db, worker, links, files, settings, onSettingsChanged, hindranceOf });
   const views: TransferView[] = [];
   const notices: NoticeView[] = [];
   transfers.onChanged((view) => views.push(view));
@@ -121,6 +130,7 @@ const startPeer = async (
       sent,
       views,
       notices,
+      hindrance,
     },
     async dispose() {
       transfers.dispose();
