@@ -113,6 +113,12 @@ export const startUpkeep = ({ env, signaling, sessions, contacts, links }: Upkee
   const follow = (userId: UserId): void => {
     const isAccepted = contacts.isAccepted(userId);
     const mayLink = isAccepted && !contacts.isKeyChanged(userId);
+    if (isAccepted !== accepted.has(userId)) {
+      if (isAccepted) accepted.add(userId);
+      else accepted.delete(userId);
+      // Before the first signal: the server passes signals only between people who watch each other.
+      watch.run();
+    }
     if (mayLink && !linked.has(userId)) {
       linked.add(userId);
       links.connect(userId);
@@ -121,10 +127,6 @@ export const startUpkeep = ({ env, signaling, sessions, contacts, links }: Upkee
         env.log.error("a link was not closed in order", { error: messageOf(error) });
       });
     }
-    if (isAccepted === accepted.has(userId)) return;
-    if (isAccepted) accepted.add(userId);
-    else accepted.delete(userId);
-    watch.run();
   };
 
   owned.add(

@@ -120,6 +120,23 @@ describe("upkeep", () => {
     expect(count("keys.publish")).toBe(2);
   });
 
+  test("watches somebody before the first signal to them, which the server would not pass on", async () => {
+    const { deps, change, login } = createWorld();
+    using _upkeep = stopAtEnd(startUpkeep(deps));
+    await login();
+    const order: string[] = [];
+    const { request } = deps.signaling;
+    Object.assign(deps.signaling, {
+      request: (name: "presence.watch", input: { userIds: string[] }) => {
+        order.push(`${name} ${input.userIds.join()}`);
+        return request(name, input);
+      },
+    });
+    Object.assign(deps.links, { connect: (id: UserId) => order.push(`connect ${id}`) });
+    change(bob, { accepted: true });
+    expect(order).toEqual([`presence.watch ${bob}`, `connect ${bob}`]);
+  });
+
   test("wants a link to accepted contacts whose key is the accepted one, and to nobody else", async () => {
     const { deps, told, change } = createWorld();
     change(bob, { accepted: true });
