@@ -38,6 +38,8 @@ export interface App {
   savedPath(fileId: string): string | null;
   /** Real paths of the files that this profile shares: what others download from, so none may be deleted. */
   sharedPaths(): string[];
+  /** The host knows that the machine woke up, or that its network is another one. */
+  networkChanged(): void;
   /** Drains and releases everything in order; afterwards the process can exit with code 0. */
   stop(): Promise<void>;
 }

@@ -227,6 +227,7 @@ const build = async (
     events: events.event,
     savedPath: (fileId) => transfers.savedPath(fileId),
     sharedPaths: () => files.sharedPaths(),
+    networkChanged: () => links.networkChanged(),
     stop,
   };
 };

@@ -70,6 +70,7 @@ export const createFakeApp = (overrides: Partial<Record<CommandName, AnyHandler>
     events: emitter.event,
     savedPath: () => null,
     sharedPaths: () => [],
+    networkChanged: () => undefined,
     stop: async () => {
       stops++;
     },

@@ -1,5 +1,5 @@
 import { join, resolve } from "node:path";
-import { dialog, app as electronApp, nativeTheme, session } from "electron";
+import { dialog, app as electronApp, nativeTheme, powerMonitor, session } from "electron";
 import { DisposableStore } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import { SHUTDOWN_TIMEOUT_MS } from "#shared/base/limits.ts";
@@ -123,6 +123,7 @@ const start = async (options: {
     window.show().catch((thrown: unknown) => log.error("the window could not be shown", describeThrown(thrown)));
   };
   owned.add(await showAttention({ app, events: publisher.events, window: window.get, showWindow, log }));
+  powerMonitor.on("resume", app.networkChanged);
   electronApp.on("second-instance", showWindow);
   electronApp.on("activate", showWindow);
   electronApp.on("window-all-closed", () => {
