@@ -36,11 +36,13 @@ describe("a link over the relay", () => {
   });
 
   it("copies what it is given, and refuses what no message may be", async () => {
-    const { dialer, answerer } = await open();
+    const relay = new LoopRelay(1);
+    const { dialer, answerer } = await open(relay);
     const message = bytes(1000);
     const before = new Uint8Array(message);
     dialer.transport.send("control", message);
     message.fill(0);
+    relay.grant(1e9);
     await answerer.first("message");
     expect(answerer.messages("control")).toEqual([before]);
     expect(dialer.transport.send("bulk", new Uint8Array(LINK_MESSAGE_BYTES_MAX + 1)).ok).toBe(false);
