@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
+import { LINK_CONNECT_TIMEOUT_MS } from "#shared/base/limits.ts";
 import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { changeProfile } from "../support/profile-database.ts";
 import { createWorld } from "../support/profiles.ts";
 
 const linked = (me: HeadlessProfile, other: HeadlessProfile, timeoutMs: number) =>
@@ -27,3 +29,29 @@ test("two people are linked soon after they accepted each other, and again after
   await Promise.all([linked(alice, again, 10_000), linked(again, alice, 10_000)]);
   expect((await alice.call("contacts.list", {}))[0]).toMatchObject({ userId: bob.userId, online: true });
 });
+
+test("two people are linked again, and talk, after one of them lost the session", { timeout: 120_000 }, async () => {
+  await using world = await createWorld();
+  const people = { alice: await world.profile("alice"), bob: await world.profile("bob") };
+  await pair(people.alice, people.bob);
+  // Once the side that makes the offers, once the one that answers them.
+  for (const name of ["alice", "bob"] as const) {
+    await Promise.all([linked(people.alice, people.bob, 20_000), linked(people.bob, people.alice, 20_000)]);
+    await people[name].stop();
+    await changeProfile(world.dataOf(name), "DELETE FROM signal_sessions");
+    people[name] = await world.profile(name);
+    // Less than an attempt takes to give up: a signal that cannot be read starts the repair, and that a new attempt.
+    const timeoutMs = LINK_CONNECT_TIMEOUT_MS * 0.75;
+    await Promise.all([linked(people.alice, people.bob, timeoutMs), linked(people.bob, people.alice, timeoutMs)]);
+    await talk(people.alice, people.bob, `to Bob, ${name} lost it`);
+    await talk(people.bob, people.alice, `to Alice, ${name} lost it`);
+  }
+});
+
+const talk = async (from: HeadlessProfile, to: HeadlessProfile, text: string): Promise<void> => {
+  await from.call("messages.send", { chatId: to.userId, text });
+  await to.until(text, async () => {
+    const messages = await to.call("messages.list", { chatId: from.userId, limit: 10 });
+    return messages.some((message) => message.text === text) ? true : null;
+  });
+};

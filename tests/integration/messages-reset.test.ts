@@ -8,6 +8,7 @@ import { EnvelopeIdSchema } from "#shared/base/ids.ts";
 import {
   EARLY_MESSAGE_WAIT_MS,
   LINK_ACK_TIMEOUT_MS,
+  OUTBOX_RETRY_MAX_MS,
   SESSION_RESET_WINDOW_MS,
   SESSION_RESETS_MAX,
 } from "#shared/base/limits.ts";
@@ -164,14 +165,11 @@ test("a jump of more than 25,000 messages", { timeout: 180_000 }, async () => {
 });
 
 test("a profile that was restored from a backup", async () => {
-  await bob.stop();
-  copyFileSync(bob.path, `${bob.path}.backup`);
-  await bob.start();
-  await talk("after the backup");
-  const lost = bob.texts(alice);
-  await bob.stop();
-  copyFileSync(`${bob.path}.backup`, bob.path);
-  await bob.start();
+  let lost: string[] = [];
+  await restoreBob(async () => {
+    await talk("after the backup");
+    lost = bob.texts(alice);
+  });
   // Steps of the ratchet and numbers that Alice has seen before: nothing of this may pass for a repetition.
   for (let i = 0; i < 3; i++) say(bob, `restored ${i}`);
   await world.runFor(1000);
@@ -185,6 +183,62 @@ test("a profile that was restored from a backup", async () => {
   expect(bob.texts(alice, alice)).toEqual(said.alice.filter((text) => !gone.includes(text)));
   expect([...alice.notices, ...bob.notices]).toEqual([]);
   expect((fetches.get(alice) ?? 0) + (fetches.get(bob) ?? 0)).toBeLessThanOrEqual(2);
+});
+
+/** Bob's profile as it was before `between`. */
+const restoreBob = async (between: () => Promise<void>): Promise<void> => {
+  await bob.stop();
+  copyFileSync(bob.path, `${bob.path}.backup`);
+  await bob.start();
+  await between();
+  await bob.stop();
+  copyFileSync(`${bob.path}.backup`, bob.path);
+  await bob.start();
+};
+
+test("a restored profile that repeats steps of the ratchet is not taken for a repetition", async () => {
+  await restoreBob(async () => {
+    for (let i = 0; i < 3; i++) say(bob, `before the restore ${i}`);
+    await world.runFor(1000);
+  });
+  say(bob, "after the restore");
+  await world.runFor(1000);
+  expect(alice.messages.counters().duplicates).toBeGreaterThan(0);
+  expect(alice.texts(bob, bob)).toEqual(said.bob);
+  expect(alice.notices).toEqual([]);
+});
+
+test("a restored profile goes on with numbers that nobody knows yet", async () => {
+  await restoreBob(async () => {
+    for (let i = 0; i < 3; i++) await talk("between");
+  });
+  say(alice, "hello again");
+  await world.runFor(2000);
+  expect(bob.texts(alice, alice).at(-1)).toBe("hello again");
+  alice.setServer("disconnected");
+  for (let i = 0; i < 3; i++) say(bob, `restored ${i}`);
+  await world.run();
+  world.mailboxes.get(alice.userId)?.reverse();
+  alice.setServer("connected");
+  await world.runFor(1000);
+  expect(alice.texts(bob, bob)).toEqual(said.bob);
+});
+
+test("what is missing is not confirmed while it cannot be asked for", async () => {
+  bob.setServer("disconnected");
+  for (const text of ["damaged", "fine"]) say(alice, text);
+  await world.run();
+  const [first] = world.mailboxes.get(bob.userId) ?? [];
+  if (first !== undefined) first.sealed.body[first.sealed.body.length - 1] = 255;
+  let isServerDeaf = true;
+  bob.loseAnswer = (name) => isServerDeaf && name === "keys.fetch";
+  bob.setServer("connected");
+  await world.runFor(EARLY_MESSAGE_WAIT_MS + 1);
+  say(bob, "something is missing");
+  await world.runFor(1000);
+  isServerDeaf = false;
+  await world.runFor(OUTBOX_RETRY_MAX_MS);
+  expect(bob.texts(alice, alice).sort()).toEqual([...said.alice].sort());
 });
 
 test("while the sender is away, what came later is shown in time, and the rest still comes", async () => {

@@ -4,10 +4,8 @@ import { expect, test } from "vitest";
 import { REQUEST_WINDOW_CHUNKS, SHUTDOWN_TIMEOUT_MS } from "#shared/base/limits.ts";
 import type { FileView, TransferView } from "#shared/ipc/views.ts";
 import { CommandError, type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
-import { readKeyRecord } from "../../src-main/host/key-file.ts";
-import { Database } from "../../src-main/store/database.ts";
-import { appMigrations } from "../../src-main/store/schema/app.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
+import { changeProfile } from "../support/profile-database.ts";
 import { createWorld, type World } from "../support/profiles.ts";
 
 /** What happens to a running transfer between two whole programs when the two people, or a program, do something else. */
@@ -138,11 +136,6 @@ test("quitting while a download runs ends in order, and the next start completes
 });
 
 /** As after a new installation with the same account: another identity key, no sessions. */
-const forgetSignalKeys = async (dataDir: string): Promise<void> => {
-  const record = await readKeyRecord(dataDir);
-  if (record?.kind !== "file") throw new Error("the profile has no key file");
-  const db = Database.openApp(join(dataDir, "app.db"), record.key, appMigrations);
-  for (const table of ["local", "sessions", "prekeys", "signed_prekeys", "kyber_prekeys"])
-    db.sql.exec(`DELETE FROM signal_${table}`);
-  db.dispose();
-};
+const SIGNAL_KEYS = ["local", "sessions", "prekeys", "signed_prekeys", "kyber_prekeys"];
+const forgetSignalKeys = (dataDir: string): Promise<void> =>
+  changeProfile(dataDir, ...SIGNAL_KEYS.map((table) => `DELETE FROM signal_${table}`));
