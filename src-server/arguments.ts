@@ -93,7 +93,8 @@ const iceIn = (stunUrls: string[], turnUrls: string[], secretFile: string): IceO
 const checkUrls = (scheme: IceScheme, urls: string[]): void => {
   if (urls.length > ICE_SERVERS_MAX) throw new Error(`--${scheme}-url can be given ${ICE_SERVERS_MAX} times at most`);
   for (const url of urls) {
-    if (!isIceUrl(scheme, url)) throw new Error(`--${scheme}-url must look like ${scheme}:host:port`);
+    if (!isIceUrl(scheme, url))
+      throw new Error(`--${scheme}-url must look like ${scheme}:host:port, with a name or an IPv4 address`);
   }
 };
 

@@ -97,9 +97,13 @@ export class RelayLines implements RelayPort, Disposable {
     this.#listeners.set(relayId, listener);
     const isCurrent = (): boolean => this.#listeners.get(relayId) === listener;
     void asked.then((answer) => {
-      if (!isCurrent()) return;
-      if (answer.ok) listener.opened();
-      else this.closed(relayId, answer.error.type);
+      if (isCurrent()) {
+        if (answer.ok) listener.opened();
+        else this.closed(relayId, answer.error.type);
+      } else if (answer.ok && this.#sender !== null) {
+        // The connection broke meanwhile, and the request went again over the next one.
+        void this.#request("relay.close", { relayId });
+      }
     });
     const end = toDisposable(() => {
       if (!isCurrent()) return;

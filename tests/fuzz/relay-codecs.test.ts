@@ -12,6 +12,7 @@ import {
   RELAY_PIECE_BYTES,
   sealedBytes,
 } from "../../src-main/links/relay-cipher.ts";
+import { readAnswer } from "../../src-main/signaling/request-queue.ts";
 import { newRelayId } from "../support/relay-ends.ts";
 
 const bytes = (minLength: number, maxLength = minLength) =>
@@ -147,7 +148,7 @@ test("pieces become their messages again, channels mixed; endless and oversized 
 });
 
 test("only an address with a port is a STUN or TURN server", () => {
-  for (const url of ["turn:turn.example.org:3478", "turn:192.0.2.1:1", "turn:[2001:db8::1]:65535", "turn:a:1"])
+  for (const url of ["turn:turn.example.org:3478", "turn:192.0.2.1:1", "turn:a:65535", "turn:a:1"])
     expect([url, isIceUrl("turn", url)]).toEqual([url, true]);
   const wrong = [
     "stun:a:1",
@@ -158,7 +159,17 @@ test("only an address with a port is a STUN or TURN server", () => {
     "turn:a:1?transport=tcp",
     "turns:a:1",
   ];
-  for (const url of [...wrong, "turn:a b:1", "turn:-a:1", "turn:a%00:1", "turn:[::1:1", " turn:a:1", "turn:a:1\n", ""])
+  for (const url of [
+    ...wrong,
+    "turn:a b:1",
+    "turn:-a:1",
+    "turn:a%00:1",
+    "turn:[::1]:1",
+    "turn:[2001:db8::1]:3478",
+    " turn:a:1",
+    "turn:a:1\n",
+    "",
+  ])
     expect([url, isIceUrl("turn", url)]).toEqual([url, false]);
   fc.assert(
     fc.property(latin(60), (text) => {
@@ -167,4 +178,24 @@ test("only an address with a port is a STUN or TURN server", () => {
       expect(isIceUrl("turn", `turn:${text}${id}`)).toBe(false);
     }),
   );
+});
+
+test("a list of servers that the native library could not take is no answer", () => {
+  const turn = { urls: ["turn:a:1"], username: "1:x", password: "p", expiresInMs: 1 };
+  const answer = (value: unknown): string => {
+    const read = readAnswer("turn", { ok: true, value });
+    return read.ok ? "ok" : read.error.type;
+  };
+  expect(answer({ stunUrls: ["stun:a:1"], turn })).toBe("ok");
+  expect(answer({ stunUrls: [], turn: null })).toBe("ok");
+  const wrong = [
+    { stunUrls: ["stun:[::1]:1"], turn },
+    { stunUrls: Array(9).fill("stun:a:1"), turn },
+    { stunUrls: [], turn: { ...turn, urls: ["turn:u:p@a:1"] } },
+    { stunUrls: [], turn: { ...turn, username: "a\0" } },
+    { stunUrls: [], turn: { ...turn, password: "" } },
+    { stunUrls: [], turn: { ...turn, expiresInMs: 0 } },
+    { stunUrls: [] },
+  ];
+  for (const value of wrong) expect([value, answer(value)]).toEqual([value, "bad_answer"]);
 });

@@ -24,7 +24,7 @@ import { startServerProcess } from "../support/server-process.ts";
 const SECRET = "secret-canary-5e7d";
 const ice = {
   stunUrls: ["stun:stun.example.org:3478"],
-  turn: { urls: ["turn:turn.example.org:3478", "turn:[2001:db8::1]:3478"], secret: SECRET },
+  turn: { urls: ["turn:turn.example.org:3478", "turn:other.example.org:3479"], secret: SECRET },
 };
 
 let server: TestServer | undefined;
@@ -188,11 +188,11 @@ describe("the client's list of STUN and TURN servers", () => {
       const [first, second] = await Promise.all([signaling.iceServers(), signaling.iceServers()]);
       if (!first.ok || !second.ok) throw new Error("the server has a list");
       expect(second.value).toBe(first.value);
-      const [stun, turn = "", turn6 = ""] = first.value;
+      const [stun, turn = "", other = ""] = first.value;
       expect(stun).toBe("stun:stun.example.org:3478");
       const [, user = "", password = "", host] = /^turn:([^:@]+):([^:@]+)@(.+)$/.exec(turn) ?? [];
       expect(host).toBe("turn.example.org:3478");
-      expect(turn6).toBe(`turn:${user}:${password}@[2001:db8::1]:3478`);
+      expect(other).toBe(`turn:${user}:${password}@other.example.org:3479`);
       expect(decodeURIComponent(password)).toBe(
         createHmac("sha1", SECRET).update(decodeURIComponent(user)).digest("base64"),
       );
