@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Namespace } from "./namespace.ts";
-import { PUBLIC_ADDRESS } from "./network.ts";
+import { PUBLIC_ADDRESS, TURN_PORT } from "./network.ts";
 import { killProcess } from "./process.ts";
 
 const START_TIMEOUT_MS = 15_000;
@@ -27,7 +27,7 @@ export const startCoturn = async (namespace: Namespace): Promise<Coturn> => {
     "-n",
     `--listening-ip=${PUBLIC_ADDRESS}`,
     `--relay-ip=${PUBLIC_ADDRESS}`,
-    "--listening-port=3478",
+    `--listening-port=${TURN_PORT}`,
     "--use-auth-secret",
     `--static-auth-secret=${secret}`,
     "--realm=weir",
@@ -70,15 +70,13 @@ export const startCoturn = async (namespace: Namespace): Promise<Coturn> => {
     throw error;
   }
   return {
-    stunUrl: `stun:${PUBLIC_ADDRESS}:3478`,
-    turnUrl: `turn:${PUBLIC_ADDRESS}:3478`,
+    stunUrl: `stun:${PUBLIC_ADDRESS}:${TURN_PORT}`,
+    turnUrl: `turn:${PUBLIC_ADDRESS}:${TURN_PORT}`,
     secret,
     pid,
     log: () => log,
     allocations: () =>
-      [...log.matchAll(/ALLOCATE processed, success.*|session \S+: new, realm.*username=<([^>]*)>.*/g)].map(
-        (found) => found[1] ?? found[0],
-      ),
+      [...log.matchAll(/: session \d+: new, realm=<weir>, username=<([^>]*)>/g)].map(([, user = ""]) => user),
     [Symbol.asyncDispose]: end,
   };
 };

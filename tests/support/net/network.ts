@@ -9,6 +9,7 @@ export type NatKind = "port-restricted" | "symmetric";
 
 /** RFC 5737 (TEST-NET-3): the internet of these tests. */
 export const PUBLIC_ADDRESS = "203.0.113.1";
+export const TURN_PORT = 3478;
 const wanAddress = (site: number): string => `203.0.113.${10 + site}`;
 
 /** One computer: its eth0 leads to the router of its site. */
@@ -42,6 +43,7 @@ export class Site {
   #nat: NatKind;
   #udpBlocked = false;
   #cut = false;
+  #lossPercent = 0;
 
   constructor(options: {
     number: number;
@@ -90,6 +92,31 @@ export class Site {
     await this.apply();
   }
 
+  /** Of the packets in either direction. Which ones is up to the kernel; see `udp-impair.ts` for losses with a seed. */
+  async lose(percent: number): Promise<void> {
+    this.#lossPercent = percent;
+    await this.apply();
+  }
+
+  /** Everything works again, under this kind of NAT. */
+  async mend(nat: NatKind): Promise<void> {
+    this.#nat = nat;
+    this.#udpBlocked = false;
+    this.#cut = false;
+    this.#lossPercent = 0;
+    await this.apply();
+    await this.limit(null);
+  }
+
+  /** How much it may send to the public network; null for no limit. */
+  async limit(megabitsPerSecond: number | null): Promise<void> {
+    await this.#router.run(["sh", "-c", "tc qdisc delete dev wan root 2>/dev/null || true"]);
+    if (megabitsPerSecond !== null)
+      await this.#router.run(
+        `tc qdisc add dev wan root tbf rate ${megabitsPerSecond}mbit burst 64kb latency 50ms`.split(" "),
+      );
+  }
+
   /** Takes effect as a whole. What this counts begins again at zero. */
   async apply(): Promise<void> {
     const masquerade = this.#nat === "symmetric" ? "masquerade random,fully-random" : "masquerade";
@@ -102,6 +129,7 @@ export class Site {
            type filter hook forward priority filter; policy accept;
            ${this.#cut ? "drop" : ""}
            ${this.#udpBlocked ? "meta l4proto udp drop" : ""}
+           ${this.#lossPercent > 0 ? `numgen random mod 1000 < ${this.#lossPercent * 10} drop` : ""}
            iifname "wan" ct state != { established, related } drop
            oifname "wan" meta l4proto udp ip daddr != ${PUBLIC_ADDRESS} counter name peers
          }
@@ -120,11 +148,16 @@ export class Site {
 
   /** UDP packets that left this site for anywhere but the public server. */
   async packetsToPeers(): Promise<number> {
-    const found = /packets (\d+)/.exec(await this.#router.run(["nft", "list", "counter", "ip", "weir", "peers"]));
-    if (found === null) throw new Error("the router has no counter");
-    return Number(found[1]);
+    return (await readCounter(this.#router, "peers")).packets;
   }
 }
+
+const readCounter = async (namespace: Namespace, name: string): Promise<{ packets: number; bytes: number }> => {
+  const shown = await namespace.run(["nft", "list", "counter", "ip", "weir", name]);
+  const [, packets, bytes] = /packets (\d+) bytes (\d+)/.exec(shown) ?? [];
+  if (packets === undefined) throw new Error(`there is no counter ${name}`);
+  return { packets: Number(packets), bytes: Number(bytes) };
+};
 
 /** The public network, and sites that are connected to it. */
 export class Network implements AsyncDisposable {
@@ -141,7 +174,25 @@ export class Network implements AsyncDisposable {
   static async create(): Promise<Network> {
     await using owned = new AsyncDisposableStack();
     const internet = owned.use(await Namespace.create());
-    await internet.ip("link add net type bridge", `address add ${PUBLIC_ADDRESS}/24 dev net`, "link set net up");
+    await internet.ip(
+      "link add net type bridge",
+      `address add ${PUBLIC_ADDRESS}/24 dev net`,
+      "link set net up",
+      // As in the real one, packets to nowhere just vanish (here at a gateway that is not there); coturn gives up a session
+      // when it cannot send.
+      "neighbour add 203.0.113.254 lladdr 02:00:00:00:00:01 nud permanent dev net",
+      "route add default via 203.0.113.254",
+    );
+    await internet.run(
+      ["nft", "-f", "-"],
+      `table ip weir {
+         counter turn { }
+         chain arriving {
+           type filter hook input priority filter; policy accept;
+           meta l4proto udp counter name turn
+         }
+       }`,
+    );
     return new Network(internet, owned.move());
   }
 
@@ -158,11 +209,17 @@ export class Network implements AsyncDisposable {
       "link set lan up",
       `address add ${wanAddress(number)}/24 dev wan`,
       "link set wan up",
+      `route add default via ${PUBLIC_ADDRESS}`,
     );
     await router.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
     const site = new Site({ number, nat, router, own: (part) => this.#owned.use(part) });
     await site.apply();
     return site;
+  }
+
+  /** What the TURN server has been sent so far, at its own port and at those that it relays; nothing else here uses UDP. */
+  async bytesToTurn(): Promise<number> {
+    return (await readCounter(this.internet, "turn")).bytes;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,0 +1,5 @@
+/** Whether `npm run verify` asks for the full counts instead of those of every change. */
+export const isFullRun = process.env["WEIR_VERIFY"] === "full";
+
+/** How often to repeat something: at every change, or in the full run. */
+export const counted = (atEveryChange: number, inFull: number): number => (isFullRun ? inFull : atEveryChange);
