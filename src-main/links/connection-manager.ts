@@ -222,7 +222,7 @@ class ConnectionManager implements LinkManager {
     this.#leaving.add(session);
     for (const peer of session.peers.values()) peer.dispatch({ type: "disconnect", reason: "disabled" });
     await goodbyeStarted();
-    await Promise.all([...session.peers.values()].map((peer) => peer.left));
+    await Promise.all([...session.peers.values()].map((peer) => peer.leave()));
     this.#leaving.delete(session);
     session.dispose();
   }
@@ -241,7 +241,7 @@ class ConnectionManager implements LinkManager {
     const link = this.#session?.peers.get(peer);
     link?.dispatch({ type: "disconnect", reason: "closed" });
     await goodbyeStarted();
-    await link?.left;
+    await link?.leave();
   }
 
   reconnect(peer: UserId): void {

@@ -6,6 +6,7 @@ import {
   CONTROL_MESSAGE_BYTES_MAX,
   CONTROL_QUEUED_BYTES_MAX,
   EARLY_CANDIDATES_MAX,
+  FIN_DRAIN_MAX_MS,
   FIN_TIMEOUT_MS,
   LINK_MESSAGE_BYTES_MAX,
   PING_INTERVAL_MS,
@@ -19,6 +20,7 @@ import { type ControlMessage, type ControlOf, decodeControl, encodeControl } fro
 import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
+import { REPLACED } from "./link-state.ts";
 import type { AppMessage } from "./links.ts";
 import { MessageLanes } from "./message-lanes.ts";
 import { fingerprintOf, type ParsedCandidate, parseCandidate, pathOf, withCandidates } from "./sdp.ts";
@@ -126,6 +128,7 @@ export class LinkConnection {
   #pingId = 0;
   #heardAtMs = 0;
   #bytesReceived = 0;
+  #closeByMs = 0;
 
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
@@ -274,7 +277,7 @@ export class LinkConnection {
       if (this.#stage.name !== "closing") this.close();
       return;
     }
-    this.#startClosing();
+    this.#startClosing(reason);
     this.#sendControl({ type: "fin", reason, bulkBytes: this.#gate.sentBytes });
   }
 
@@ -496,14 +499,34 @@ export class LinkConnection {
   // `fin` travels on another channel than bulk frames and can overtake them, so it says how many bytes were sent there.
   // It is answered only when all of them are here, and then nothing is left on its way in that direction.
 
-  #startClosing(): void {
+  /** A connection that was replaced has time for what is on its way, as long as something moves. */
+  #startClosing(reason: string): void {
     this.#stage = { name: "closing", awaited: null, acked: false };
-    this.#later(FIN_TIMEOUT_MS, () => this.close());
+    const { clock } = this.#deps.env;
+    this.#closeByMs = clock.monotonicMs() + (reason === REPLACED ? FIN_DRAIN_MAX_MS : FIN_TIMEOUT_MS);
+    this.#watchClosing(this.#moved());
+  }
+
+  #watchClosing(before: string): void {
+    this.#later(FIN_TIMEOUT_MS, () => {
+      const now = this.#moved();
+      if (now === before || this.#deps.env.clock.monotonicMs() >= this.#closeByMs) this.close();
+      else this.#watchClosing(now);
+    });
+  }
+
+  #moved(): string {
+    return `${this.#rtc?.bytesReceived() ?? 0} ${this.#queuedBytes()} ${this.#credit.receivedBytes}`;
+  }
+
+  /** It says goodbye and nobody waits for it longer than that. */
+  hurry(): void {
+    if (this.#stage.name === "closing") this.#later(FIN_TIMEOUT_MS, () => this.close());
   }
 
   #onFin(fin: ControlOf<"fin">): void {
     if (this.#stage.name === "open") {
-      this.#startClosing();
+      this.#startClosing(fin.reason);
       this.#deps.report({ type: "peerFin" });
     }
     if (this.#stage.name !== "closing") return;

@@ -230,7 +230,7 @@ const networkChanged = (state: State, ctx: Context): State => {
 const refresh = (state: State, attempt: Attempt, ctx: Context): State => {
   ctx.effects.push({ type: "probe", generation: attempt.generation });
   if (state.role === "answerer") {
-    sendSignal({ type: "dial", generation: attempt.offerGeneration }, ctx);
+    sendSignal({ type: "dial", generation: state.newestOffer }, ctx);
     return state;
   }
   const via = firstVia(state, ctx);

@@ -17,6 +17,7 @@ import {
   type NextAttempt,
   type NextPurpose,
   type NextStage,
+  REPLACED,
   releaseEarly,
   sayClosed,
   searchLater,
@@ -185,7 +186,7 @@ const nextProven = (state: State, next: NextAttempt, path: LinkPath | null, ctx:
 const goByNext = (state: State, next: NextAttempt, path: LinkPath | null, ctx: Context): State => {
   const { phase } = state;
   if (phase.name === "connected") {
-    ctx.effects.push({ type: "finish", generation: phase.attempt.generation, reason: "replaced" });
+    ctx.effects.push({ type: "finish", generation: phase.attempt.generation, reason: REPLACED });
     return takeOver(state, phase.attempt, next, path, ctx);
   }
   const first = firstOf(phase);

@@ -15,6 +15,9 @@ import type { LinkSignal } from "#shared/wire/content.ts";
 /** States, events and effects of the link machine (link-machine.ts), and the steps that both of its halves take. */
 export type LinkRole = "dialer" | "answerer";
 
+/** Why a connection says goodbye when another one of the same link goes on in its place. */
+export const REPLACED = "replaced";
+
 /** What carries an attempt: WebRTC, which finds a direct path or a TURN server by itself, or the rendezvous server's relay. */
 export type LinkVia = "rtc" | "relay";
 

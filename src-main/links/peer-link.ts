@@ -102,8 +102,9 @@ export class PeerLink implements Disposable {
     return this.#connections.size > 0;
   }
 
-  /** Resolves when the connections that are saying goodbye are gone. */
-  get left(): Promise<void> {
+  /** Lets everything go that says goodbye, and resolves when it is gone. */
+  leave(): Promise<void> {
+    for (const connection of this.#leaving) connection.hurry();
     return Promise.all([...this.#leaving].map((connection) => connection.ended)).then(() => undefined);
   }
 

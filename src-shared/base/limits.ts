@@ -149,7 +149,7 @@ export const LINK_UPGRADE_FIRST_MS = 500;
 export const LINK_UPGRADE_BASE_MS = 15 * SECOND;
 export const LINK_UPGRADE_MAX_MS = 10 * MINUTE;
 /** Connections of one peer that say goodbye at the same time; the oldest is cut when there are more. */
-export const LINKS_LEAVING_MAX = 2;
+export const LINKS_LEAVING_MAX = 4;
 /** Messages of a lossy kind that wait for their turn; the newest say everything that the older ones did. */
 export const RECEIVE_QUEUE_ITEMS = 16;
 /** Reliable messages of one link that wait for their turn: a whole control burst, and the receive credit in frames of 1 KiB. */
@@ -174,6 +174,8 @@ export const PING_INTERVAL_MS = 2 * SECOND;
 export const PING_TIMEOUT_MS = 5 * SECOND;
 /** Wait for `finAck` before channels are closed anyway. */
 export const FIN_TIMEOUT_MS = 2 * SECOND;
+/** A connection that was replaced by a better one may take this long to deliver what is on its way, while it moves. */
+export const FIN_DRAIN_MAX_MS = 30 * SECOND;
 export const RECONNECT_BASE_MS = 500;
 export const RECONNECT_MAX_MS = 30 * SECOND;
 /** A peer that the server calls offline: its presence will be told, so asking again is only a backstop. */
