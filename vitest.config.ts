@@ -2,6 +2,9 @@ import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { svelteTesting } from "@testing-library/svelte/vite";
 import { defineConfig } from "vitest/config";
 
+/** The full counts of `npm run verify` repeat within one test. */
+const patience = process.env["WEIR_VERIFY"] === "full" ? 20 : 1;
+
 /**
  * Five projects; scripts/test.ts runs them in order. `node` and `ui` are quick and run files in parallel; `integration`,
  * `net` and `e2e` start processes of the product and run one file at a time, so that they do not starve each other.
@@ -11,7 +14,7 @@ export default defineConfig({
     // A crash in a native addon then ends one file, not the run.
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 30_000,
+    testTimeout: 30_000 * patience,
     hookTimeout: 30_000,
     coverage: {
       provider: "v8",
@@ -30,7 +33,7 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["tests/integration/**/*.test.ts"],
-          testTimeout: 120_000,
+          testTimeout: 120_000 * patience,
           fileParallelism: false,
         },
       },
@@ -39,7 +42,7 @@ export default defineConfig({
         test: {
           name: "net",
           include: ["tests/net/**/*.test.ts"],
-          testTimeout: 120_000,
+          testTimeout: 120_000 * patience,
           hookTimeout: 60_000,
           fileParallelism: false,
         },
@@ -49,7 +52,7 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["tests/e2e/**/*.test.ts"],
-          testTimeout: 120_000,
+          testTimeout: 120_000 * patience,
           hookTimeout: 60_000,
           fileParallelism: false,
         },
