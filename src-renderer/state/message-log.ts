@@ -23,8 +23,10 @@ export const withNewestPage = (log: MessageLog, page: readonly MessageView[], li
   const overlap = indexOfId(log.messages, first.messageId);
   // Without an overlap there is a gap of unknown size, so what was known before is dropped and can be loaded again.
   if (overlap === -1) return { messages: newest, hasOlder: page.length === limit };
+  const inPage = new Set(newest.map((message) => message.messageId));
   return {
-    messages: [...log.messages.slice(0, overlap), ...newest],
+    // What stands in front may belong into the page too, when it came as a change and out of order.
+    messages: [...log.messages.slice(0, overlap).filter((message) => !inPage.has(message.messageId)), ...newest],
     hasOlder: overlap > 0 ? log.hasOlder : page.length === limit,
   };
 };

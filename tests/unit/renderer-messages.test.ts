@@ -83,6 +83,19 @@ describe("a conversation put together from pages and changes", () => {
           expect(new Set(idsOf(log)).size).toBe(log.messages.length);
         }
       }),
+      {
+        // Failed once: changes known in another order than the page has them.
+        examples: [
+          [
+            [
+              { kind: "older" },
+              { kind: "change", number: 32 },
+              { kind: "change", number: 31 },
+              { kind: "newest", to: 41 },
+            ],
+          ],
+        ],
+      },
     );
   });
 });
