@@ -1,4 +1,4 @@
-import { RELAY_CREDIT_STEP_BYTES, RELAY_WINDOW_BYTES } from "#shared/base/limits.ts";
+import { RELAY_CREDIT_STEP_BYTES, RELAY_FRAME_COST_BYTES, RELAY_WINDOW_BYTES } from "#shared/base/limits.ts";
 
 /**
  * The books of one direction of a relay, in `relayCost` since it was opened:
@@ -43,9 +43,9 @@ export class RelayFlow {
     this.#handedOver += cost;
   }
 
-  /** The reader's acknowledgement. False when it is not news, or is for what was never sent to it. */
+  /** The reader's acknowledgement. False when it is for less than a frame more, or for what was never sent to it. */
   take(takenBytes: number): boolean {
-    if (takenBytes <= this.#taken || takenBytes > this.#handedOver) return false;
+    if (takenBytes < this.#taken + RELAY_FRAME_COST_BYTES || takenBytes > this.#handedOver) return false;
     this.#taken = takenBytes;
     return true;
   }
