@@ -36,6 +36,17 @@ test("without room the hole is given up", () => {
   expect(far.early).toHaveLength(EARLY_MESSAGES_MAX);
 });
 
+test.each<[string, OrderState, number, OrderState, string]>([
+  ["up to here", { next: 4, early: [] }, 9, { next: 9, early: [] }, ""],
+  ["what is early before it", { next: 4, early: [6, 8, 12] }, 9, { next: 9, early: [12] }, "apply 6, apply 8"],
+  ["and what follows", { next: 4, early: [6, 9, 10] }, 9, { next: 11, early: [] }, "apply 6, apply 9, apply 10"],
+  ["nothing that is expected anyway", { next: 4, early: [6] }, 4, { next: 4, early: [6] }, ""],
+  ["nothing without an order", { next: null, early: [] }, 4, { next: null, early: [] }, ""],
+])("what will never come is not waited for: %s", (_, before, oldest, after, effects) => {
+  const [state, done] = step(before, { type: "skipped", oldest });
+  expect([state, short(done)]).toEqual([after, effects]);
+});
+
 test("a hole that lasts too long is given up one at a time", () => {
   const [after, effects] = step({ next: 4, early: [6, 7, 9] }, { type: "gapExpired" });
   expect([after, short(effects)]).toEqual([{ next: 8, early: [9] }, "missing 2, apply 6, apply 7"]);

@@ -44,6 +44,7 @@ describe("the table: what makes it ask for the next row", () => {
       from: ["idle", "loading", "full", "waiting"],
       over: "link",
     },
+    resealed: { event: { type: "resealed" }, from: ["idle", "loading", "full", "waiting"], over: "link" },
     acked: { event: { type: "acked", seq: 1 }, from: ["full"], over: "link" },
     woken: { event: { type: "woken" }, from: ["idle", "blocked", "waiting"], over: "server" },
   };
@@ -130,6 +131,12 @@ describe("rows", () => {
     expect(step(before, { type: "acked", seq: 5 })[0].link).toEqual(link(6, 6));
     expect(step(before, { type: "acked", seq: 1 })[0].link).toEqual(link(6, 5, 6));
   });
+  test("what lost its ciphertext goes again from the first row, with a link and without", () => {
+    const [linked, effects] = step(state({ link: link(6, 5, 6) }), { type: "resealed" });
+    expect([linked.link, effects]).toEqual([link(0), [{ type: "load", query: 6, afterSeq: 0 }]]);
+    expect(step(state({ server: "up" }), { type: "resealed" })[1]).toEqual([loadUnstored]);
+  });
+
   test("what was not acknowledged in time goes again, unless the link is another one by now", () => {
     const before = state({ link: link(6, 5, 6) });
     expect(step(before, { type: "ackTimeout", generation: 3 })[0].link).toEqual(link(0));
