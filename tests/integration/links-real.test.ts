@@ -3,8 +3,8 @@ import { afterEach, expect, test } from "vitest";
 import { EnvelopeIdSchema, type UserId } from "#shared/base/ids.ts";
 import { RECEIVE_CREDIT_BYTES, SEND_QUEUED_BYTES_MAX } from "#shared/base/limits.ts";
 import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
-import { liveRtcObjects } from "../../src-main/links/driver.ts";
 import type { Links } from "../../src-main/links/links.ts";
+import { counted } from "../support/counts.ts";
 import { LinksWorld, untilConnected, untilView } from "../support/links-world.ts";
 
 const opened: Links[] = [];
@@ -130,33 +130,37 @@ test("a receiver that never releases bounds the sender", async () => {
   expect(sent).toBe(RECEIVE_CREDIT_BYTES + 1024 * 1024);
 });
 
-test("send and leave at once: nothing is lost in 50 runs", async () => {
-  for (let run = 0; run < 50; run += 1) {
-    const { alice, bob, bobId, aliceGeneration } = await linked();
-    let messages = 0;
-    let bulk = 0;
-    bob.onMessage(() => {
-      messages += 1;
-    });
-    bob.onBulk(({ bytes }) => {
-      bulk += bytes;
-    });
-    let sentBulk = 0;
-    // The first grant comes with the peer's side of the handshake; whoever finds it missing is told when it is there.
-    if (alice.sendBulk(bobId, aliceGeneration, frameOf(100_000, 99)) === "full")
-      await new Promise<void>((resolve) => void alice.onDrained(() => resolve()));
-    else sentBulk += 100_000;
-    for (let i = 0; i < 20; i += 1) {
-      alice.send(bobId, aliceGeneration, { type: "stop", tag: i });
-      if (alice.sendBulk(bobId, aliceGeneration, frameOf(100_000, i)) === "sent") sentBulk += 100_000;
+test(
+  "send and leave at once: nothing is lost in 50 runs",
+  async () => {
+    for (let run = 0; run < counted(50, 500); run += 1) {
+      const { alice, bob, bobId, aliceGeneration } = await linked();
+      let messages = 0;
+      let bulk = 0;
+      bob.onMessage(() => {
+        messages += 1;
+      });
+      bob.onBulk(({ bytes }) => {
+        bulk += bytes;
+      });
+      let sentBulk = 0;
+      // The first grant comes with the peer's side of the handshake; whoever finds it missing is told when it is there.
+      if (alice.sendBulk(bobId, aliceGeneration, frameOf(100_000, 99)) === "full")
+        await new Promise<void>((resolve) => void alice.onDrained(() => resolve()));
+      else sentBulk += 100_000;
+      for (let i = 0; i < 20; i += 1) {
+        alice.send(bobId, aliceGeneration, { type: "stop", tag: i });
+        if (alice.sendBulk(bobId, aliceGeneration, frameOf(100_000, i)) === "sent") sentBulk += 100_000;
+      }
+      await alice.disable();
+      expect({ messages, bulk }).toEqual({ messages: 20, bulk: sentBulk });
+      expect(sentBulk).toBeGreaterThan(0);
+      alice.dispose();
+      bob.dispose();
     }
-    await alice.disable();
-    expect({ messages, bulk }).toEqual({ messages: 20, bulk: sentBulk });
-    expect(sentBulk).toBeGreaterThan(0);
-    alice.dispose();
-    bob.dispose();
-  }
-}, 120_000);
+  },
+  counted(120_000, 1_200_000),
+);
 
 test("a listener that throws costs nothing but its own event", async () => {
   const { alice, bob, bobId, aliceGeneration, world } = await linked();
@@ -180,42 +184,40 @@ test("a listener that throws costs nothing but its own event", async () => {
   expect(world.log.lines.filter((line) => line.includes("listener broke")).length).toBeGreaterThan(0);
 });
 
-test("signals that are repeated, reordered and delayed still connect, 50 times", async () => {
-  for (let run = 0; run < 50; run += 1) {
-    const made = pair();
-    // Candidates are small and later than descriptions: with random delays they come first in about half of the runs.
-    made.world.fate = () => [Math.random() * 30, Math.random() * 30];
-    made.alice.connect(made.bobId);
-    made.bob.connect(made.aliceId);
-    const views = await Promise.all([untilConnected(made.alice, made.bobId), untilConnected(made.bob, made.aliceId)]);
-    expect(views.map((view) => view.state)).toEqual(["connected", "connected"]);
-    made.alice.dispose();
-    made.bob.dispose();
-  }
-}, 120_000);
+test(
+  "signals that are repeated, reordered and delayed still connect, 50 times",
+  async () => {
+    for (let run = 0; run < counted(50, 1000); run += 1) {
+      const made = pair();
+      // Candidates are small and later than descriptions: with random delays they come first in about half of the runs.
+      made.world.fate = () => [Math.random() * 30, Math.random() * 30];
+      made.alice.connect(made.bobId);
+      made.bob.connect(made.aliceId);
+      const views = await Promise.all([untilConnected(made.alice, made.bobId), untilConnected(made.bob, made.aliceId)]);
+      expect(views.map((view) => view.state)).toEqual(["connected", "connected"]);
+      made.alice.dispose();
+      made.bob.dispose();
+    }
+  },
+  counted(120_000, 1_200_000),
+);
 
-test("both call at once, 20 times: one connection each time", async () => {
-  for (let run = 0; run < 20; run += 1) {
-    const { alice, bob, aliceId, bobId, bobGeneration } = await linked();
-    const got = new Promise<void>((resolve) => void alice.onMessage(() => resolve()));
-    expect(bob.send(aliceId, bobGeneration, { type: "stop", tag: 1 })).toBe(true);
-    await got;
-    expect(alice.list().length).toBe(1);
-    expect(alice.view(bobId).state).toBe("connected");
-    alice.dispose();
-    bob.dispose();
-  }
-}, 60_000);
-
-test("100 open and close cycles leave no native object behind", async () => {
-  for (let run = 0; run < 100; run += 1) {
-    const { alice, bob } = await linked();
-    await alice.disable();
-    alice.dispose();
-    bob.dispose();
-  }
-  await expect.poll(liveRtcObjects).toBe(0);
-}, 120_000);
+test(
+  "both call at once, 50 times: one connection each time",
+  async () => {
+    for (let run = 0; run < counted(50, 500); run += 1) {
+      const { alice, bob, aliceId, bobId, bobGeneration } = await linked();
+      const got = new Promise<void>((resolve) => void alice.onMessage(() => resolve()));
+      expect(bob.send(aliceId, bobGeneration, { type: "stop", tag: 1 })).toBe(true);
+      await got;
+      expect(alice.list().length).toBe(1);
+      expect(alice.view(bobId).state).toBe("connected");
+      alice.dispose();
+      bob.dispose();
+    }
+  },
+  counted(60_000, 600_000),
+);
 
 test("an envelope as large as allowed passes", async () => {
   const { alice, bob, bobId, aliceGeneration } = await linked();

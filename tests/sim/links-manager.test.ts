@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
+import { counted } from "../support/counts.ts";
 import { simulateManagers } from "../support/links-sim.ts";
-import { simRuns } from "../support/sim-runs.ts";
 
 /** Seeds that once failed; each stays. */
 const FAILED_BEFORE: readonly number[] = [];
-const runs = simRuns(60);
+const runs = counted(60, 10_000);
 
 test("seeds that failed before hold", async () => {
   for (const seed of FAILED_BEFORE) expect({ seed, ...(await simulateManagers(seed)) }).toMatchObject({ wrongs: [] });

@@ -17,7 +17,7 @@ import {
   type TimerSlot,
 } from "../../src-main/links/link-state.ts";
 import { RELAY_MARK } from "../../src-main/links/transport.ts";
-import { simRuns } from "../support/sim-runs.ts";
+import { counted } from "../support/counts.ts";
 
 /**
  * Two link machines, a signal network that loses, repeats, delays and reorders, and connections that open when (and only
@@ -342,7 +342,7 @@ const check = (sim: Sim): void => {
     expect([...side.ends.keys()]).toEqual(held === undefined ? [] : [held]);
   }
 };
-const runs = simRuns(1000);
+const runs = counted(600, 10_000);
 
 test("after quiet two peers who want a link have one, the best there is, whatever happened before", () => {
   let staleSeen = 0;
@@ -359,7 +359,7 @@ test("after quiet two peers who want a link have one, the best there is, whateve
   );
   // Otherwise the runs were too tame to say anything.
   expect(staleSeen).toBeGreaterThan(10 * runs);
-}, 600_000);
+}, 3_600_000);
 
 test("after quiet two peers who want none have none", () => {
   fc.assert(
@@ -370,7 +370,7 @@ test("after quiet two peers who want none have none", () => {
     }),
     { numRuns: runs / 2 },
   );
-}, 600_000);
+}, 3_600_000);
 
 test("both call in the same moment, 100 times: one connection", () => {
   fc.assert(

@@ -1,9 +1,9 @@
 import { Emitter } from "#shared/base/emitter.ts";
 import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
-import { encodeControlFrame } from "#shared/wire/frame.ts";
+import { BULK_HEADER_BYTES, encodeControlFrame, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
-import type { Links } from "../../src-main/links/links.ts";
+import type { LinkManager } from "../../src-main/links/links.ts";
 import type { TransportDriver } from "../../src-main/links/transport.ts";
 import { systemEnv } from "../../src-main/log.ts";
 import { userIdOf } from "./links-ids.ts";
@@ -12,7 +12,8 @@ import { createRawPeer, type RawPeer } from "./links-raw-driver.ts";
 /**
  * One side of a link in a process of its own; signals go through the IPC channel of `fork`. As a script it is the second
  * person: it connects, and as its argument says: `leave` disposes of everything once the link stands, `echo` sends every
- * message back, `attack` keeps no rule once it is told to begin.
+ * message back, `pump` sends
+ * without end, `attack` keeps no rule once it is told to begin.
  */
 export type Wire = { kind: Sealed["kind"]; body: string };
 
@@ -20,7 +21,7 @@ export const linksOver = (
   self: 0 | 1,
   tell: (wire: Wire) => void,
   driver?: TransportDriver,
-): { links: Links; heard: (wire: Wire) => void; peer: ReturnType<typeof userIdOf> } => {
+): { links: LinkManager; heard: (wire: Wire) => void; peer: ReturnType<typeof userIdOf> } => {
   const [localUserId, peer] = [userIdOf(self), userIdOf(1 - self)];
   const signals = new Emitter<{ from: typeof peer; sealed: Sealed; generation: number }>(() => undefined);
   const links = createLinks({
@@ -70,6 +71,18 @@ if (process.argv[1] === import.meta.filename) {
   links.onMessage(({ generation, message }) => {
     if (what === "echo") links.send(peer, generation, message);
   });
+  // As much as the link takes, for ever.
+  const pump = (generation: number): void => {
+    const frame = new Uint8Array(64 * 1024);
+    writeBulkHeader(frame, { kind: "chunk", tag: 1, sequence: 0, index: 0 }, frame.length - BULK_HEADER_BYTES);
+    while (links.sendBulk(peer, generation, frame) === "sent");
+  };
+  if (what === "pump") {
+    links.onDrained(({ generation }) => pump(generation));
+    links.onChanged((view) => {
+      if (view.state === "connected") pump(view.generation);
+    });
+  }
   links.enable();
   links.connect(peer);
 }
