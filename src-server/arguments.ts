@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { ICE_SERVERS_MAX, RELAY_BYTES_PER_SECOND } from "#shared/base/limits.ts";
+import { ICE_SERVERS_MAX, RELAY_BYTES_PER_SECOND, RELAY_TOTAL_BYTES_PER_SECOND } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { type IceScheme, isIceUrl } from "#shared/rendezvous/ice-url.ts";
 import type { RelayOptions } from "./relays.ts";
@@ -23,6 +23,7 @@ export const USAGE = `Usage: npm run -s server -- --data DIR [--port 0] [--host 
 
   --no-relay             relay nothing between people
   --relay-rate KIB       KiB per second that one device may send over the relay (${RELAY_BYTES_PER_SECOND / KiB})
+  --relay-total KIB      the same of all devices together (${RELAY_TOTAL_BYTES_PER_SECOND / KiB})
   --relay-daily MIB      MiB that one account may send in a day; no bound if missing
   --relay-monthly MIB    MiB that one account may send in a month; no bound if missing
 `;
@@ -53,6 +54,7 @@ export const readArguments = (args: string[], env: Readonly<Record<string, strin
       "turn-secret-file": { type: "string", default: env["WEIR_TURN_SECRET_FILE"] ?? "" },
       "no-relay": { type: "boolean", default: false },
       "relay-rate": { type: "string", default: String(RELAY_BYTES_PER_SECOND / KiB) },
+      "relay-total": { type: "string", default: String(RELAY_TOTAL_BYTES_PER_SECOND / KiB) },
       "relay-daily": { type: "string" },
       "relay-monthly": { type: "string" },
     },
@@ -71,6 +73,7 @@ export const readArguments = (args: string[], env: Readonly<Record<string, strin
     relay: {
       enabled: !values["no-relay"],
       bytesPerSecond: amountIn("--relay-rate", values["relay-rate"]) * KiB,
+      totalBytesPerSecond: amountIn("--relay-total", values["relay-total"]) * KiB,
       dailyBytes: boundIn("--relay-daily", values["relay-daily"]),
       monthlyBytes: boundIn("--relay-monthly", values["relay-monthly"]),
     },

@@ -7,6 +7,7 @@ import {
   RELAY_BYTES_PER_SECOND,
   RELAY_FRAME_COST_BYTES,
   RELAY_PENDING_MS,
+  RELAY_TOTAL_BYTES_PER_SECOND,
   RELAYS_MAX,
   RELAYS_PER_DEVICE_MAX,
 } from "#shared/base/limits.ts";
@@ -23,12 +24,15 @@ export interface RelayOptions extends RelayQuota {
   readonly enabled: boolean;
   /** Of one device, over all its relays. */
   readonly bytesPerSecond: number;
+  /** Of all devices together. */
+  readonly totalBytesPerSecond: number;
   readonly relaysMax: number;
 }
 
 export const defaultRelay: RelayOptions = {
   enabled: true,
   bytesPerSecond: RELAY_BYTES_PER_SECOND,
+  totalBytesPerSecond: RELAY_TOTAL_BYTES_PER_SECOND,
   relaysMax: RELAYS_MAX,
   dailyBytes: null,
   monthlyBytes: null,
@@ -105,7 +109,7 @@ export class Relays {
   constructor(deps: RelayDeps, options: RelayOptions) {
     this.#deps = deps;
     this.#options = options;
-    this.#budgets = new DeviceBudgets(deps.env.clock, options.bytesPerSecond);
+    this.#budgets = new DeviceBudgets(deps.env.clock, options.bytesPerSecond, options.totalBytesPerSecond);
   }
 
   get counters(): RelayCounters {

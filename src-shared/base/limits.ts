@@ -385,6 +385,8 @@ export const RELAY_WINDOW_BYTES = 512 * KiB;
 export const RELAY_CREDIT_STEP_BYTES = 128 * KiB;
 /** What one device may send over the relays of a server, in a second; the relay is the last resort and other people's bandwidth. */
 export const RELAY_BYTES_PER_SECOND = 2 * MiB;
+/** The same of all devices together: accounts cost nothing, so each one's share bounds nothing. A gigabit. */
+export const RELAY_TOTAL_BYTES_PER_SECOND = 128 * MiB;
 /** Relays of one device at once; transfers share them, and a friend behind a firewall is the exception. */
 export const RELAYS_PER_DEVICE_MAX = 16;
 /** Relays of a server at once: with every reader stalled they hold 1 GiB. */

@@ -40,7 +40,7 @@ afterEach(async () => {
 });
 
 const start = async (relay: Partial<RelayOptions> = {}): Promise<TestServer> => {
-  server = await startServer(generous, false, { relay: { bytesPerSecond: 1e9, ...relay } });
+  server = await startServer(generous, false, { relay: { bytesPerSecond: 1e9, totalBytesPerSecond: 1e9, ...relay } });
   return server;
 };
 const person = (url: string): Person => {

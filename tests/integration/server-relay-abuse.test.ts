@@ -44,7 +44,7 @@ const webSocketOf = (client: RawClient): { pause(): void; resume(): void } => {
 
 describe.skipIf(process.platform !== "linux")("readers that stall", () => {
   it("slow their writers down and fill no memory; what they were sent arrives when they read again", async () => {
-    running = await startServerProcess(folder.path, "--relay-rate", "1000000");
+    running = await startServerProcess(folder.path, "--relay-rate", "1000000", "--relay-total", "1000000");
     const { url } = running;
     const [carol, dave] = await relayedFriends(url);
     clients.push(carol.client, dave.client);
@@ -99,7 +99,9 @@ describe.skipIf(process.platform !== "linux")("readers that stall", () => {
 
 describe("the quota", () => {
   it("ends the relay of whoever uses it up, for the day, also over a restart", async () => {
-    const server = await startServer(generous, false, { relay: { bytesPerSecond: 1e9, dailyBytes: MiB } });
+    const server = await startServer(generous, false, {
+      relay: { bytesPerSecond: 1e9, totalBytesPerSecond: 1e9, dailyBytes: MiB },
+    });
     try {
       const [a, b] = await relayedFriends(server.url);
       clients.push(a.client, b.client);
@@ -133,7 +135,9 @@ describe("the quota", () => {
   });
 
   it("of a month adds its days up and ends with it", async () => {
-    const server = await startServer(generous, false, { relay: { bytesPerSecond: 1e9, monthlyBytes: 2 * MiB } });
+    const server = await startServer(generous, false, {
+      relay: { bytesPerSecond: 1e9, totalBytesPerSecond: 1e9, monthlyBytes: 2 * MiB },
+    });
     try {
       // To the second of the next month, so that four more days are in the same one.
       const now = new Date(server.env.clock.now());
@@ -166,7 +170,7 @@ describe("the quota", () => {
 
   it("forgets less than a step when the server is killed", async () => {
     const quota = 12 * MiB;
-    const flags = ["--relay-rate", "1000000", "--relay-daily", String(quota / MiB)];
+    const flags = ["--relay-rate", "1000000", "--relay-total", "1000000", "--relay-daily", String(quota / MiB)];
     const [alice, bob] = [createIdentity(), createIdentity()];
     const connect = async (): Promise<readonly [RelayEnd, RelayEnd]> => {
       running = await startServerProcess(folder.path, ...flags);

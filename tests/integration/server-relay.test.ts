@@ -27,7 +27,7 @@ afterEach(async () => {
 });
 
 const start = async (relay: Partial<RelayOptions> = {}): Promise<string> => {
-  server = await startServer(generous, false, { relay: { bytesPerSecond: 1e9, ...relay } });
+  server = await startServer(generous, false, { relay: { bytesPerSecond: 1e9, totalBytesPerSecond: 1e9, ...relay } });
   return server.url;
 };
 const login = async (url: string, identity = createIdentity()): Promise<RawClient> => {

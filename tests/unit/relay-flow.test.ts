@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it, test } from "vitest";
 import type { Clock } from "#shared/base/env.ts";
 import { RELAY_CREDIT_STEP_BYTES, RELAY_WINDOW_BYTES } from "#shared/base/limits.ts";
-import { DeviceBudget } from "../../src-server/relay-budget.ts";
+import { DeviceBudget, TotalBudget } from "../../src-server/relay-budget.ts";
 import { RelayFlow, TokenBucket } from "../../src-server/relay-flow.ts";
 
 describe("the books of one direction", () => {
@@ -118,7 +118,7 @@ describe("the budget of a device", () => {
   it("gives no more than its rate over time, and the same to each of its relays", () => {
     const { clock, advance, pending } = standingClock();
     const rate = 1_000_000;
-    const budget: DeviceBudget = new DeviceBudget(clock, rate);
+    const budget: DeviceBudget = new DeviceBudget(clock, rate, new TotalBudget(clock, 1e9));
     const senders = [greedy(() => budget), greedy(() => budget), greedy(() => budget)];
     for (const sender of senders) budget.add(sender);
     advance(10_000);
@@ -134,9 +134,28 @@ describe("the budget of a device", () => {
     expect(budget.isIdle).toBe(true);
   });
 
+  it("is bounded together with that of all others, who get like shares", () => {
+    const { clock, advance } = standingClock();
+    const rate = 1_000_000;
+    const total = new TotalBudget(clock, 2 * rate);
+    const budgets = Array.from({ length: 8 }, () => new DeviceBudget(clock, rate, total));
+    const senders = budgets.map((budget) => {
+      const sender = greedy(() => budget);
+      budget.add(sender);
+      return sender;
+    });
+    advance(20_000);
+    const sent = senders.map((sender) => sender.sent);
+    const sum = sent.reduce((a, b) => a + b);
+    expect(sum).toBeLessThanOrEqual(21 * 2 * rate);
+    expect(sum).toBeGreaterThan(20 * 2 * rate);
+    expect(Math.min(...sent)).toBeGreaterThan(sum / 8 / 2);
+    for (const [i, budget] of budgets.entries()) for (const sender of senders.slice(i, i + 1)) budget.remove(sender);
+  });
+
   it("takes back what an ended relay did not use", () => {
     const { clock } = standingClock();
-    const budget = new DeviceBudget(clock, RELAY_WINDOW_BYTES);
+    const budget = new DeviceBudget(clock, RELAY_WINDOW_BYTES, new TotalBudget(clock, 1e9));
     const idle = { flow: new RelayFlow(), tell: () => undefined };
     budget.add(idle);
     const next = {
@@ -154,7 +173,7 @@ describe("the budget of a device", () => {
 
   it("tells an accident from a flood", () => {
     const { clock } = standingClock();
-    const budget = new DeviceBudget(clock, RELAY_CREDIT_STEP_BYTES);
+    const budget = new DeviceBudget(clock, RELAY_CREDIT_STEP_BYTES, new TotalBudget(clock, 1e9));
     expect(budget.charge(RELAY_WINDOW_BYTES)).toBe(true);
     let charges = 1;
     while (budget.charge(RELAY_WINDOW_BYTES) && charges < 1000) charges++;

@@ -1,7 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { RELAY_BYTES_PER_SECOND } from "#shared/base/limits.ts";
+import { RELAY_BYTES_PER_SECOND, RELAY_TOTAL_BYTES_PER_SECOND } from "#shared/base/limits.ts";
 import { readArguments } from "../../src-server/arguments.ts";
 import { temporaryFolder } from "../support/files.ts";
 
@@ -25,16 +25,38 @@ describe("the arguments of the server", () => {
       trustProxy: false,
       logLevel: "info",
       ice: { stunUrls: [], turn: null },
-      relay: { enabled: true, bytesPerSecond: RELAY_BYTES_PER_SECOND, dailyBytes: null, monthlyBytes: null },
+      relay: {
+        enabled: true,
+        bytesPerSecond: RELAY_BYTES_PER_SECOND,
+        totalBytesPerSecond: RELAY_TOTAL_BYTES_PER_SECOND,
+        dailyBytes: null,
+        monthlyBytes: null,
+      },
     });
   });
 
   it("name STUN and TURN servers, and the relay's bounds", () => {
     const ice = ["--stun-url", "stun:a:1", "--stun-url", "stun:b:2", "--turn-url", "turn:c:3", "--turn-secret-file"];
-    const relay = ["--no-relay", "--relay-rate", "100", "--relay-daily", "5", "--relay-monthly", "60"];
+    const relay = [
+      "--no-relay",
+      "--relay-rate",
+      "100",
+      "--relay-total",
+      "200",
+      "--relay-daily",
+      "5",
+      "--relay-monthly",
+      "60",
+    ];
     expect(readArguments([...data, ...ice, secretFile, ...relay], {})).toMatchObject({
       ice: { stunUrls: ["stun:a:1", "stun:b:2"], turn: { urls: ["turn:c:3"], secret: "north" } },
-      relay: { enabled: false, bytesPerSecond: 102_400, dailyBytes: 5_242_880, monthlyBytes: 62_914_560 },
+      relay: {
+        enabled: false,
+        bytesPerSecond: 102_400,
+        totalBytesPerSecond: 204_800,
+        dailyBytes: 5_242_880,
+        monthlyBytes: 62_914_560,
+      },
     });
   });
 
