@@ -25,7 +25,7 @@ export interface CandidateDirectoryDeps {
   /** The same of a contact; null for somebody whose key is not known. */
   fingerprintOf(peer: UserId): string | null;
   /** 32 bytes or more that both compute alike and nobody else can; null when there is no such secret (yet). */
-  pairwiseSecret(peer: UserId): Promise<Uint8Array | null>;
+  pairwiseSecret(peer: UserId): Uint8Array | null;
 }
 
 export interface CandidateDirectory {
@@ -62,13 +62,13 @@ export const createCandidateDirectory = (deps: CandidateDirectoryDeps): Candidat
   );
   return {
     async publish(peer, sealedCandidates) {
-      const secret = await deps.pairwiseSecret(peer);
+      const secret = deps.pairwiseSecret(peer);
       if (secret === null) return noSecret;
       const token = directoryToken(secret, deps.fingerprint, dayAt(clock.now()));
       return signaling.request("directory.put", { token, value: sealedCandidates });
     },
     async lookup(peer) {
-      const secret = await deps.pairwiseSecret(peer);
+      const secret = deps.pairwiseSecret(peer);
       const fingerprint = deps.fingerprintOf(peer);
       if (secret === null || fingerprint === null) return noSecret;
       for (const day of daysToLookUp(clock.now())) {

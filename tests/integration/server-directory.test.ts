@@ -140,7 +140,7 @@ describe("candidates in the directory", () => {
         signaling: self.signaling,
         fingerprint: self.fingerprint,
         fingerprintOf: (peer) => people.find(({ identity }) => identity.userId === peer)?.fingerprint ?? null,
-        pairwiseSecret: async () => shared,
+        pairwiseSecret: () => shared,
       });
     try {
       const value = bytes(300);
