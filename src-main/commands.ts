@@ -6,7 +6,8 @@ import { makeDownloadFolder } from "./transfer/download-folder.ts";
 
 /** The contract's commands in terms of the app's parts: one line each wherever a part does the work. */
 export const createHandlers = (parts: Parts): AppHandlers => {
-  const { account, settings, signaling, contacts, contactNetwork, links, messages, files, transfers } = parts;
+  const { account, settings, signaling, contacts, contactNetwork, links, localNetwork, messages, files, transfers } =
+    parts;
   const profile = (): ProfileView => ({
     userId: account.userId,
     name: settings.name,
@@ -37,6 +38,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       if (!accepted.ok) return accepted;
       contactNetwork.setAccepted(userId);
       links.policyChanged(userId);
+      localNetwork.policyChanged(userId);
       return accepted;
     },
     "contacts.network": ({ userId, policy }) => {
@@ -44,6 +46,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       if (policy !== undefined) {
         contactNetwork.setPolicy(userId, policy);
         links.policyChanged(userId);
+        localNetwork.policyChanged(userId);
       }
       return ok({ userId, ...contactNetwork.get(userId) });
     },

@@ -12,6 +12,7 @@ const Saved = v.object({
   server: v.optional(v.string()),
   readReceipts: v.optional(v.boolean()),
   typingIndicators: v.optional(v.boolean()),
+  lanDiscovery: v.optional(v.boolean()),
 });
 const Name = v.pipe(v.string(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
 const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
@@ -39,6 +40,7 @@ export class Settings {
       server: "embedded",
       readReceipts: true,
       typingIndicators: true,
+      lanDiscovery: false,
     };
     this.#changed = new Emitter(onListenerError);
     this.onChanged = this.#changed.event;

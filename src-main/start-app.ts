@@ -17,6 +17,7 @@ import type { PublishedEvent } from "./ipc/handlers.ts";
 import { createLinks } from "./links/connection-manager.ts";
 import type { LinkManager } from "./links/links.ts";
 import { createRelayDriver } from "./links/relay-driver.ts";
+import { followLocalNetwork, type LocalNetwork } from "./local-network.ts";
 import { createMessages, type Messages } from "./messages/messages.ts";
 import { newEnvelopeId } from "./messages/new-id.ts";
 import { ServerChoice } from "./server-choice.ts";
@@ -43,6 +44,7 @@ export interface Parts {
   readonly contacts: Contacts;
   readonly contactNetwork: ContactNetworkTable;
   readonly links: LinkManager;
+  readonly localNetwork: LocalNetwork;
   readonly messages: Messages;
   readonly files: Files;
   readonly transfers: Transfers;
@@ -190,6 +192,9 @@ const build = async (
     else if (contact.state === "blocked") transfers.contactGone(userId, "blocked");
     else transfers.contactChanged(userId);
   });
+  const localNetwork = own(
+    followLocalNetwork({ env, self: account.userId, settings, contacts, contactNetwork, sessions, links }),
+  );
   const monitor = own(new EventLoopMonitor());
   const server = own(new ServerChoice({ ...options, settings, signaling }));
   const parts: Parts = {
@@ -202,6 +207,7 @@ const build = async (
       contacts,
       contactNetwork,
       links,
+      localNetwork,
       messages,
       files,
       transfers,

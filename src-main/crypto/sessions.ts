@@ -62,6 +62,12 @@ export interface Sessions {
   safetyNumber(peer: UserId): string | null;
   /** The same for a QR code: libsignal's scannable encoding, about 74 bytes, our half first. */
   safetyCode(peer: UserId): Uint8Array<ArrayBuffer> | null;
+  /**
+   * 32 bytes that only we and the peer can compute, the same on both sides for as long as both keep their identity keys:
+   * for names and tags that others must not be able to make or recognise, never for contents. Null before an identity is
+   * known, and while a changed one waits.
+   */
+  pairwiseSecret(peer: UserId): Uint8Array<ArrayBuffer> | null;
   /** Forgets session and identity, when a contact is removed. */
   forget(peer: UserId): Promise<void>;
 

@@ -1,3 +1,4 @@
+import { hkdfSync } from "node:crypto";
 import {
   CiphertextMessageType,
   ErrorCode,
@@ -43,6 +44,9 @@ export interface SessionsDeps {
 const FINGERPRINT_ITERATIONS = 5200;
 const FINGERPRINT_VERSION = 2;
 const REGISTRATION_ID_MAX = 0x3fff;
+/** HKDF (RFC 5869) keeps this use of the agreed key apart from those inside libsignal. */
+const PAIRWISE_CONTEXT = "weir pairwise secret 1";
+const PAIRWISE_SECRET_BYTES = 32;
 
 const identityChanged = () =>
   fail(
@@ -236,6 +240,12 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
       }),
     safetyNumber: (peer) => fingerprintWith(peer)?.displayableFingerprint().toString() ?? null,
     safetyCode: (peer) => fingerprintWith(peer)?.scannableFingerprint().toBuffer() ?? null,
+    pairwiseSecret(peer) {
+      const identity = repository.identity(peer);
+      if (identity === null || identity.changedTo !== null) return null;
+      const agreed = local.keyPair.privateKey.agree(PublicKey.deserialize(identity.trusted));
+      return new Uint8Array(hkdfSync("sha256", agreed, new Uint8Array(0), PAIRWISE_CONTEXT, PAIRWISE_SECRET_BYTES));
+    },
     forget: (peer) => queue.force(peer, async () => repository.forget(peer)),
     keysToPublish: keyRing.keysToPublish,
     published: keyRing.published,

@@ -32,7 +32,7 @@ export interface LanDiscoveryDeps {
   readonly self: UserId;
   /** The contacts that may recognise us and whom we look for, the likeliest first; asked whenever it is needed. */
   peers(): Iterable<LanPeer>;
-  /** UDP port that links can be reached at. */
+  /** UDP port that links can always be reached at; 0 when there is none. */
   readonly port: number;
   /** The real ones by default. */
   readonly openSocket?: OpenLanSocket | undefined;
@@ -234,6 +234,6 @@ const localInterfaces = (): string[] =>
     .filter(({ internal, family, address }) => !internal && family === "IPv4" && isPrivateAddress(address))
     .map(({ address }) => address);
 
-/** A candidate (RFC 8839) for an attempt to that contact. */
-export const hintCandidate = ({ address, port }: LanHint): string =>
-  `candidate:lan 1 UDP 2122317823 ${address} ${port} typ host`;
+/** A candidate (RFC 8839) for an attempt to that contact; null when the hint names no port. */
+export const hintCandidate = ({ address, port }: LanHint): string | null =>
+  port === 0 ? null : `candidate:lan 1 UDP 2122317823 ${address} ${port} typ host`;

@@ -28,6 +28,7 @@ import {
 export interface LanHint {
   readonly peer: UserId;
   readonly address: string;
+  /** 0 when none is always open. */
   readonly port: number;
 }
 

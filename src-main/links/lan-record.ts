@@ -27,7 +27,7 @@ import {
  *
  * so that only the contact it is meant for can tell it from the random ones that fill up the last string; a copy under
  * another instance, of a later epoch, or sent back to its maker means nothing. There is no host name and no address
- * record: the address is where the packet came from.
+ * record: the address is where the packet came from. A port of 0 says that no port is always open (RFC 6763, 6).
  */
 export const LAN_SERVICE = "_weir._udp.local";
 const TAG_CONTEXT = "weir lan tag 1";
@@ -35,6 +35,7 @@ const INSTANCE = /^[a-z2-7]{20}$/;
 
 export interface LanRecord {
   readonly instance: string;
+  /** 0 for none. */
   readonly port: number;
   /** In hexadecimal. */
   readonly tags: ReadonlySet<string>;
@@ -113,7 +114,7 @@ const Answer = v.variant("type", [
     type: v.literal("SRV"),
     name: v.string(),
     ttl: Ttl,
-    data: v.object({ port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)) }),
+    data: v.object({ port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535)) }),
   }),
   v.object({
     type: v.literal("TXT"),

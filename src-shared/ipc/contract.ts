@@ -132,6 +132,7 @@ export const commands = {
         server: serverSetting,
         readReceipts: v.boolean(),
         typingIndicators: v.boolean(),
+        lanDiscovery: v.boolean(),
       }),
     ),
   ),

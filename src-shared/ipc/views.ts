@@ -187,6 +187,8 @@ export interface SettingsView {
   server: string;
   readReceipts: boolean;
   typingIndicators: boolean;
+  /** Contacts on the same local network may find this computer, and it looks for them. Off until it is chosen. */
+  lanDiscovery: boolean;
 }
 
 export interface InviteView {

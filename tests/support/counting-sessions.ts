@@ -62,6 +62,7 @@ export const createCountingSessions = (db: Database, self: UserId): Sessions => 
     acceptChangedIdentity: async () => ok(undefined),
     safetyNumber: () => null,
     safetyCode: () => null,
+    pairwiseSecret: () => null,
     forget: async () => undefined,
     keysToPublish: () => Promise.reject(new Error("nothing to publish")),
     published: () => undefined,

@@ -25,6 +25,7 @@ export const fakeSettings: SettingsView = {
   server: "embedded",
   readReceipts: true,
   typingIndicators: true,
+  lanDiscovery: false,
 };
 
 type AnyHandler = (input: unknown) => Result<unknown> | Promise<Result<unknown>>;

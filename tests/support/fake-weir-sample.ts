@@ -210,6 +210,7 @@ export const emptyState = (): FakeState => ({
     server: "embedded",
     readReceipts: true,
     typingIndicators: true,
+    lanDiscovery: false,
   },
   host: {
     kind: "electron",

@@ -75,7 +75,7 @@ describe("a record on the local network", () => {
     expect(readLanAnswers([ptr, srv, txt])).toHaveLength(1);
     expect(readLanAnswers([ptr, srv])).toEqual([]);
     expect(readLanAnswers([ptr, txt])).toEqual([]);
-    expect(readLanAnswers([{ ...srv, data: { port: 0, target: "x" } }, txt])).toEqual([]);
+    expect(readLanAnswers([{ ...srv, data: { port: 65_536, target: "x" } }, txt])).toEqual([]);
     expect(readLanAnswers([srv, { ...txt, data: [Buffer.alloc(8)] }])).toEqual([]);
     expect(readLanAnswers([{ ...srv, name: "printer._weir._udp.local" }, txt])).toEqual([]);
     expect(readLanAnswers([...Array.from({ length: 32 }, () => ptr), srv, txt])).toEqual([]);
@@ -212,7 +212,7 @@ describe("its shell", () => {
 
   it("gives a candidate for a contact on this network, and none for an address from elsewhere", () => {
     const { clock, discovery, events } = shell();
-    const found: string[] = [];
+    const found: (string | null)[] = [];
     discovery.onFound((hint) => found.push(hintCandidate(hint)));
     events.onAnswers("198.51.100.1", answersOf(clock.now()));
     expect(found).toEqual([]);

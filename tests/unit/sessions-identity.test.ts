@@ -52,6 +52,20 @@ describe("an identity key", () => {
     expect(identityOf(alice, bob)).toEqual({ trusted: keyOf(bob), changedTo: null });
   });
 
+  test("gives two people one secret that nobody else has, until one of them has another key", async () => {
+    expect(alice.sessions.pairwiseSecret(bob.userId)).toBeNull();
+    unwrap(await alice.sessions.start(bob.userId, await bob.bundle()));
+    unwrap(await openText(bob, alice, await sealText(alice, bob, "hello")));
+    const secret = hexOf(alice.sessions.pairwiseSecret(bob.userId));
+    expect(secret).toMatch(/^[0-9a-f]{64}$/);
+    expect(hexOf(bob.sessions.pairwiseSecret(alice.userId))).toBe(secret);
+
+    const changed = await firstMessageOf(newBob, "from another computer");
+    expect(hexOf(newBob.sessions.pairwiseSecret(alice.userId))).not.toBe(secret);
+    expect(typeOf(await openText(alice, bob, changed))).toBe("identity_changed");
+    expect(alice.sessions.pairwiseSecret(bob.userId)).toBeNull();
+  });
+
   test("is trusted on first use by the first message that opens, and not by one that does not", async () => {
     const first = await firstMessageOf(bob, "hello");
     const broken = { kind: first.kind, body: new Uint8Array(first.body) };
