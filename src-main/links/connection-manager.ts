@@ -303,7 +303,7 @@ class ConnectionManager implements LinkManager {
     const relayToward = relay?.toward(peer) ?? null;
     const history = this.#histories.get(peer) ?? new LinkHistory();
     this.#histories.set(peer, history);
-    const link = new PeerLink({
+    const link: PeerLink = new PeerLink({
       env,
       driver: (via) => (via === "rtc" ? this.#driver : relayToward),
       rtc: { iceServers: [], mtu, bindAddress },
@@ -317,7 +317,8 @@ class ConnectionManager implements LinkManager {
         verify: (bytes, signature) => verifyAccountSignature(accountKey, bytes, signature),
       },
       history,
-      mayOpen: () => this.#connections(session) < LINKS_MAX,
+      // A second attempt of a link that stands is bounded by its link.
+      mayOpen: () => link.holdsConnection || this.#connections(session) < LINKS_MAX,
       policy: () => this.#policy(peer),
       allowed: () => this.#allowed(peer),
       sendSignal: (signal, isCurrent) => session.port.send(peer, signal, isCurrent),
