@@ -4,8 +4,10 @@ import { Server, type Socket } from "socket.io";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ENVELOPE_RETRY_BASE_MS, MAILBOX_PUSH_WINDOW, SERVER_REQUEST_TIMEOUT_MS } from "#shared/base/limits.ts";
 import type { ServerView } from "#shared/ipc/views.ts";
+import { encodeRelayFrame } from "#shared/rendezvous/relay.ts";
 import type { EnvelopePush, Signaling } from "../../src-main/signaling/signaling.ts";
 import { createSignaling } from "../../src-main/signaling/signaling-client.ts";
+import { newRelayId } from "../support/relay-ends.ts";
 import {
   bytes,
   createIdentity,
@@ -412,6 +414,48 @@ describe("a hostile server", () => {
         error: { type: "bad_answer" },
       });
     }
+    peer.signaling.dispose();
+    await evil.close();
+  });
+
+  it("gets nowhere with frames and pushes of relays that do not exist, and lines hear only what is theirs", async () => {
+    const evil = await hostile(() => ({ ok: true, value: {} }));
+    const peer = await connected(createPeer(), evil.url);
+    const heard: unknown[] = [];
+    const relayId = newRelayId();
+    const line = peer.signaling.relay.open(relayId, createIdentity().userId, {
+      opened: () => heard.push("opened"),
+      credit: (grantedBytes) => heard.push(grantedBytes),
+      frame: (body) => heard.push(new Uint8Array(body)),
+      closed: (reason) => heard.push(reason),
+    });
+    await eventually(() => heard).toEqual(["opened"]);
+    const [socket] = evil.sockets;
+    for (const frame of [undefined, null, "x", {}, bytes(0), bytes(16), bytes(17), bytes(400_000)])
+      socket?.emit("relay", frame);
+    socket?.emit("relay");
+    for (const value of [
+      null,
+      {},
+      { relayId },
+      { relayId, grantedBytes: -1 },
+      { relayId: newRelayId(), grantedBytes: 5 },
+    ])
+      socket?.emit("push", { name: "relayCredit", value });
+    for (const value of [null, { relayId }, { relayId, reason: "No!" }, { relayId: newRelayId(), reason: "other" }])
+      socket?.emit("push", { name: "relayClosed", value });
+    const frame = bytes(40);
+    socket?.emit("push", { name: "relayCredit", value: { relayId, grantedBytes: 7 } });
+    socket?.emit("relay", encodeRelayFrame(relayId, frame));
+    socket?.emit("push", { name: "relayClosed", value: { relayId, reason: "enough" } });
+    socket?.emit("relay", encodeRelayFrame(relayId, frame));
+    socket?.emit("push", { name: "relayClosed", value: { relayId, reason: "again" } });
+    socket?.emit("push", { name: "keysLow", value: { oneTimeEc: 1, oneTimeKyber: 1 } });
+    await new Promise<void>((resolve) => peer.signaling.onKeysLow(() => resolve()));
+    expect(heard).toEqual(["opened", 7, frame, "enough"]);
+    line.send(bytes(10));
+    line.close();
+    expect(peer.signaling.state.state).toBe("connected");
     peer.signaling.dispose();
     await evil.close();
   });
