@@ -15,7 +15,7 @@ import {
   UNEXPECTED_CHANNELS_MAX,
 } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
-import type { LinkView } from "#shared/ipc/views.ts";
+import type { LinkAttemptView, LinkView } from "#shared/ipc/views.ts";
 import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
@@ -93,8 +93,8 @@ export interface ConnectionStats {
   readonly selected: { readonly local: string; readonly remote: string } | null;
   /** Our own candidates, and the types of the peer's; for the connection report. */
   readonly localCandidates: readonly ParsedCandidate[];
-  /** Servers that were asked how our address looks from outside. */
-  readonly stunServers: number;
+  /** How many of each kind were named; null when none may be asked, or before the list is here. */
+  readonly servers: LinkAttemptView["servers"];
   readonly remoteTypes: readonly string[];
 }
 
@@ -113,7 +113,7 @@ export class LinkConnection {
   /** The peer's hello can come before our own channels are reported open. */
   #early: ControlMessage[] = [];
   #candidates = 0;
-  #stunServers = 0;
+  #servers: ConnectionStats["servers"] = null;
   /** The peer's, while the list of servers is being fetched. */
   readonly #waiting: { candidate: string; mid: string }[] = [];
   readonly #lanes: MessageLanes;
@@ -145,7 +145,7 @@ export class LinkConnection {
       droppedMessages: this.#lanes.dropped,
       selected: this.#selected,
       localCandidates: this.#localCandidates,
-      stunServers: this.#stunServers,
+      servers: this.#servers,
       remoteTypes: [...new Set(this.#remoteCandidates.map(({ type }) => type))].sort(),
     };
   }
@@ -171,12 +171,14 @@ export class LinkConnection {
       return;
     }
     void iceServers().then((servers) => {
-      if (!this.#isClosed) this.#openWith(servers, start);
+      if (this.#isClosed) return;
+      const count = (scheme: string): number => servers.filter((url) => url.startsWith(scheme)).length;
+      this.#servers = { stun: count("stun:"), turn: count("turn:") };
+      this.#openWith(servers, start);
     });
   }
 
   #openWith(iceServers: readonly string[], start: (rtc: LinkTransport) => Result<void, TransportError>): void {
-    this.#stunServers = iceServers.filter((url) => url.startsWith("stun:")).length;
     const options = { ...this.#deps.rtc, iceServers, bulkLowBytes: SEND_QUEUED_BYTES_LOW };
     const opened = this.#deps.driver.open(options, (event) => this.#onRtc(event));
     if (!opened.ok) {

@@ -7,6 +7,7 @@ import type { Attempt, AttemptEnd, LinkPath } from "./link-state.ts";
 export interface CandidateTypes {
   readonly local: readonly string[];
   readonly remote: readonly string[];
+  readonly servers: LinkAttemptView["servers"];
 }
 
 /** What was tried with one peer and what became of it, newest last; at most LINK_HISTORY_MAX attempts. No addresses. */
@@ -20,6 +21,7 @@ export class LinkHistory {
       startedAtMs: atMs,
       localCandidates: [],
       remoteCandidates: [],
+      servers: null,
       result: "trying",
       path: null,
       reason: null,
@@ -46,6 +48,7 @@ export class LinkHistory {
       ...entry,
       localCandidates: [...types.local],
       remoteCandidates: [...types.remote],
+      servers: types.servers,
     }));
   }
 

@@ -116,7 +116,7 @@ export class PeerLink implements Disposable {
       selected: stats?.selected ?? null,
       nat: natOf(
         all.flatMap(({ localCandidates }) => localCandidates),
-        Math.max(0, ...all.map(({ stunServers }) => stunServers)),
+        Math.max(0, ...all.map(({ servers }) => servers?.stun ?? 0)),
       ),
       droppedMessages: stats?.droppedMessages ?? 0,
       attempts: this.#deps.history.list(),
@@ -230,7 +230,7 @@ export class PeerLink implements Disposable {
   #recordCandidates(): void {
     for (const [generation, { stats }] of this.#connections) {
       const local = [...new Set(stats.localCandidates.map(({ type }) => type))].sort();
-      this.#deps.history.saw(generation, { local, remote: stats.remoteTypes });
+      this.#deps.history.saw(generation, { local, remote: stats.remoteTypes, servers: stats.servers });
       this.#deps.history.measured(generation, stats.path);
     }
   }

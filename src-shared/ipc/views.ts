@@ -133,6 +133,8 @@ export interface LinkAttemptView {
   startedAtMs: number;
   localCandidates: string[];
   remoteCandidates: string[];
+  /** How many STUN and TURN servers the rendezvous server named for it; null when it was to ask none, or did not come to it. */
+  servers: { stun: number; turn: number } | null;
   /** `lost` and `closed` had worked before; `replaced` made way for another attempt. */
   result: "trying" | "connected" | "failed" | "given_up" | "replaced" | "lost" | "closed";
   path: LinkView["path"];
