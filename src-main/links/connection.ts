@@ -5,25 +5,24 @@ import type { Generation, UserId } from "#shared/base/ids.ts";
 import {
   CONTROL_MESSAGE_BYTES_MAX,
   CONTROL_QUEUED_BYTES_MAX,
-  EARLY_CANDIDATES_MAX,
   FIN_DRAIN_MAX_MS,
   FIN_TIMEOUT_MS,
   LINK_MESSAGE_BYTES_MAX,
-  PING_INTERVAL_MS,
-  PING_TIMEOUT_MS,
   SEND_QUEUED_BYTES_LOW,
   UNEXPECTED_CHANNELS_MAX,
 } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
-import type { LinkAttemptView, LinkView } from "#shared/ipc/views.ts";
+import type { LinkAttemptView } from "#shared/ipc/views.ts";
 import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
+import { CandidateBook, type PathFacts } from "./candidate-book.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
 import { REPLACED } from "./link-state.ts";
 import type { AppMessage } from "./links.ts";
+import { Liveness } from "./liveness.ts";
 import { MessageLanes } from "./message-lanes.ts";
-import { fingerprintOf, type ParsedCandidate, parseCandidate, pathOf, withCandidates } from "./sdp.ts";
+import { fingerprintOf } from "./sdp.ts";
 import type {
   LinkChannel,
   LinkTransport,
@@ -83,19 +82,12 @@ type Stage =
   | { readonly name: "closing"; readonly awaited: number | null; readonly acked: boolean }
   | { readonly name: "closed" };
 
-export interface ConnectionStats {
-  readonly path: LinkView["path"];
+export interface ConnectionStats extends PathFacts {
   readonly rttMs: number | null;
   readonly unknownMessages: number;
   /** Lossy messages that made way for newer ones. */
   readonly droppedMessages: number;
-  /** Types of the selected pair. */
-  readonly selected: { readonly local: string; readonly remote: string } | null;
-  /** Our own candidates, and the types of the peer's; for the connection report. */
-  readonly localCandidates: readonly ParsedCandidate[];
-  /** How many of each kind were named; null when none may be asked, or before the list is here. */
   readonly servers: LinkAttemptView["servers"];
-  readonly remoteTypes: readonly string[];
 }
 
 export class LinkConnection {
@@ -112,41 +104,39 @@ export class LinkConnection {
   #remoteSdp: string | null = null;
   /** The peer's hello can come before our own channels are reported open. */
   #early: ControlMessage[] = [];
-  #candidates = 0;
+  readonly #candidates: CandidateBook;
   #servers: ConnectionStats["servers"] = null;
   /** The peer's, while the list of servers is being fetched. */
   readonly #waiting: { candidate: string; mid: string }[] = [];
   readonly #lanes: MessageLanes;
-  readonly #localCandidates: ParsedCandidate[] = [];
-  readonly #remoteCandidates: ParsedCandidate[] = [];
-  #selected: ConnectionStats["selected"] = null;
+  readonly #liveness: Liveness;
   #unexpectedChannels = 0;
   #unknownMessages = 0;
-  #path: LinkView["path"] = null;
-  #rttMs: number | null = null;
-  #ping: { id: number; sentAtMs: number } | null = null;
-  #pingId = 0;
-  #heardAtMs = 0;
-  #bytesReceived = 0;
   #closeByMs = 0;
 
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
     this.generation = deps.generation;
+    this.#candidates = new CandidateBook((candidate) => deps.admits(candidate));
     this.#controlBudget = new ControlBudget(deps.env.clock.monotonicMs());
+    this.#liveness = new Liveness({
+      clock: deps.env.clock,
+      sendPing: (id) => void this.#sendControl({ type: "ping", id }),
+      bytesReceived: () => this.#rtc?.bytesReceived() ?? 0,
+      silent: () => {
+        if (this.#stage.name === "open") this.#lose("peer_silent");
+      },
+    });
     this.#lanes = new MessageLanes(deps.env, (report) => this.#report(report));
   }
 
   get stats(): ConnectionStats {
     return {
-      path: this.#path,
-      rttMs: this.#rttMs,
+      ...this.#candidates.facts,
+      rttMs: this.#liveness.rttMs,
       unknownMessages: this.#unknownMessages,
       droppedMessages: this.#lanes.dropped,
-      selected: this.#selected,
-      localCandidates: this.#localCandidates,
       servers: this.#servers,
-      remoteTypes: [...new Set(this.#remoteCandidates.map(({ type }) => type))].sort(),
     };
   }
 
@@ -161,7 +151,7 @@ export class LinkConnection {
 
   answer(offer: string): void {
     this.#remoteSdp = offer;
-    this.#open((rtc) => rtc.acceptOffer(this.#admitted(offer)));
+    this.#open((rtc) => rtc.acceptOffer(this.#candidates.admitted(offer)));
   }
 
   #open(start: (rtc: LinkTransport) => Result<void, TransportError>): void {
@@ -195,31 +185,15 @@ export class LinkConnection {
 
   acceptAnswer(sdp: string): void {
     this.#remoteSdp = sdp;
-    const result = this.#rtc?.acceptAnswer(this.#admitted(sdp));
+    const result = this.#rtc?.acceptAnswer(this.#candidates.admitted(sdp));
     if (result?.ok === false) this.#lose("bad_description");
   }
 
   /** An unusable candidate costs nothing but itself; too many of them are not used. */
   addCandidate(candidate: string, mid: string): void {
-    this.#candidates += 1;
-    if (this.#candidates > EARLY_CANDIDATES_MAX) return;
-    const parsed = parseCandidate(candidate);
-    if (parsed !== null) this.#remoteCandidates.push(parsed);
-    if (!this.#deps.admits(candidate)) return;
+    if (!this.#candidates.told(candidate)) return;
     if (this.#rtc === null) this.#waiting.push({ candidate, mid });
     else this.#rtc.addRemoteCandidate(candidate, mid);
-  }
-
-  /** Descriptions can name candidates too. */
-  #admitted(sdp: string): string {
-    return withCandidates(sdp, (line) => this.#deps.admits(line));
-  }
-
-  #onLocalCandidate(candidate: string, mid: string): void {
-    if (!this.#deps.admits(candidate)) return;
-    const parsed = parseCandidate(candidate);
-    if (parsed !== null && this.#localCandidates.length < EARLY_CANDIDATES_MAX) this.#localCandidates.push(parsed);
-    this.#deps.report({ type: "localCandidate", candidate, mid });
   }
 
   startHandshake(): void {
@@ -285,13 +259,7 @@ export class LinkConnection {
 
   /** Pings now; silence counts only from here on, so a dead peer is found within two seconds. */
   probe(): void {
-    if (this.#stage.name !== "open") return;
-    this.#sendPing();
-    const { clock } = this.#deps.env;
-    const askedAtMs = clock.monotonicMs();
-    this.#later(PING_INTERVAL_MS, () => {
-      if (this.#stage.name === "open" && this.#heardAtMs < askedAtMs) this.#lose("peer_silent");
-    });
+    if (this.#stage.name === "open") this.#liveness.probe();
   }
 
   /** Callbacks are detached first, then the channels close, the queues are cleared, and whoever waits is woken. */
@@ -300,6 +268,7 @@ export class LinkConnection {
     this.#stage = { name: "closed" };
     for (const timer of this.#timers) timer.dispose();
     this.#timers.clear();
+    this.#liveness.dispose();
     this.#rtc?.close();
     this.#rtc = null;
     this.#early = [];
@@ -334,10 +303,11 @@ export class LinkConnection {
     switch (event.type) {
       case "localDescription":
         this.#localSdp = event.sdp;
-        this.#deps.report({ type: "localDescription", sdp: this.#admitted(event.sdp) });
+        this.#deps.report({ type: "localDescription", sdp: this.#candidates.admitted(event.sdp) });
         return;
       case "localCandidate":
-        this.#onLocalCandidate(event.candidate, event.mid);
+        if (this.#candidates.found(event.candidate))
+          this.#deps.report({ type: "localCandidate", candidate: event.candidate, mid: event.mid });
         return;
       case "unsteady":
         this.#deps.report({ type: "unsteady" });
@@ -353,7 +323,7 @@ export class LinkConnection {
         this.#lose("connection_closed");
         return;
       case "message":
-        this.#heardAtMs = this.#deps.env.clock.monotonicMs();
+        this.#liveness.heard();
         if (event.bytes === null) {
           this.#lose("bad_frame");
           return;
@@ -382,7 +352,7 @@ export class LinkConnection {
   }
 
   #onControlBytes(bytes: Uint8Array<ArrayBuffer>): void {
-    if (!this.#controlBudget.take(bytes.length, this.#heardAtMs)) {
+    if (!this.#controlBudget.take(bytes.length, this.#deps.env.clock.monotonicMs())) {
       this.#lose("control_flood");
       return;
     }
@@ -434,12 +404,10 @@ export class LinkConnection {
       return;
     }
     this.#stage = { name: "open", confirmed: false };
-    this.#heardAtMs = this.#deps.env.clock.monotonicMs();
     this.#measurePath();
     this.#sendControl({ type: "credit", grantedBytes: this.#credit.open() });
     this.#deps.report({ type: "proven" });
-    this.#sendPing();
-    this.#schedulePing();
+    this.#liveness.start();
   }
 
   #onOpenControl(message: ControlMessage): void {
@@ -504,6 +472,7 @@ export class LinkConnection {
   /** A connection that was replaced has time for what is on its way, as long as something moves. */
   #startClosing(reason: string): void {
     this.#stage = { name: "closing", awaited: null, acked: false };
+    this.#liveness.dispose();
     const { clock } = this.#deps.env;
     this.#closeByMs = clock.monotonicMs() + (reason === REPLACED ? FIN_DRAIN_MAX_MS : FIN_TIMEOUT_MS);
     this.#watchClosing(this.#moved());
@@ -563,55 +532,14 @@ export class LinkConnection {
 
   // ---- Liveness -----------------------------------------------------------------------------------------------------
 
-  #schedulePing(): void {
-    const nowMs = this.#deps.env.clock.monotonicMs();
-    const delayMs = Math.max(1, Math.min(PING_INTERVAL_MS, this.#heardAtMs + PING_TIMEOUT_MS - nowMs));
-    this.#later(delayMs, () => this.#onPingDue());
-  }
-
-  #onPingDue(): void {
-    if (this.#stage.name !== "open") return;
-    const nowMs = this.#deps.env.clock.monotonicMs();
-    const bytesReceived = this.#rtc?.bytesReceived() ?? 0;
-    const isArriving = bytesReceived !== this.#bytesReceived;
-    this.#bytesReceived = bytesReceived;
-    const isOverdue = nowMs - this.#heardAtMs >= PING_TIMEOUT_MS;
-    // A large message is half here; or we slept or were busy, and what the peer sent has not been handed to us yet.
-    if (isOverdue && isArriving) this.#heardAtMs = nowMs;
-    else if (isOverdue) {
-      this.#lose("peer_silent");
-      return;
-    }
-    this.#sendPing();
-    this.#schedulePing();
-  }
-
-  #sendPing(): void {
-    this.#pingId = (this.#pingId + 1) >>> 0;
-    this.#ping = { id: this.#pingId, sentAtMs: this.#deps.env.clock.monotonicMs() };
-    this.#sendControl({ type: "ping", id: this.#pingId });
-  }
-
   #onPong(id: number): void {
-    if (this.#ping?.id !== id) return;
-    this.#rttMs = this.#deps.env.clock.monotonicMs() - this.#ping.sentAtMs;
-    this.#ping = null;
+    if (!this.#liveness.pong(id)) return;
     this.#measurePath();
     this.#report({ type: "measured" });
   }
 
   #measurePath(): void {
-    const pair = this.#rtc?.selectedPair() ?? null;
-    if (pair === null) return;
-    const remotes = this.#remoteCandidates;
-    const relayed = [...this.#localCandidates, ...remotes].filter(({ type }) => type === "relay");
-    const addresses = (of: readonly ParsedCandidate[]): Set<string> => new Set(of.map(({ address }) => address));
-    const known = {
-      relays: addresses(relayed),
-      remoteHosts: addresses(remotes.filter(({ type }) => type === "host")),
-    };
-    this.#path = pathOf(pair.local, pair.remote, known);
-    this.#selected = { local: pair.local.type, remote: pair.remote.type };
+    this.#candidates.measure(this.#rtc?.selectedPair() ?? null);
   }
 
   #queuedBytes(): number {

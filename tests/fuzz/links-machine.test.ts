@@ -135,6 +135,7 @@ const roads: Readonly<Record<LinkRole, readonly LinkEvent[]>> = {
     { type: "networkChanged" },
     signalOf({ type: "answer", generation: FIRST + 2, sdp: "v=0" }),
     ...openAndProve(FIRST + 2),
+    { type: "confirmed", generation: FIRST + 2 },
   ],
   answerer: [
     { type: "connect" },
@@ -142,6 +143,7 @@ const roads: Readonly<Record<LinkRole, readonly LinkEvent[]>> = {
     ...openAndProve(FIRST + 1),
     signalOf({ type: "offer", generation: FIRST + 2, sdp: "v=0" }),
     ...openAndProve(FIRST + 2),
+    { type: "confirmed", generation: FIRST + 2 },
   ],
 };
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
@@ -158,7 +160,7 @@ test.each<LinkRole>(["dialer", "answerer"])(
   (role) => {
     const reached = { connected: 0, second: 0, takenOver: 0 };
     fc.assert(
-      fc.property(fc.nat(8), fc.array(step, { maxLength: 40 }), (honestSteps, wild) => {
+      fc.property(fc.nat(9), fc.array(step, { maxLength: 40 }), (honestSteps, wild) => {
         const steps = [...roads[role].slice(0, honestSteps).map(honest), ...wild];
         let state = initialLink(role, FIRST);
         let atMs = 0;
