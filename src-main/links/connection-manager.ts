@@ -2,13 +2,20 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import { ICE_SERVERS_WAIT_MS, LINK_TEST_TIMEOUT_MS, LINKS_MAX } from "#shared/base/limits.ts";
+import {
+  ATTEMPTS_BURST,
+  ATTEMPTS_PER_SECOND,
+  ICE_SERVERS_WAIT_MS,
+  LINK_TEST_TIMEOUT_MS,
+  LINKS_MAX,
+} from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { LinkReport, LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
 import type { BulkFrame } from "#shared/wire/frame.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import { createRtcDriver } from "./driver.ts";
+import { TokenBucket } from "./flow.ts";
 import { LinkHistory } from "./link-history.ts";
 import type { AllowedVias } from "./link-state.ts";
 import type { AppMessage, LinkManager } from "./links.ts";
@@ -78,6 +85,7 @@ class ConnectionManager implements LinkManager {
   /** Stale events of earlier sessions, which new links go on counting from. */
   readonly #stale = new Map<UserId, number>();
   readonly #histories = new Map<UserId, LinkHistory>();
+  readonly #attempts = new Map<UserId, TokenBucket>();
   #session: Session | null = null;
   #enables = 0;
 
@@ -284,12 +292,24 @@ class ConnectionManager implements LinkManager {
       this.#countStale(peer);
       return;
     }
+    // Both make us open a connection. Beyond the budget they are lost like any other signal, and honest peers repeat them.
+    if ((signal.type === "dial" || signal.type === "offer") && !this.#mayAttempt(peer)) {
+      this.#countStale(peer);
+      return;
+    }
     if (!session.peers.has(peer)) {
       // An accepted contact takes the first step: that is as good as our own wish, unless we let this peer go.
       if (this.#declined.has(peer) || (signal.type !== "dial" && signal.type !== "offer")) return;
       this.#start(session, peer);
     }
     session.peers.get(peer)?.dispatch({ type: "signal", signal });
+  }
+
+  #mayAttempt(peer: UserId): boolean {
+    const atMs = this.#deps.env.clock.monotonicMs();
+    const budget = this.#attempts.get(peer) ?? new TokenBucket(ATTEMPTS_BURST, ATTEMPTS_PER_SECOND, atMs);
+    this.#attempts.set(peer, budget);
+    return budget.take(1, atMs);
   }
 
   #linkOf(session: Session, peer: UserId): PeerLink | null {

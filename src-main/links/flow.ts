@@ -86,22 +86,43 @@ export class ReceiveCredit {
   }
 }
 
-/** Bounds what a peer may put on its control channel: two token buckets, of messages and of bytes. */
-export class ControlBudget {
-  #messages = CONTROL_BURST_MESSAGES;
-  #bytes = CONTROL_BURST_BYTES;
+/** Full at first; what was taken out comes back with time. */
+export class TokenBucket {
+  readonly #most: number;
+  readonly #perSecond: number;
+  #left: number;
   #atMs: number;
 
-  constructor(atMs: number) {
+  constructor(most: number, perSecond: number, atMs: number) {
+    this.#most = most;
+    this.#perSecond = perSecond;
+    this.#left = most;
     this.#atMs = atMs;
+  }
+
+  /** False, and nothing taken, when there is not so much in it. */
+  take(amount: number, atMs: number): boolean {
+    const seconds = Math.max(0, atMs - this.#atMs) / 1000;
+    this.#atMs = atMs;
+    this.#left = Math.min(this.#most, this.#left + seconds * this.#perSecond);
+    if (amount > this.#left) return false;
+    this.#left -= amount;
+    return true;
+  }
+}
+
+/** Bounds what a peer may put on its control channel, in messages and in bytes. */
+export class ControlBudget {
+  readonly #messages: TokenBucket;
+  readonly #bytes: TokenBucket;
+
+  constructor(atMs: number) {
+    this.#messages = new TokenBucket(CONTROL_BURST_MESSAGES, CONTROL_MESSAGES_PER_SECOND, atMs);
+    this.#bytes = new TokenBucket(CONTROL_BURST_BYTES, CONTROL_BYTES_PER_SECOND, atMs);
   }
 
   /** False when the peer sent more than it may. */
   take(bytes: number, atMs: number): boolean {
-    const seconds = Math.max(0, atMs - this.#atMs) / 1000;
-    this.#atMs = atMs;
-    this.#messages = Math.min(CONTROL_BURST_MESSAGES, this.#messages + seconds * CONTROL_MESSAGES_PER_SECOND) - 1;
-    this.#bytes = Math.min(CONTROL_BURST_BYTES, this.#bytes + seconds * CONTROL_BYTES_PER_SECOND) - bytes;
-    return this.#messages >= 0 && this.#bytes >= 0;
+    return this.#messages.take(1, atMs) && this.#bytes.take(bytes, atMs);
   }
 }

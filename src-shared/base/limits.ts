@@ -138,6 +138,12 @@ export const CONTROL_QUEUED_BYTES_MAX = 8 * MiB;
 export const SCTP_BUFFER_BYTES = 4 * MiB;
 /** Peers linked at once; a link costs about 1 MiB of native memory. */
 export const LINKS_MAX = 64;
+/**
+ * Connections that the signals of one peer make us open, at once and again: each costs a millisecond, and the library
+ * keeps about 12 KiB of every one for good. Backoff keeps honest peers far below.
+ */
+export const ATTEMPTS_BURST = 64;
+export const ATTEMPTS_PER_SECOND = 0.5;
 /** Candidates kept while the description is missing: a host has at most a few dozen. */
 export const EARLY_CANDIDATES_MAX = 64;
 /** Offers whose candidates wait at once: that of the link, of a second attempt, and one that is on its way. */

@@ -5,7 +5,9 @@ import {
   CONTROL_QUEUED_BYTES_MAX,
   ENVELOPE_BYTES_MAX,
   FIN_TIMEOUT_MS,
+  LINK_CONNECT_TIMEOUT_MS,
   LINK_ENVELOPES_IN_FLIGHT_MAX,
+  LINK_HISTORY_MAX,
   LINKS_MAX,
   PING_INTERVAL_MS,
   PING_TIMEOUT_MS,
@@ -225,3 +227,30 @@ test("disposing leaves no timer and no connection", async () => {
   expect(rtc.live.size).toBe(0);
   expect(clock.timers).toBe(0);
 });
+
+test.each([
+  ["alice", "connect_timeout"],
+  ["bob", "no_answer"],
+] as const)(
+  "when nothing that a peer or a server promised ever comes, each attempt of %s ends with a reason, one at a time and ever more rarely",
+  async (whose, why) => {
+    const it = world();
+    // Accepted, and swallowed.
+    it.net.fate = () => [];
+    const [links, peer] = whose === "alice" ? [it.alice, it.bobId] : [it.bob, it.aliceId];
+    const reasons: (string | null)[] = [];
+    let most = 0;
+    links.onChanged(({ state, reason }) => {
+      if (state === "failed") reasons.push(reason);
+      most = Math.max(most, it.rtc.live.size);
+    });
+    links.connect(peer);
+    await it.clock.advance(3_600_000);
+    expect(new Set(reasons)).toEqual(new Set([why]));
+    expect(reasons.length).toBeGreaterThan(50);
+    expect(reasons.length).toBeLessThan(3_600_000 / LINK_CONNECT_TIMEOUT_MS);
+    expect(most).toBeLessThanOrEqual(1);
+    expect(it.clock.timers).toBeLessThan(10);
+    expect(links.report(peer).attempts.length).toBeLessThanOrEqual(LINK_HISTORY_MAX);
+  },
+);
