@@ -26,7 +26,10 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       return ok(profile());
     },
 
-    "invites.create": () => contacts.createInvite(),
+    "invites.create": async () => {
+      const reachable = await parts.upkeep.keysPublished();
+      return reachable.ok ? contacts.createInvite() : reachable;
+    },
     "invites.accept": async ({ invite }) => {
       const contact = await contacts.acceptInvite(invite);
       return contact.ok ? ok({ contact: contact.value }) : contact;

@@ -32,7 +32,7 @@ import { appMigrations } from "./store/schema/app.ts";
 import { createChunkWorker } from "./transfer/chunk-worker-client.ts";
 import { createFiles, type Files } from "./transfer/files.ts";
 import { createTransfers, type Transfers } from "./transfer/transfers.ts";
-import { startUpkeep } from "./upkeep.ts";
+import { startUpkeep, type Upkeep } from "./upkeep.ts";
 
 /** Everything the commands work with; made below and nowhere else. */
 export interface Parts {
@@ -49,6 +49,7 @@ export interface Parts {
   readonly files: Files;
   readonly transfers: Transfers;
   readonly monitor: EventLoopMonitor;
+  readonly upkeep: Upkeep;
   readonly server: ServerChoice;
 }
 
@@ -197,6 +198,7 @@ const build = async (
   );
   const monitor = own(new EventLoopMonitor());
   const server = own(new ServerChoice({ ...options, settings, signaling }));
+  const upkeep = own(startUpkeep({ env, signaling, sessions, contacts, links }));
   const parts: Parts = {
     ...{
       options,
@@ -212,12 +214,12 @@ const build = async (
       files,
       transfers,
       monitor,
+      upkeep,
     },
     server,
   };
   const events = publishAll(parts, onListenerError);
   stops.push(() => events.dispose());
-  own(startUpkeep({ env, signaling, sessions, contacts, links }));
   const serverUrl = await server.use(settings.get().server);
   if (!serverUrl.ok) throw new AppStartError(serverUrl.error.message);
   links.enable();

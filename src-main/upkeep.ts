@@ -3,7 +3,7 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { KEY_CHECK_INTERVAL_MS, UPKEEP_RETRY_MS } from "#shared/base/limits.ts";
-import { messageOf } from "#shared/base/result.ts";
+import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { Contacts } from "./contacts/contacts.ts";
 import type { Sessions } from "./crypto/sessions.ts";
 import type { Links } from "./links/links.ts";
@@ -28,6 +28,7 @@ const repeating = (env: Env, what: string, task: () => Promise<"done" | "failed"
   let state: "idle" | "running" | "again" = "idle";
   let timer: Disposable | null = null;
   let disposed = false;
+  let waiting: (() => void)[] = [];
   const runLater = (delayMs: number | null): void => {
     timer?.dispose();
     timer = delayMs === null || disposed ? null : env.clock.setTimer(delayMs, run);
@@ -47,16 +48,27 @@ const repeating = (env: Env, what: string, task: () => Promise<"done" | "failed"
       .then((outcome) => {
         const again = state === "again";
         state = "idle";
-        if (again) run();
-        else runLater(outcome === "done" ? laterMs : UPKEEP_RETRY_MS);
+        if (again) return run();
+        runLater(outcome === "done" ? laterMs : UPKEEP_RETRY_MS);
+        const settled = waiting;
+        waiting = [];
+        for (const settle of settled) settle();
       })
       .catch((error: unknown) => env.log.error(`${what} failed`, { error: messageOf(error) }));
   };
   return {
     run,
+    /** Runs it, after the run that goes on; ends when nothing of it is left to do now, whatever came of it. */
+    settled: (): Promise<void> =>
+      new Promise((resolve) => {
+        waiting.push(resolve);
+        run();
+        if (disposed) resolve();
+      }),
     dispose(): void {
       disposed = true;
       timer?.dispose();
+      for (const settle of waiting) settle();
     },
   };
 };
@@ -65,7 +77,15 @@ const repeating = (env: Env, what: string, task: () => Promise<"done" | "failed"
  * What holds for as long as the app runs: our keys are at the server, we watch exactly the accepted contacts, and a link
  * is wanted to each of them whose key is the one that was accepted.
  */
-export const startUpkeep = ({ env, signaling, sessions, contacts, links }: UpkeepDeps): Disposable => {
+export interface Upkeep extends Disposable {
+  /**
+   * Waits for the first publication of our keys at this server. Whoever gets an invitation before that cannot answer it:
+   * the server does not know us yet.
+   */
+  keysPublished(): Promise<Result<void>>;
+}
+
+export const startUpkeep = ({ env, signaling, sessions, contacts, links }: UpkeepDeps): Upkeep => {
   const owned = new DisposableStore();
   const accepted = new Set<UserId>();
   const linked = new Set<UserId>();
@@ -83,6 +103,17 @@ export const startUpkeep = ({ env, signaling, sessions, contacts, links }: Upkee
     }
     sessions.published(keys);
     return "done";
+  };
+
+  const keysPublished = async (): Promise<Result<void>> => {
+    const before = await signaling.request("keys.status", {});
+    if (!before.ok) return before;
+    if (before.value.published) return ok(undefined);
+    await keys.settled();
+    const after = await signaling.request("keys.status", {});
+    if (!after.ok) return after;
+    if (after.value.published) return ok(undefined);
+    return fail("keys_not_published", "The server has not taken your keys yet. Try again in a moment.");
   };
 
   const watchContacts = async (): Promise<"done" | "failed"> => {
@@ -144,5 +175,5 @@ export const startUpkeep = ({ env, signaling, sessions, contacts, links }: Upkee
   );
   owned.add(contacts.onChanged(({ userId }) => follow(v.parse(UserIdSchema, userId))));
   for (const userId of contacts.userIds()) follow(userId);
-  return owned;
+  return { keysPublished, dispose: () => owned.dispose() };
 };

@@ -48,7 +48,7 @@ const createWorld = () => {
         await Promise.resolve();
         if (world.refuse.has(name)) return fail("server_unreachable", "no");
         if (name === "presence.watch") return ok({ online: world.online });
-        return ok({ published: true, oneTimeEc: 3, oneTimeKyber: 3 });
+        return ok({ published: told.includes("published"), oneTimeEc: 3, oneTimeKyber: 3 });
       },
       onConnected: connected.event,
       onKeysLow: keysLow.event,
@@ -92,6 +92,22 @@ const createWorld = () => {
 };
 
 describe("upkeep", () => {
+  test("says that keys are published only once the server has them", async () => {
+    const { clock, deps, told, world, login } = createWorld();
+    const upkeep = startUpkeep(deps);
+    using _upkeep = stopAtEnd(upkeep);
+    world.refuse.add("keys.publish");
+    await login();
+    expect(await upkeep.keysPublished()).toMatchObject({ ok: false, error: { type: "keys_not_published" } });
+    world.refuse.clear();
+    const published = upkeep.keysPublished().then((result) => told.push(`answered ${result.ok}`));
+    await clock.advance(0);
+    await published;
+    expect(told).toEqual(["published", "answered true"]);
+    upkeep.dispose();
+    expect(await upkeep.keysPublished()).toMatchObject({ ok: true });
+  });
+
   test("publishes keys after each login, when they run low, every hour, and again after a failure", async () => {
     const { clock, deps, count, told, world, keysLow, login } = createWorld();
     using _upkeep = stopAtEnd(startUpkeep(deps));
