@@ -1,58 +1,24 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { hostname } from "node:os";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { LAN_TAG_BYTES, LAN_TAGS_PER_STRING } from "#shared/base/limits.ts";
 import { userIdOf } from "../support/links-ids.ts";
 import { whyNoNamespaces } from "../support/net/availability.ts";
-import { type Host, Network } from "../support/net/network.ts";
-import { killProcess } from "../support/net/process.ts";
+import { startLanChild } from "../support/net/lan-watch.ts";
+import { Network } from "../support/net/network.ts";
 
-const LAN_CHILD = fileURLToPath(new URL("../support/net/lan-child.ts", import.meta.url));
 const [alice, bob] = [userIdOf(1), userIdOf(2)];
 const secret = "5a".repeat(32);
 const hostName = hostname().toLowerCase();
-
-type Line = Readonly<Record<"found" | "lost" | "packet" | "from" | "ready", unknown>>;
-interface Child extends AsyncDisposable {
-  readonly process: ChildProcess;
-  readonly lines: readonly Line[];
-  /** The first line that fits, of those so far or to come. */
-  until(fits: (line: Line) => boolean): Promise<Line>;
-}
-
-const start = async (host: Host, ...args: string[]): Promise<Child> => {
-  const [program = "", ...rest] = [...host.namespace.command, process.execPath, LAN_CHILD, ...args];
-  const child = spawn(program, rest, { stdio: ["ignore", "pipe", "inherit"] });
-  const lines: Line[] = [];
-  let wake = (): void => undefined;
-  createInterface(child.stdout).on("line", (line) => {
-    lines.push(JSON.parse(line));
-    wake();
-  });
-  const until: Child["until"] = async (fits) => {
-    for (;;) {
-      const found = lines.find(fits);
-      if (found !== undefined) return found;
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
-  };
-  await until((line) => line.ready === true);
-  return { process: child, lines, until, [Symbol.asyncDispose]: () => killProcess(child) };
-};
 
 describe.skipIf(whyNoNamespaces() !== null)("two people on one local network", { timeout: 30_000 }, () => {
   it("find each other, and whoever listens learns nothing about them", async () => {
     await using network = await Network.create();
     const site = await network.site("port-restricted");
     const [atAlice, atBob, atEve] = [await site.host(), await site.host(), await site.host()];
-    await using eve = await start(atEve, "listen", atEve.address);
-    await using stranger = await start(atEve, "find", bob, alice, "00".repeat(32), "4666");
-    await using one = await start(atAlice, "find", alice, bob, secret, "4001");
-    await using two = await start(atBob, "find", bob, alice, secret, "4002");
+    await using eve = await startLanChild(atEve, "listen", atEve.address);
+    await using stranger = await startLanChild(atEve, "find", bob, alice, "00".repeat(32), "4666");
+    await using one = await startLanChild(atAlice, "find", alice, bob, secret, "4001");
+    await using two = await startLanChild(atBob, "find", bob, alice, secret, "4002");
 
     const [found, back] = await Promise.all([
       one.until((line) => "found" in line),

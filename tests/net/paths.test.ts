@@ -1,11 +1,13 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { LAN_TAG_BYTES, LAN_TAGS_PER_STRING, SERVER_RECONNECT_MAX_MS } from "#shared/base/limits.ts";
 import type { LinkView, TransferView } from "#shared/ipc/views.ts";
 import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
 import { counted, isFullRun } from "../support/counts.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { whyNoNamespaces } from "../support/net/availability.ts";
 import { Figures } from "../support/net/figures.ts";
+import { startLanChild } from "../support/net/lan-watch.ts";
 import type { Host, NatKind, Site } from "../support/net/network.ts";
 import { createNetWorld, type NetWorld, untilLinked } from "../support/net/people.ts";
 
@@ -21,9 +23,21 @@ const SMALL_BYTES = 512 * KiB;
 interface Found {
   readonly linkMs: number;
   readonly firstByteMs: number;
-  /** Sent to the TURN server meanwhile. */
+  /** Until the link was on the path that it should come to. */
+  readonly pathMs: number;
+  /** Sent to the TURN server while a file of {@link SMALL_BYTES} was moved on that path. */
   readonly turnBytes: number;
 }
+
+/** What `read` gives once it gives the same twice: packets of connections that end are still on their way for a moment. */
+const settled = async (read: () => Promise<number[]>): Promise<number[]> => {
+  for (let before = await read(); ; ) {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    const now = await read();
+    if (now.join() === before.join()) return now;
+    before = now;
+  }
+};
 
 interface Person {
   readonly name: string;
@@ -90,34 +104,37 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
       90_000,
     );
 
-  /** Links afresh on the networks as they are now, and moves a file of {@link SMALL_BYTES} over what was found. */
+  /** Links afresh on the networks as they are now, and then moves a file of {@link SMALL_BYTES} over the path it came to. */
   const freshLink = async (path: LinkView["path"]): Promise<Found> => {
-    const { fileId, sha256 } = await offered(SMALL_BYTES);
+    const first = await offered(1000);
     const before = await generations();
-    const turnBefore = await world.network.bytesToTurn();
     const begun = performance.now();
     await alice.profile.call("links.reconnect", { peerId: bob.profile.userId });
     const linked = untilLinked(alice.profile, bob.profile, (view) => !before.includes(view.generation));
-    await bob.profile.call("transfers.start", { fileId });
+    await bob.profile.call("transfers.start", { fileId: first.fileId });
     const { ms } = await linked;
-    await transferUntil(fileId, "the first byte", (view) => view.chunksStored > 0);
+    await transferUntil(first.fileId, "the first byte", (view) => view.chunksStored > 0);
     const firstByteMs = Math.round(performance.now() - begun);
-    await completed(fileId, sha256);
-    const turnBytes = (await world.network.bytesToTurn()) - turnBefore;
-    const { view } = await untilLinked(alice.profile, bob.profile, (found) => found.path === path);
-    expect(view.path).toBe(path);
-    return { linkMs: ms, firstByteMs, turnBytes };
+
+    // A path that stands sooner may come first; the best one follows.
+    await untilLinked(alice.profile, bob.profile, (view) => view.path === path);
+    const pathMs = Math.round(performance.now() - begun);
+    const second = await offered(SMALL_BYTES);
+    const turnBefore = await world.network.bytesToTurn();
+    await bob.profile.call("transfers.start", { fileId: second.fileId });
+    await completed(second.fileId, second.sha256);
+    return { linkMs: ms, firstByteMs, pathMs, turnBytes: (await world.network.bytesToTurn()) - turnBefore };
   };
 
   /** As often as this run wants; the slowest counts. */
-  const freshLinks = async (what: string, path: LinkView["path"]): Promise<Found> => {
+  const freshLinks = async (what: string, path: LinkView["path"]): Promise<Found[]> => {
     const all: Found[] = [];
     for (let round = 0; round < counted(1, 25); round += 1) all.push(await freshLink(path));
     const slowest = (name: keyof Found): number => Math.max(...all.map((found) => found[name]));
-    const found = { linkMs: slowest("linkMs"), firstByteMs: slowest("firstByteMs") };
+    const found = { linkMs: slowest("linkMs"), firstByteMs: slowest("firstByteMs"), pathMs: slowest("pathMs") };
     figures.add(what, { path, rounds: all.length, ...found });
     expect(found.linkMs).toBeLessThan(FOUND_MS_MAX);
-    return { ...found, turnBytes: Math.min(...all.map(({ turnBytes }) => turnBytes)) };
+    return all;
   };
 
   const generations = async (): Promise<number[]> =>
@@ -126,8 +143,8 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
       .map((view) => view.generation);
 
   it("find a direct path through two NATs", async () => {
-    const { turnBytes } = await freshLinks("two port-restricted NATs", "direct");
-    expect(turnBytes).toBeLessThan(SMALL_BYTES / 2);
+    for (const { turnBytes } of await freshLinks("two port-restricted NATs", "direct"))
+      expect(turnBytes).toBeLessThan(SMALL_BYTES / 2);
   });
 
   it.each<[NatKind, NatKind]>([
@@ -137,15 +154,15 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
   ])("meet at the TURN server where NATs let nothing through, %s and %s", async (a, b) => {
     await networks(a, b);
     const before = world.coturn.allocations().length;
-    const { turnBytes } = await freshLinks(`${a} and ${b}`, "relay");
+    for (const { turnBytes } of await freshLinks(`${a} and ${b}`, "relay"))
+      expect(turnBytes).toBeGreaterThan(SMALL_BYTES);
     expect(world.coturn.allocations().length).toBeGreaterThan(before);
-    expect(turnBytes).toBeGreaterThan(SMALL_BYTES);
   });
 
   it("meet at the rendezvous server where UDP is blocked, and go on directly when it no longer is", async () => {
     await siteA.blockUdp(true);
-    const { turnBytes } = await freshLinks("UDP blocked", "relay");
-    expect(turnBytes).toBeLessThan(SMALL_BYTES / 2);
+    for (const { turnBytes } of await freshLinks("UDP blocked", "relay"))
+      expect(turnBytes).toBeLessThan(SMALL_BYTES / 2);
 
     const { fileId, sha256 } = await offered(8 * MiB);
     await bob.profile.call("transfers.start", { fileId });
@@ -168,7 +185,7 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
       try {
         await untilLinked(me, other, (view) => view.path === "relay");
         const sites = [siteA, siteB];
-        const before = await Promise.all(sites.map((site) => site.packetsToPeers()));
+        const before = await settled(() => Promise.all(sites.map((site) => site.packetsToPeers())));
         const { linkMs, turnBytes } = await freshLink("relay");
         figures.add(`relay only, for the ${role}`, { linkMs });
         expect(await Promise.all(sites.map((site) => site.packetsToPeers()))).toEqual(before);
@@ -206,7 +223,9 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
     await transferUntil(fileId, "more chunks", (view) => view.chunksStored > chunksStored);
     const recoveredMs = Math.round(performance.now() - begun);
     figures.add(what, { recoveredMs, chunksBefore: chunksStored, chunkCount });
-    expect(recoveredMs).toBeLessThan(RECOVERED_MS_MAX);
+    // By then the pauses between two attempts to reach the server are at their longest.
+    const isLong = interruption.lastsMs > 60_000;
+    expect(recoveredMs).toBeLessThan(RECOVERED_MS_MAX + (isLong ? SERVER_RECONNECT_MAX_MS : 0));
     await completed(fileId, sha256);
   };
 
@@ -236,13 +255,33 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
     figures.add(`${percent} % lost`, { mebibytes: 8, ms: Math.round(performance.now() - begun) });
   });
 
-  it("find each other on the local network when they share one", async () => {
+  it("find each other on the local network when they share one, and announce themselves only when that is chosen", async () => {
+    const eve = await siteA.host();
+    await using listener = await startLanChild(eve, "listen", eve.address);
     const carol = await person("carol", siteA);
     await pair(alice.profile, carol.profile);
-    const packets = await siteA.packetsToPeers();
     const { view, ms } = await untilLinked(alice.profile, carol.profile);
     figures.add("one local network", { path: view.path, linkMs: ms });
     expect(view.path).toBe("lan");
-    expect(await siteA.packetsToPeers()).toBe(packets);
+    expect(listener.lines.filter((line) => "packet" in line)).toEqual([]);
+
+    const people = [alice, carol];
+    for (const { profile } of people) await profile.call("settings.set", { lanDiscovery: true });
+    const announced = await Promise.all(
+      people.map(({ host }) =>
+        listener.until(
+          (line) => line.from === host.address && String(line.packet).length > 2 * LAN_TAGS_PER_STRING * LAN_TAG_BYTES,
+        ),
+      ),
+    );
+    for (const { packet } of announced) {
+      const bytes = Buffer.from(String(packet), "hex");
+      for (const { profile } of people) {
+        const { fingerprint } = await profile.call("profile.get", {});
+        for (const id of [profile.userId.slice(0, 12), fingerprint.slice(0, 16)])
+          expect(bytes.toString("latin1").toLowerCase()).not.toContain(id);
+        expect(bytes.includes(Buffer.from(fingerprint.slice(0, 16), "hex"))).toBe(false);
+      }
+    }
   });
 });
