@@ -1,6 +1,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
@@ -127,11 +130,15 @@ describe.skipIf(reason !== null)("networks of namespaces", () => {
     await expect(failed).rejects.toThrow("a test failed");
     expect(pids.filter(isRunning)).toEqual([]);
 
-    const child = spawn(process.execPath, [HOLDER], { stdio: ["ignore", "pipe", "inherit"] });
+    // What it leaves in the file system is for whoever kills it.
+    const dir = await mkdtemp(join(tmpdir(), "weir-net-holder-"));
+    const env = { ...process.env, TMPDIR: dir };
+    const child = spawn(process.execPath, [HOLDER], { stdio: ["ignore", "pipe", "inherit"], env });
     const [line] = await once(createInterface(child.stdout), "line");
     const held: number[] = JSON.parse(line);
     expect(held.filter(isRunning)).toEqual(held);
     await killProcess(child);
+    await rm(dir, { recursive: true });
     await expect.poll(() => held.filter(isRunning), { timeout: 5000 }).toEqual([]);
     expect(await interfaces()).toBe(before);
   });
