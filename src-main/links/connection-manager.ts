@@ -19,6 +19,7 @@ import { TokenBucket } from "./flow.ts";
 import { LinkHistory } from "./link-history.ts";
 import type { AllowedVias } from "./link-state.ts";
 import type { AppMessage, LinkManager } from "./links.ts";
+import { type NatFinding, probeNat } from "./nat-probe.ts";
 import { type EffectivePolicy, effectivePolicy, viasOf } from "./network-policy.ts";
 import { NetworkWatch } from "./network-watch.ts";
 import { type AppReport, PeerLink } from "./peer-link.ts";
@@ -51,6 +52,8 @@ export interface LinksDeps {
   readonly relay?: RelayDriver | undefined;
   /** The addresses of this machine, in any form that changes when they do. Those of the system by default. */
   addresses?(): string;
+  /** Asks servers how our address looks to them; the real network by default. */
+  probeNat?(urls: readonly string[]): Promise<NatFinding>;
 }
 
 export const createLinks = (deps: LinksDeps): LinkManager => new ConnectionManager(deps);
@@ -88,6 +91,10 @@ class ConnectionManager implements LinkManager {
   readonly #attempts = new Map<UserId, TokenBucket>();
   #session: Session | null = null;
   #enables = 0;
+  /** What the newest test found on this network. */
+  #nat: NatFinding | null = null;
+  /** A finding of an older network is worth nothing. */
+  #networks = 0;
 
   constructor(deps: LinksDeps) {
     this.#deps = deps;
@@ -142,12 +149,16 @@ class ConnectionManager implements LinkManager {
     const link = this.#session?.peers.get(peer);
     const vias = this.#allowed(peer);
     const attempts = this.#histories.get(peer)?.list() ?? [];
+    const found = link?.report ?? { selected: null, nat: "unknown", droppedMessages: 0, attempts };
+    const nat = this.#nat;
     return {
       link: this.view(peer),
       policy: this.#deps.policyOf?.(peer).policy ?? "direct",
       directAllowed: this.#deps.mayLink(peer) && vias.rtc,
       relayAllowed: this.#deps.mayLink(peer) && vias.relay,
-      ...(link?.report ?? { selected: null, nat: "unknown", droppedMessages: 0, attempts }),
+      ...found,
+      nat: nat === null || nat.nat === "unknown" ? found.nat : nat.nat,
+      stun: nat === null ? null : { asked: nat.asked, answered: nat.answered },
     };
   }
 
@@ -156,20 +167,42 @@ class ConnectionManager implements LinkManager {
   }
 
   async test(peer: UserId): Promise<LinkReport> {
-    const link = this.#session?.peers.get(peer);
+    if (this.#session === null || !this.#deps.mayLink(peer)) return this.report(peer);
+    await Promise.all([this.#tryAfresh(this.#session, peer), this.#probeNat(peer)]);
+    return this.report(peer);
+  }
+
+  async #tryAfresh(session: Session, peer: UserId): Promise<void> {
+    const link = session.peers.get(peer);
     const newest = link?.newestGeneration ?? this.#generations.get(peer) ?? 0;
     const settled = Promise.withResolvers<void>();
-    const subscription = this.#settled.event(({ peer: who, generation }) => {
-      if (who === peer && generation > newest) settled.resolve();
-    });
-    const timer = this.#deps.env.clock.setTimer(LINK_TEST_TIMEOUT_MS, () => settled.resolve());
+    const owned = new DisposableStore();
+    owned.add(
+      this.#settled.event(({ peer: who, generation }) => {
+        if (who === peer && generation > newest) settled.resolve();
+      }),
+    );
+    owned.add(this.#deps.env.clock.setTimer(LINK_TEST_TIMEOUT_MS, () => settled.resolve()));
     this.connect(peer);
     if (link?.view.state === "connected") link.dispatch({ type: "networkChanged" });
     else link?.dispatch({ type: "reconnect" });
+    // From here on: who asks for an offer has no attempt of its own that could settle when nobody is there.
+    owned.add(
+      this.#changed.event(({ peerId, state, reason }) => {
+        if (peerId === peer && state === "discovering" && reason === "peer_offline") settled.resolve();
+      }),
+    );
     await settled.promise;
-    subscription.dispose();
-    timer.dispose();
-    return this.report(peer);
+    owned.dispose();
+  }
+
+  /** Only where a link may ask the same servers. */
+  async #probeNat(peer: UserId): Promise<void> {
+    if (this.#policy(peer) !== "direct" || this.#deps.iceServers === undefined) return;
+    const network = this.#networks;
+    const { env, bindAddress, probeNat: probe = (urls) => probeNat(env, urls, bindAddress) } = this.#deps;
+    const finding = await probe(await this.#iceServers());
+    if (network === this.#networks) this.#nat = finding;
   }
 
   #policy(peer: UserId): EffectivePolicy {
@@ -257,6 +290,8 @@ class ConnectionManager implements LinkManager {
   }
 
   networkChanged(): void {
+    this.#networks += 1;
+    this.#nat = null;
     for (const link of this.#session?.peers.values() ?? []) link.dispatch({ type: "networkChanged" });
   }
 

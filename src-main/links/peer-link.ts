@@ -114,10 +114,7 @@ export class PeerLink implements Disposable {
     const all = [...this.#connections.values()].map((connection) => connection.stats);
     return {
       selected: stats?.selected ?? null,
-      nat: natOf(
-        all.flatMap(({ localCandidates }) => localCandidates),
-        Math.max(0, ...all.map(({ servers }) => servers?.stun ?? 0)),
-      ),
+      nat: natOf(all.flatMap(({ localCandidates }) => localCandidates)),
       droppedMessages: stats?.droppedMessages ?? 0,
       attempts: this.#deps.history.list(),
     };

@@ -1,4 +1,4 @@
-import type { LinkView } from "#shared/ipc/views.ts";
+import type { LinkReport, LinkView } from "#shared/ipc/views.ts";
 
 /** The few facts that Weir reads from SDP (RFC 8866) and candidates (RFC 8839). Neither is ever logged. */
 
@@ -93,12 +93,10 @@ export const pathOf = (
 };
 
 /**
- * How the address translator in front of us maps a port (RFC 4787, section 4.1), from our own candidates: the same for
- * every server that was asked, or another for each (`varies`: a direct path to such another one is unlikely).
+ * How the address translator in front of us maps a port, as far as our own candidates tell: that it takes another port for
+ * each server is seen only when several were asked, which a single attempt seldom does (see nat-probe.ts).
  */
-export type NatGuess = "none" | "same" | "varies" | "unknown";
-
-export const natOf = (candidates: readonly ParsedCandidate[], serversAsked: number): NatGuess => {
+export const natOf = (candidates: readonly ParsedCandidate[]): LinkReport["nat"] => {
   const reflexive = candidates.filter((candidate) => candidate.type === "srflx");
   if (reflexive.length === 0)
     return candidates.some(({ type, address }) => type === "host" && !isPrivateAddress(address)) ? "none" : "unknown";
@@ -107,6 +105,5 @@ export const natOf = (candidates: readonly ParsedCandidate[], serversAsked: numb
     const ends = mapped.get(base ?? "") ?? new Set();
     mapped.set(base ?? "", ends.add(`${address} ${port}`));
   }
-  if ([...mapped.values()].some((ends) => ends.size > 1)) return "varies";
-  return serversAsked > 1 ? "same" : "unknown";
+  return [...mapped.values()].some((ends) => ends.size > 1) ? "varies" : "unknown";
 };

@@ -170,6 +170,10 @@ export const SLEEP_NOTICED_MS = 10 * SECOND;
 export const LINK_TEST_TIMEOUT_MS = 15 * SECOND;
 /** How long a link waits for the list of STUN and TURN servers: it starts without them sooner than late. */
 export const ICE_SERVERS_WAIT_MS = 1 * SECOND;
+/** STUN servers that are silent for this long count as unreachable; the test of a connection takes longer anyhow. */
+export const NAT_PROBE_TIMEOUT_MS = 1500;
+/** A packet or two can be lost. */
+export const NAT_PROBE_RESEND_MS = 400;
 /** Attempts of one link that its history keeps: a bad hour of backoffs. */
 export const LINK_HISTORY_MAX = 32;
 /** From the first signal to a proven channel; a relayed path over two slow networks needs seconds, not a minute. */

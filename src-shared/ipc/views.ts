@@ -157,6 +157,8 @@ export interface LinkReport {
    * direct path is unlikely if the other side is alike), `unknown` when too few servers told.
    */
   nat: "none" | "same" | "varies" | "unknown";
+  /** Of the newest test on this network: how many STUN servers were asked, and how many answered. Null before one. */
+  stun: { asked: number; answered: number } | null;
   /** Messages of a lossy kind that were dropped because newer ones came faster than they were handled. */
   droppedMessages: number;
   /** Oldest first. */

@@ -189,7 +189,7 @@ export class FakeWeir {
       state.links
         .filter((link) => peerId === undefined || link.peerId === peerId)
         .map((link) => ({
-          ...{ link, policy: "direct", directAllowed: true, relayAllowed: true, nat: "same" },
+          ...{ link, policy: "direct", directAllowed: true, relayAllowed: true, nat: "same", stun: null },
           ...{ selected: { local: "host", remote: "host" }, droppedMessages: 0, attempts: [] },
         }));
     const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>

@@ -60,7 +60,7 @@ const world = (each: Partial<LinksDeps> = {}) => {
     });
     opened.push(links);
     links.enable();
-    return { id: member.userId, links, setting, addresses };
+    return { id: member.userId, member, links, setting, addresses };
   });
   const [alice, bob] = people;
   if (alice === undefined || bob === undefined) throw new Error("two people");
@@ -362,4 +362,51 @@ test("a test of a connection answers when a fresh one worked, or with what is kn
   const failing = it.alice.links.test(it.bob.id);
   await it.clock.advance(LINK_CONNECT_TIMEOUT_MS + HANDSHAKE_TIMEOUT_MS);
   expect((await failing).link.state).not.toBe("connected");
+});
+
+test("a test tells what the STUN servers saw, until the network changes; only where a link may ask them too", async () => {
+  const asked: (readonly string[])[] = [];
+  const it = world({
+    iceServers: async () => ok(["stun:198.51.100.1:3478"]),
+    probeNat: async (urls) => {
+      asked.push(urls);
+      return { nat: "varies", asked: 1, answered: 1 };
+    },
+  });
+  await it.connect();
+  const report = () => it.alice.links.report(it.bob.id);
+  expect(report()).toMatchObject({ nat: "unknown", stun: null });
+  const runTest = async (): Promise<void> => {
+    const testing = it.alice.links.test(it.bob.id);
+    await it.clock.advance(1000);
+    await testing;
+  };
+  await runTest();
+  expect(report()).toMatchObject({ nat: "varies", stun: { asked: 1, answered: 1 } });
+  expect(report().attempts.at(-1)).toMatchObject({ servers: { stun: 1, turn: 0 } });
+  it.alice.links.networkChanged();
+  expect(report().stun).toBeNull();
+  await it.clock.advance(1000);
+  it.alice.setting.policy = "relay";
+  it.alice.links.policyChanged(it.bob.id);
+  await it.clock.advance(1000);
+  await runTest();
+  expect(report()).toMatchObject({ link: { state: "connected", path: "relay" }, stun: null });
+  expect(asked).toHaveLength(1);
+});
+
+test("a test with somebody who is offline, or while links are switched off, ends at once", async () => {
+  const it = world();
+  for (const [me, other] of [
+    [it.alice, it.bob],
+    [it.bob, it.alice],
+  ] as const) {
+    other.member.online = false;
+    const testing = me.links.test(other.id);
+    await it.clock.advance(1000);
+    expect((await testing).link).toMatchObject({ state: "discovering", reason: "peer_offline" });
+    other.member.online = true;
+  }
+  await it.alice.links.disable();
+  expect((await it.alice.links.test(it.bob.id)).link.state).toBe("disconnected");
 });
