@@ -29,6 +29,7 @@ import { ContactNetworkTable } from "./store/contact-network.ts";
 import { Database } from "./store/database.ts";
 import { lockProfile } from "./store/lock.ts";
 import { appMigrations } from "./store/schema/app.ts";
+import { chunkThread } from "./transfer/chunk-thread.ts";
 import { createChunkWorker } from "./transfer/chunk-worker-client.ts";
 import { createFiles, type Files } from "./transfer/files.ts";
 import { createTransfers, type Transfers } from "./transfer/transfers.ts";
@@ -141,7 +142,7 @@ const build = async (
   const worker = own(
     createChunkWorker({
       env,
-      workerUrl: options.chunkWorkerUrl,
+      start: chunkThread(options.chunkWorkerUrl),
       databasePath: join(dataDir, "chunks.db"),
       onDiskFull: () => ballast.release(),
     }),

@@ -11,7 +11,7 @@ import {
 } from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { LinkReport, LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
-import type { BulkFrame } from "#shared/wire/frame.ts";
+import type { BulkFrame, OutgoingFrame } from "#shared/wire/frame.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import { createRtcDriver } from "./driver.ts";
@@ -309,7 +309,11 @@ class ConnectionManager implements LinkManager {
     return this.#session?.peers.get(peer)?.connected(generation)?.send(message) ?? false;
   }
 
-  sendBulk(peer: UserId, generation: Generation, frame: Uint8Array): "sent" | "full" | "closed" {
+  takesHeldFrames(peer: UserId, generation: Generation): boolean {
+    return this.#session?.peers.get(peer)?.connected(generation)?.takesHeldFrames ?? false;
+  }
+
+  sendBulk(peer: UserId, generation: Generation, frame: OutgoingFrame): "sent" | "full" | "closed" {
     return this.#session?.peers.get(peer)?.connected(generation)?.sendBulk(frame) ?? "closed";
   }
 

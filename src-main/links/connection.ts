@@ -1,4 +1,5 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
+import type { Bytes } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
@@ -14,7 +15,14 @@ import {
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { LinkAttemptView } from "#shared/ipc/views.ts";
 import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
-import { type BulkFrame, CONTROL_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
+import {
+  BULK_HEADER_BYTES,
+  type BulkFrame,
+  CONTROL_HEADER_BYTES,
+  decodeBulkHead,
+  type OutgoingFrame,
+  type Payload,
+} from "#shared/wire/frame.ts";
 import { CandidateBook, type PathFacts } from "./candidate-book.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
@@ -231,12 +239,18 @@ export class LinkConnection {
     return this.#stage.name === "open" && this.#sendControl(message);
   }
 
-  sendBulk(frame: Uint8Array): "sent" | "full" | "closed" {
+  /** Whether frames to send may be ones that are held in the engine. */
+  get takesHeldFrames(): boolean {
+    return this.#rtc?.sendHeld !== undefined;
+  }
+
+  sendBulk(frame: OutgoingFrame): "sent" | "full" | "closed" {
     const rtc = this.#rtc;
-    assert(frame.length <= LINK_MESSAGE_BYTES_MAX, "a bulk frame must fit one message");
+    assert(frame.byteLength <= LINK_MESSAGE_BYTES_MAX, "a bulk frame must fit one message");
     if (this.#stage.name !== "open" || rtc === null) return "closed";
-    if (this.#gate.admit(frame.length, rtc.bufferedAmount("bulk")) === "full") return "full";
-    if (rtc.send("bulk", frame).ok) return "sent";
+    if (this.#gate.admit(frame.byteLength, rtc.bufferedAmount("bulk")) === "full") return "full";
+    const sent = frame instanceof Uint8Array ? rtc.send("bulk", frame) : rtc.sendHeld?.(frame);
+    if (sent?.ok === true) return "sent";
     this.#lose("send_failed");
     return "closed";
   }
@@ -328,7 +342,15 @@ export class LinkConnection {
           this.#lose("bad_frame");
           return;
         }
-        event.channel === "control" ? this.#onControlBytes(event.bytes) : this.#onBulk(event.bytes);
+        if (event.channel === "control") this.#onControlBytes(event.bytes);
+        else this.#onBulk(event.bytes.subarray(0, BULK_HEADER_BYTES), event.bytes.subarray(BULK_HEADER_BYTES));
+        return;
+      case "frame":
+        this.#liveness.heard();
+        this.#onBulk(event.head, event.payload);
+        return;
+      case "refused":
+        this.#lose(event.reason);
         return;
       case "queueLow":
         if (event.channel === "bulk" && this.#gate.queueLow(this.#queuedBytes())) this.#report({ type: "drained" });
@@ -440,22 +462,23 @@ export class LinkConnection {
     }
   }
 
-  #onBulk(bytes: Uint8Array<ArrayBuffer>): void {
+  #onBulk(head: Bytes, payload: Payload): void {
     const { name } = this.#stage;
+    const bytes = head.length + payload.byteLength;
     if (name !== "open" && name !== "closing") {
       this.#lose("unexpected_message");
       return;
     }
-    if (!this.#credit.take(bytes.length)) {
+    if (!this.#credit.take(bytes)) {
       this.#lose("credit_exceeded");
       return;
     }
-    const frame = decodeBulkFrame(bytes);
+    const frame = decodeBulkHead(head, payload);
     if (!frame.ok) {
       this.#lose(frame.error.type);
       return;
     }
-    if (this.#lanes.bulk(frame.value, bytes.length)) this.#completeClosing();
+    if (this.#lanes.bulk(frame.value, bytes)) this.#completeClosing();
     else this.#lose("receive_overflow");
   }
 

@@ -3,7 +3,7 @@ import type { Event } from "#shared/base/emitter.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import type { LinkReport, LinkView } from "#shared/ipc/views.ts";
 import type { ControlMessage } from "#shared/wire/control.ts";
-import type { BulkFrame } from "#shared/wire/frame.ts";
+import type { BulkFrame, OutgoingFrame } from "#shared/wire/frame.ts";
 
 /** Control messages that links do not handle themselves (hello, proof, ping, credit and fin never leave them). */
 export type AppMessage = Exclude<
@@ -41,10 +41,12 @@ export interface Links extends Disposable {
 
   /** False when there is no connected link of that generation. Control messages are small and never refused for being full. */
   send(peer: UserId, generation: Generation, message: AppMessage): boolean;
+  /** Whether `sendBulk` takes frames that are held in the engine; otherwise their bytes must be here. */
+  takesHeldFrames(peer: UserId, generation: Generation): boolean;
   /**
    * `frame` is a whole bulk frame with header. "full": nothing was taken, wait for `onDrained`. "closed": that link is gone.
    */
-  sendBulk(peer: UserId, generation: Generation, frame: Uint8Array): "sent" | "full" | "closed";
+  sendBulk(peer: UserId, generation: Generation, frame: OutgoingFrame): "sent" | "full" | "closed";
   release(peer: UserId, generation: Generation, bytes: number): void;
 }
 

@@ -1,6 +1,8 @@
+import type { Bytes } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import type { Result } from "#shared/base/result.ts";
+import type { HeldFrame } from "#shared/wire/frame.ts";
 import type { CandidateEnd } from "./sdp.ts";
 
 /**
@@ -28,7 +30,11 @@ export type TransportEvent =
   | { readonly type: "channelClosed"; readonly channel: LinkChannel }
   | { readonly type: "channelError"; readonly channel: LinkChannel }
   /** `bytes` owns its buffer from first to last byte, so it can be transferred to a worker. Null: the peer sent text. */
-  | { readonly type: "message"; readonly channel: LinkChannel; readonly bytes: Uint8Array<ArrayBuffer> | null }
+  | { readonly type: "message"; readonly channel: LinkChannel; readonly bytes: Bytes | null }
+  /** A message on `bulk` of which only the first bytes are here, those of a frame's header. */
+  | { readonly type: "frame"; readonly head: Bytes; readonly payload: HeldFrame }
+  /** A call that could not be answered at once failed. */
+  | { readonly type: "refused"; readonly reason: "rtc_failed" | "bad_description" | "send_failed" }
   /** The send queue of the channel fell to its low mark. It may have grown again: look at `bufferedAmount`. */
   | { readonly type: "queueLow"; readonly channel: LinkChannel }
   | { readonly type: "unexpectedChannel" };
@@ -44,6 +50,11 @@ export interface LinkTransport {
   addRemoteCandidate(candidate: string, mid: string): Result<void, TransportError>;
   /** Copies `bytes`. Queues without limit: look at `bufferedAmount` before. */
   send(channel: LinkChannel, bytes: Uint8Array): Result<void, TransportError>;
+  /**
+   * Sends a frame that is held where the connection is, once; `head` replaces its first bytes. Only a transport whose
+   * received frames come as `frame` has it.
+   */
+  readonly sendHeld?: (frame: HeldFrame & { readonly head: Bytes }) => Result<void, TransportError>;
   bufferedAmount(channel: LinkChannel): number;
   /** Of the certificate or key that the peer really used; null as long as there is none. */
   remoteFingerprint(): string | null;

@@ -1,9 +1,9 @@
-import { Worker } from "node:worker_threads";
 import { assert, assertNever } from "#shared/base/assert.ts";
-import type { Bytes } from "#shared/base/bytes.ts";
 import type { Env, Log } from "#shared/base/env.ts";
 import { err, messageOf, type Result } from "#shared/base/result.ts";
+import type { HeldFrame, Payload } from "#shared/wire/frame.ts";
 import type { DownloadCounters } from "../store/chunks.ts";
+import type { StartWorker, WorkerChannel } from "./chunk-thread.ts";
 import {
   type ChunkToStore,
   type FileSpec,
@@ -43,13 +43,15 @@ export interface ChunkWorker {
   storeChunk(
     spec: FileSpec,
     counters: DownloadCounters,
-    chunk: { index: number; bytes: Bytes },
+    chunk: { index: number; bytes: Payload },
     onOutcome: (outcome: StoreOutcome) => void,
   ): void;
   /** Bytes of chunks that were handed over and are not committed yet. */
   readonly uncommittedBytes: number;
   /** Gives the buffer that the frames of a `readChunks` shared back, for the next batch. It is detached. */
   recycle(buffer: ArrayBuffer): void;
+  /** Forgets what was read or received and is neither sent nor stored; every held frame comes to one of the three ends. */
+  drop(frames: readonly Payload[]): void;
   /** Ends it in order: pending chunks are committed, jobs cancelled, the database closed. */
   dispose(): Promise<void>;
 }
@@ -57,7 +59,7 @@ export interface ChunkWorker {
 const ENDED = workError("worker_ended", "Weir is closing, or its disk worker failed. Try again.");
 
 interface Running {
-  readonly thread: Worker;
+  readonly channel: WorkerChannel;
   readonly exited: Promise<void>;
   readonly opened: Promise<Result<void, WorkError>>;
 }
@@ -73,7 +75,7 @@ type Waiting =
 /** Starts the worker when it is first needed, and again after it failed. */
 export const createChunkWorker = (options: {
   readonly env: Pick<Env, "log">;
-  readonly workerUrl: URL;
+  readonly start: StartWorker;
   readonly databasePath: string;
   /** A commit failed for want of space; releasing the ballast lets deletions go through. */
   readonly onDiskFull?: () => void;
@@ -81,7 +83,7 @@ export const createChunkWorker = (options: {
 
 class Client implements ChunkWorker {
   readonly #log: Log;
-  readonly #url: URL;
+  readonly #startWorker: StartWorker;
   readonly #settings: WorkerSettings;
   readonly #onDiskFull: () => void;
   readonly #waiting = new Map<number, Waiting>();
@@ -92,9 +94,9 @@ class Client implements ChunkWorker {
   #flushScheduled = false;
   #disposed = false;
 
-  constructor({ env, workerUrl, databasePath, onDiskFull = () => undefined }: Parameters<typeof createChunkWorker>[0]) {
+  constructor({ env, start, databasePath, onDiskFull = () => undefined }: Parameters<typeof createChunkWorker>[0]) {
     this.#log = env.log.child("chunk-worker");
-    this.#url = workerUrl;
+    this.#startWorker = start;
     this.#settings = { databasePath };
     this.#onDiskFull = onDiskFull;
   }
@@ -129,7 +131,7 @@ class Client implements ChunkWorker {
   storeChunk(
     spec: FileSpec,
     counters: DownloadCounters,
-    chunk: { index: number; bytes: Bytes },
+    chunk: { index: number; bytes: Payload },
     onOutcome: (outcome: StoreOutcome) => void,
   ): void {
     if (this.#disposed) {
@@ -137,10 +139,10 @@ class Client implements ChunkWorker {
       return;
     }
     const job = this.#nextJob++;
-    const { length } = chunk.bytes;
-    this.#uncommittedBytes += length;
+    const { byteLength } = chunk.bytes;
+    this.#uncommittedBytes += byteLength;
     const resolve = (outcome: StoreOutcome): void => {
-      this.#uncommittedBytes -= length;
+      this.#uncommittedBytes -= byteLength;
       onOutcome(outcome);
     };
     this.#waiting.set(job, { kind: "store", resolve });
@@ -162,7 +164,12 @@ class Client implements ChunkWorker {
 
   recycle(buffer: ArrayBuffer): void {
     // A worker that ended meanwhile has no use for it, and is not started for it.
-    if (!this.#disposed) this.#worker?.thread.postMessage({ type: "recycle", buffer } satisfies ToWorker, [buffer]);
+    if (!this.#disposed) this.#worker?.channel.post({ type: "recycle", buffer }, [buffer]);
+  }
+
+  drop(frames: readonly Payload[]): void {
+    const held = frames.filter((frame): frame is HeldFrame => !(frame instanceof Uint8Array));
+    if (held.length > 0) this.#worker?.channel.drop(held);
   }
 
   async dispose(): Promise<void> {
@@ -171,51 +178,46 @@ class Client implements ChunkWorker {
     this.#disposed = true;
     const worker = this.#worker;
     if (worker === null) return;
-    worker.thread.postMessage({ type: "end" } satisfies ToWorker);
+    worker.channel.post({ type: "end" });
     await worker.exited;
   }
 
   #flush(): void {
     this.#flushScheduled = false;
     for (const [spec, { counters, chunks }] of this.#outgoing) {
-      const buffers = [...new Set(chunks.map(({ bytes }) => bytes.buffer))];
-      this.#post({ type: "store", spec, counters, chunks }, buffers);
+      const buffers = chunks.flatMap(({ bytes }) => (bytes instanceof Uint8Array ? [bytes.buffer] : []));
+      this.#post({ type: "store", spec, counters, chunks }, [...new Set(buffers)]);
     }
     this.#outgoing.clear();
   }
 
   #post(message: ToWorker, transfer: ArrayBuffer[] = []): void {
     this.#worker ??= this.#start();
-    try {
-      this.#worker.thread.postMessage(message, transfer);
-    } catch (error) {
-      // A buffer that may not be transferred (a pooled one) is copied instead.
-      if (!(error instanceof DOMException && error.name === "DataCloneError")) throw error;
-      this.#worker.thread.postMessage(message);
-    }
+    this.#worker.channel.post(message, transfer);
   }
 
   #start(): Running {
-    const thread = new Worker(this.#url, { workerData: this.#settings, name: "weir-chunks" });
     const opening = Promise.withResolvers<Result<void, WorkError>>();
     const ended = Promise.withResolvers<void>();
     let why = ENDED;
-    thread.on("message", (message: FromWorker) => {
-      if (message.type !== "opened") return this.#receive(message);
-      if (!message.result.ok) {
-        why = message.result.error;
-        this.#log.error("chunks.db cannot be opened", { type: why.type });
-      }
-      opening.resolve(message.result);
+    const channel = this.#startWorker(this.#settings, {
+      message: (message) => {
+        if (message.type !== "opened") return this.#receive(message);
+        if (!message.result.ok) {
+          why = message.result.error;
+          this.#log.error("chunks.db cannot be opened", { type: why.type });
+        }
+        opening.resolve(message.result);
+      },
+      failed: (error) => this.#log.error("the chunk worker failed", { reason: messageOf(error) }),
+      exited: () => {
+        if (this.#worker?.channel === channel) this.#worker = null;
+        this.#failAll(why);
+        opening.resolve(err(why));
+        ended.resolve();
+      },
     });
-    thread.on("error", (error) => this.#log.error("the chunk worker failed", { reason: messageOf(error) }));
-    thread.once("exit", () => {
-      if (this.#worker?.thread === thread) this.#worker = null;
-      this.#failAll(why);
-      opening.resolve(err(why));
-      ended.resolve();
-    });
-    return { thread, exited: ended.promise, opened: opening.promise };
+    return { channel, exited: ended.promise, opened: opening.promise };
   }
 
   #failAll(why: WorkError): void {

@@ -2,6 +2,7 @@ import type { Bytes } from "#shared/base/bytes.ts";
 import type { LogLevel } from "#shared/base/env.ts";
 import type { FileId } from "#shared/base/ids.ts";
 import type { AppError, Result } from "#shared/base/result.ts";
+import type { Payload } from "#shared/wire/frame.ts";
 import type { DownloadCounters, SaveStatus } from "../store/chunks.ts";
 
 /**
@@ -52,9 +53,9 @@ export interface FileSpec {
 export type ChunkSource = { readonly kind: "file"; readonly path: string } | { readonly kind: "chunks" };
 
 /** A bulk frame whose first BULK_HEADER_BYTES are still to be written. */
-export interface ReadFrame {
+export interface ReadFrame<P extends Payload = Payload> {
   readonly index: number;
-  readonly bytes: Bytes;
+  readonly bytes: P;
 }
 
 export interface HashedFile {
@@ -88,10 +89,11 @@ export interface Jobs {
   prepare: Job<{ spec: FileSpec; directory: string; unstoredBytes: number }, null>;
   /** Scans what is there of a download. */
   open: Job<{ spec: FileSpec; directory: string }, OpenedDownload>;
-  storeLeaves: Job<{ spec: FileSpec; page: number; payload: Bytes }, "stored" | "rejected">;
-  readLeaves: Job<{ spec: FileSpec; page: number }, ReadFrame | null>;
+  storeLeaves: Job<{ spec: FileSpec; page: number; payload: Payload }, "stored" | "rejected">;
+  /** `held`: the frame is for a link that takes held frames, so it stays in the engine, if the worker runs in one. */
+  readLeaves: Job<{ spec: FileSpec; page: number; held?: boolean }, ReadFrame | null>;
   readChunks: Job<
-    { spec: FileSpec; source: ChunkSource; indices: readonly number[] },
+    { spec: FileSpec; source: ChunkSource; indices: readonly number[]; held?: boolean },
     { frames: ReadFrame[]; unavailable: number[] }
   >;
   /** Progress: chunks written. */
@@ -123,10 +125,10 @@ export type StartJob<Name extends JobName = JobName> = {
   [N in Name]: { readonly type: "start"; readonly job: number; readonly name: N; readonly input: Jobs[N]["input"] };
 }[Name];
 
-export interface ChunkToStore {
+export interface ChunkToStore<P extends Payload = Payload> {
   readonly job: number;
   readonly index: number;
-  readonly bytes: Bytes;
+  readonly bytes: P;
 }
 
 export type ToWorker =

@@ -1,10 +1,10 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
-import type { Bytes } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import { REQUEST_WINDOW_BYTES, REQUEST_WINDOW_CHUNKS, STORE_BACKLOG_BYTES_MAX } from "#shared/base/limits.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
+import type { Payload } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { AppMessage, Links } from "../links/links.ts";
@@ -47,7 +47,7 @@ export interface DownloadDeps {
 interface HeldFrame {
   readonly peer: UserId;
   readonly generation: Generation;
-  readonly payload: Bytes;
+  readonly payload: Payload;
   /** Size of the whole frame, which is what credit is given back for. */
   readonly frameBytes: number;
 }
@@ -120,12 +120,12 @@ export class Download implements Disposable {
   }
 
   onFrame(session: number, kind: "chunk" | "leaves", index: number, held: HeldFrame): void {
-    if (this.#disposed) {
-      this.#deps.links.release(held.peer, held.generation, held.frameBytes);
-      return;
-    }
     const frame = this.#nextFrame++;
     this.#frames.set(frame, held);
+    if (this.#disposed) {
+      this.#release(frame);
+      return;
+    }
     if (kind === "chunk") this.dispatch({ type: "chunkArrived", session, index, frame });
     else this.dispatch({ type: "leavesArrived", session, page: index, frame });
   }
@@ -267,7 +267,8 @@ export class Download implements Disposable {
   }
 
   #release(frame: FrameId): void {
-    const { peer, generation, frameBytes } = this.#take(frame);
+    const { peer, generation, payload, frameBytes } = this.#take(frame);
+    this.#deps.worker.drop([payload]);
     this.#deps.links.release(peer, generation, frameBytes);
   }
 

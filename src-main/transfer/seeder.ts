@@ -9,19 +9,20 @@ import {
   WORK_BATCH_BYTES,
 } from "#shared/base/limits.ts";
 import type { ControlOf, RefuseReason } from "#shared/wire/control.ts";
-import { BULK_HEADER_BYTES, type BulkKind, writeBulkHeader } from "#shared/wire/frame.ts";
+import { type BulkKind, withBulkHeader } from "#shared/wire/frame.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { Links } from "../links/links.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { ChunkSource, FileSpec, ReadFrame, WorkError } from "./chunk-worker-protocol.ts";
+import { FrameBatches } from "./frame-batches.ts";
 
 /** What a downloader says to a seeder. */
 export type SeederMessage = ControlOf<"open" | "leaves" | "request" | "cancel" | "stop">;
 
 export interface SeederDeps {
   readonly env: Pick<Env, "log">;
-  readonly links: Pick<Links, "send" | "sendBulk">;
-  readonly worker: Pick<ChunkWorker, "run" | "recycle">;
+  readonly links: Pick<Links, "send" | "sendBulk" | "takesHeldFrames">;
+  readonly worker: Pick<ChunkWorker, "run" | "recycle" | "drop">;
   readonly sourceOf: (fileId: FileId) => { spec: FileSpec; source: ChunkSource } | null;
   readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
   /** The file is not what was shared any more, or is gone. */
@@ -65,8 +66,7 @@ interface Peer {
 export class Seeder implements Disposable {
   readonly #deps: SeederDeps;
   readonly #peers = new Map<UserId, Peer>();
-  /** Frames of a batch that are not sent yet, by the buffer that they share. A batch of which one was dropped stays. */
-  readonly #unsent = new WeakMap<ArrayBuffer, number>();
+  readonly #batches = new FrameBatches();
   readonly #owned = new DisposableStore();
 
   constructor(deps: SeederDeps) {
@@ -97,8 +97,9 @@ export class Seeder implements Disposable {
         break;
       case "cancel":
         for (const index of message.indices) session.queue.delete(index);
-        peer.ready = peer.ready.filter(
-          (frame) => frame.session !== session || frame.kind !== "chunk" || !message.indices.includes(frame.index),
+        this.#dropReady(
+          peer,
+          (frame) => frame.session === session && frame.kind === "chunk" && message.indices.includes(frame.index),
         );
         break;
       case "stop":
@@ -120,6 +121,8 @@ export class Seeder implements Disposable {
 
   /** The link is gone, and with it all that was open over it. */
   onLinkLost(userId: UserId): void {
+    const peer = this.#peers.get(userId);
+    if (peer !== undefined) this.#dropReady(peer, () => true);
     this.#peers.delete(userId);
   }
 
@@ -130,14 +133,17 @@ export class Seeder implements Disposable {
 
   dispose(): void {
     this.#owned.dispose();
-    for (const peer of this.#peers.values())
+    for (const peer of this.#peers.values()) {
       for (const session of peer.sessions.values()) this.#refuse(peer, session.tag, "shutting_down");
+      this.#dropReady(peer, () => true);
+    }
     this.#peers.clear();
   }
 
   #peerOf(userId: UserId, generation: Generation): Peer {
     const known = this.#peers.get(userId);
     if (known?.generation === generation) return known;
+    this.onLinkLost(userId);
     const peer: Peer = { userId, generation, sessions: new Map(), ready: [], batchesReading: 0, blocked: false };
     this.#peers.set(userId, peer);
     return peer;
@@ -185,7 +191,7 @@ export class Seeder implements Disposable {
   }
 
   #batchesReady(peer: Peer): number {
-    const bytes = peer.ready.reduce((sum, frame) => sum + frame.bytes.length, 0);
+    const bytes = peer.ready.reduce((sum, frame) => sum + frame.bytes.byteLength, 0);
     return Math.ceil(bytes / (WORK_BATCH_BYTES * 1.1));
   }
 
@@ -204,20 +210,22 @@ export class Seeder implements Disposable {
     peer.batchesReading += 1;
     const page = session.pages.values().next();
     const frames =
-      page.done === true ? await this.#readChunks(peer, session) : await this.#readLeaves(session, page.value);
+      page.done === true ? await this.#readChunks(peer, session) : await this.#readLeaves(peer, session, page.value);
     peer.batchesReading -= 1;
-    if (this.#owned.disposed || this.#peers.get(peer.userId) !== peer) return;
+    const isLinked = !this.#owned.disposed && this.#peers.get(peer.userId) === peer;
+    const isOpen = isLinked && peer.sessions.get(session.tag) === session;
+    if ("type" in frames) {
+      if (isOpen) this.#failed(peer, session, frames);
+    } else if (isOpen) peer.ready.push(...frames);
     // Stopped or cut while the disk was busy: nothing of it is sent.
-    if (peer.sessions.get(session.tag) === session) {
-      if ("type" in frames) this.#failed(peer, session, frames);
-      else peer.ready.push(...frames);
-    }
-    this.#pump(peer);
+    else this.#drop(frames);
+    if (isLinked) this.#pump(peer);
   }
 
-  async #readLeaves(session: Session, page: number): Promise<ReadyFrame[] | WorkError> {
+  async #readLeaves(peer: Peer, session: Session, page: number): Promise<ReadyFrame[] | WorkError> {
     session.pages.delete(page);
-    const read = await this.#deps.worker.run("readLeaves", { spec: session.spec, page }).result;
+    const held = this.#deps.links.takesHeldFrames(peer.userId, peer.generation);
+    const read = await this.#deps.worker.run("readLeaves", { spec: session.spec, page, held }).result;
     if (!read.ok) return read.error;
     return read.value === null ? [] : [{ ...read.value, session, kind: "leaves" }];
   }
@@ -226,13 +234,12 @@ export class Seeder implements Disposable {
     const { spec, source, queue } = session;
     const indices = [...queue].slice(0, WORK_BATCH_BYTES / spec.chunkBytes);
     for (const index of indices) queue.delete(index);
-    const read = await this.#deps.worker.run("readChunks", { spec, source, indices }).result;
+    const held = this.#deps.links.takesHeldFrames(peer.userId, peer.generation);
+    const read = await this.#deps.worker.run("readChunks", { spec, source, indices, held }).result;
     if (!read.ok) return read.error;
     const { frames, unavailable } = read.value;
     if (unavailable.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: unavailable });
-    const buffer = frames[0]?.bytes.buffer;
-    if (buffer !== undefined && frames.every((frame) => frame.bytes.buffer === buffer))
-      this.#unsent.set(buffer, frames.length);
+    this.#batches.add(frames);
     return frames.map((frame) => ({ ...frame, session, kind: "chunk" }));
   }
 
@@ -244,40 +251,47 @@ export class Seeder implements Disposable {
       if (peer.blocked) break;
       sent += 1;
       const { session } = frame;
-      if (peer.sessions.get(session.tag) !== session) continue;
+      if (peer.sessions.get(session.tag) !== session) {
+        this.#drop([frame]);
+        continue;
+      }
       const { fileId } = session.spec;
       const may = allowed.get(fileId) ?? this.#deps.mayFetch(peer.userId, fileId);
       allowed.set(fileId, may);
       if (!may) {
         this.#end(peer, session, { keepReady: true });
         this.#refuse(peer, session.tag, "no_access");
+        this.#drop([frame]);
         continue;
       }
       const header = { kind: frame.kind, tag: session.tag, sequence: session.framesSent, index: frame.index };
-      writeBulkHeader(frame.bytes, header, frame.bytes.length - BULK_HEADER_BYTES);
-      const outcome = this.#deps.links.sendBulk(peer.userId, peer.generation, frame.bytes);
+      const outcome = this.#deps.links.sendBulk(peer.userId, peer.generation, withBulkHeader(frame.bytes, header));
       if (outcome === "sent") {
         session.framesSent += 1;
-        this.#recycle(frame.bytes.buffer);
+        // The link has its own copy.
+        const buffer = this.#batches.sent(frame.bytes);
+        if (buffer !== null) this.#deps.worker.recycle(buffer);
       }
       if (outcome === "full") {
         peer.blocked = true;
         sent -= 1;
       }
       if (outcome === "closed") {
-        this.#peers.delete(peer.userId);
+        peer.ready = peer.ready.slice(sent - 1);
+        this.onLinkLost(peer.userId);
         return;
       }
     }
     peer.ready = peer.ready.slice(sent);
   }
 
-  /** The link has its own copy of what was sent. */
-  #recycle(buffer: ArrayBuffer): void {
-    const unsent = this.#unsent.get(buffer);
-    if (unsent === undefined) return;
-    this.#unsent.set(buffer, unsent - 1);
-    if (unsent === 1) this.#deps.worker.recycle(buffer);
+  #dropReady(peer: Peer, isDropped: (frame: ReadyFrame) => boolean): void {
+    this.#drop(peer.ready.filter(isDropped));
+    peer.ready = peer.ready.filter((frame) => !isDropped(frame));
+  }
+
+  #drop(frames: readonly ReadyFrame[]): void {
+    this.#deps.worker.drop(frames.map(({ bytes }) => bytes));
   }
 
   #failed(peer: Peer, session: Session, error: WorkError): void {
@@ -298,7 +312,7 @@ export class Seeder implements Disposable {
     peer.sessions.delete(session.tag);
     session.queue.clear();
     session.pages.clear();
-    if (!keepReady) peer.ready = peer.ready.filter((frame) => frame.session !== session);
+    if (!keepReady) this.#dropReady(peer, (frame) => frame.session === session);
   }
 
   #refuse(peer: Peer, tag: number, reason: RefuseReason): void {

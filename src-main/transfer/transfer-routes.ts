@@ -1,5 +1,6 @@
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import type { AppMessage, Links } from "../links/links.ts";
+import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { Download } from "./download.ts";
 import { PieceMap } from "./piece-map.ts";
 
@@ -16,12 +17,14 @@ const TAG_MAX = 0xffffffff;
 /** Which session of which download a tag on a link belongs to. */
 export class TransferRoutes {
   readonly #links: Pick<Links, "release">;
+  readonly #worker: Pick<ChunkWorker, "drop">;
   readonly #routes = new Map<string, Route>();
   #nextTag = 1;
   #strayFrames = 0;
 
-  constructor(links: Pick<Links, "release">) {
+  constructor(links: Pick<Links, "release">, worker: Pick<ChunkWorker, "drop">) {
     this.#links = links;
+    this.#worker = worker;
   }
 
   /** Frames of sessions that were over and forgotten when they came. */
@@ -56,6 +59,7 @@ export class TransferRoutes {
     const route = this.#routes.get(routeKey(peer, generation, frame.tag));
     if (route === undefined) {
       this.#strayFrames += 1;
+      this.#worker.drop([frame.payload]);
       this.#links.release(peer, generation, bytes);
       return;
     }

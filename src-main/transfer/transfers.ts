@@ -99,7 +99,7 @@ class FileTransfers implements Transfers {
     this.#changed = this.#owned.add(new Emitter<TransferView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
     const { links, files, env, worker } = deps;
-    this.#routes = new TransferRoutes(links);
+    this.#routes = new TransferRoutes(links, deps.worker);
     this.#seeder = this.#owned.add(
       new Seeder({
         env,

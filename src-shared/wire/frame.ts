@@ -1,3 +1,4 @@
+import { assert } from "../base/assert.ts";
 import { type Bytes, concatBytes } from "../base/bytes.ts";
 import { CONTROL_MESSAGE_BYTES_MAX, LINK_MESSAGE_BYTES_MAX } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
@@ -32,10 +33,27 @@ export interface BulkHeader {
   /** Chunk index, or page number for leaves. */
   readonly index: number;
 }
-export interface BulkFrame extends BulkHeader {
-  /** A view into the received message; valid as long as its buffer is. */
-  readonly payload: Bytes;
+/** Bytes of a frame that stay in the engine process (see `src-main/engine`), where they have this number. */
+export interface HeldFrame {
+  readonly frame: number;
+  readonly byteLength: number;
 }
+/** What the main process passes on without looking into it. */
+export type Payload = Bytes | HeldFrame;
+
+/** The bytes of a payload that is known to be here. */
+export const bytesOf = <B extends Uint8Array>(payload: B | HeldFrame): B => {
+  assert(payload instanceof Uint8Array, "a held frame stays in the engine");
+  return payload;
+};
+
+export interface BulkFrame<P extends Payload = Payload> extends BulkHeader {
+  /** A view into the received message, valid as long as its buffer is. */
+  readonly payload: P;
+}
+
+/** A frame with its header, ready to be sent. */
+export type OutgoingFrame = Uint8Array | (HeldFrame & { readonly head: Bytes });
 
 const bad = (message: string) => fail("bad_frame", message);
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -67,25 +85,37 @@ export const writeBulkHeader = (target: Uint8Array, header: BulkHeader, payloadB
   view.setUint32(16, payloadBytes);
 };
 
-export const encodeBulkFrame = (frame: BulkFrame): Bytes => {
+/** `frame` has room for its header in front; that of a held frame travels beside it. */
+export const withBulkHeader = (frame: Payload, header: BulkHeader): OutgoingFrame => {
+  const payloadBytes = frame.byteLength - BULK_HEADER_BYTES;
+  const head = frame instanceof Uint8Array ? frame : new Uint8Array(BULK_HEADER_BYTES);
+  writeBulkHeader(head, header, payloadBytes);
+  return frame instanceof Uint8Array ? frame : { ...frame, head };
+};
+
+export const encodeBulkFrame = (frame: BulkFrame<Bytes>): Bytes => {
   const whole = new Uint8Array(BULK_HEADER_BYTES + frame.payload.length);
   writeBulkHeader(whole, frame, frame.payload.length);
   whole.set(frame.payload, BULK_HEADER_BYTES);
   return whole;
 };
 
-export const decodeBulkFrame = (bytes: Bytes): Result<BulkFrame, FrameError> => {
-  if (bytes.length < BULK_HEADER_BYTES) return bad("The bulk frame is shorter than its header.");
-  if (bytes.length > LINK_MESSAGE_BYTES_MAX) return bad("The bulk frame is too large.");
-  const view = viewOf(bytes);
+export const decodeBulkFrame = (bytes: Bytes): Result<BulkFrame<Bytes>, FrameError> =>
+  decodeBulkHead(bytes.subarray(0, BULK_HEADER_BYTES), bytes.subarray(BULK_HEADER_BYTES));
+
+/** `head`: the first BULK_HEADER_BYTES of the message, or all of a shorter one; `payload`: what follows. */
+export const decodeBulkHead = <P extends Payload>(head: Bytes, payload: P): Result<BulkFrame<P>, FrameError> => {
+  if (head.length < BULK_HEADER_BYTES) return bad("The bulk frame is shorter than its header.");
+  if (head.length + payload.byteLength > LINK_MESSAGE_BYTES_MAX) return bad("The bulk frame is too large.");
+  const view = viewOf(head);
   const kind = bulkKinds[view.getUint8(0)];
   if (kind === undefined || (view.getUint32(0) & 0xffffff) !== 0) return bad("This is not a bulk frame.");
-  if (view.getUint32(16) !== bytes.length - BULK_HEADER_BYTES) return bad("The bulk frame is truncated.");
+  if (view.getUint32(16) !== payload.byteLength) return bad("The bulk frame is truncated.");
   return ok({
     kind,
     tag: view.getUint32(4),
     sequence: view.getUint32(8),
     index: view.getUint32(12),
-    payload: bytes.subarray(BULK_HEADER_BYTES),
+    payload,
   });
 };

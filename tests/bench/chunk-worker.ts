@@ -3,10 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { WORK_BATCH_BYTES } from "#shared/base/limits.ts";
-import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { pageCountOf } from "../../src-main/crypto/hash-tree.ts";
 import type { ReadFrame } from "../../src-main/transfer/chunk-worker-protocol.ts";
-import { shareForTest, startWorker, writeRandomFile } from "../support/files.ts";
+import { payloadOf, shareForTest, startWorker, writeRandomFile } from "../support/files.ts";
 
 /**
  * `node tests/bench/chunk-worker.ts [--size MiB] [--sparse]`: what the chunk worker does without any network, as one JSON
@@ -51,7 +50,7 @@ const run = async (): Promise<void> => {
   must(await receiver.run("open", { spec, directory }).result);
   for (let page = 0; page < pageCountOf(spec.chunkCount); page += 1) {
     const frame = must(await owner.run("readLeaves", { spec, page }).result);
-    const payload = frame?.bytes.subarray(BULK_HEADER_BYTES) ?? new Uint8Array();
+    const payload = payloadOf(frame);
     must(await receiver.run("storeLeaves", { spec, page, payload }).result);
   }
   const frames: ReadFrame[] = [];
@@ -72,7 +71,7 @@ const run = async (): Promise<void> => {
     const lane = async (): Promise<void> => {
       for (let frame = frames.pop(); frame !== undefined; frame = frames.pop()) {
         const { index } = frame;
-        const bytes = new Uint8Array(frame.bytes.subarray(BULK_HEADER_BYTES));
+        const bytes = new Uint8Array(payloadOf(frame));
         const outcome = await new Promise((resolve) => {
           receiver.storeChunk(spec, NO_COUNTERS, { index, bytes }, resolve);
         });

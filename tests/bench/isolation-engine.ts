@@ -4,7 +4,7 @@ import rtc from "node-datachannel";
 import { assertNever, defined } from "#shared/base/assert.ts";
 import type { Bytes } from "#shared/base/bytes.ts";
 import { SEND_QUEUED_BYTES_LOW } from "#shared/base/limits.ts";
-import { BULK_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
+import { BULK_HEADER_BYTES, bytesOf, decodeBulkFrame } from "#shared/wire/frame.ts";
 import { createRtcDriver } from "../../src-main/links/driver.ts";
 import type { LinkChannel, LinkTransport, TransportEvent } from "../../src-main/links/transport.ts";
 import { systemEnv } from "../../src-main/log.ts";
@@ -79,9 +79,13 @@ const readFrames = async (job: number, indices: readonly number[]): Promise<void
   const input = { spec, source: { kind: "file", path } as const, indices };
   const read = await defined(disk.worker, "worker").run("readChunks", input).result;
   if (!read.ok) throw new Error(read.error.message);
-  const first = defined(read.value.frames[0], "frame").bytes.buffer;
+  const first = bytesOf(defined(read.value.frames[0], "frame").bytes).buffer;
   unsent.set(first, read.value.frames.length);
-  const told = read.value.frames.map(({ index, bytes }) => ({ frame: keep(bytes), index, length: bytes.length }));
+  const told = read.value.frames.map(({ index, bytes }) => ({
+    frame: keep(bytesOf(bytes)),
+    index,
+    length: bytes.byteLength,
+  }));
   post({ type: "frames", job, frames: told });
 };
 

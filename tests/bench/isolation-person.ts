@@ -6,7 +6,7 @@ import { Emitter } from "#shared/base/emitter.ts";
 import { WORK_BATCH_BYTES } from "#shared/base/limits.ts";
 import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
-import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
+import { BULK_HEADER_BYTES, bytesOf, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
 import { systemEnv } from "../../src-main/log.ts";
 import { startWorker } from "../support/files.ts";
@@ -104,7 +104,7 @@ const ownDisk = ({ spec, databasePath, path }: Store): Disk => {
     async read(indices) {
       const read = await worker.run("readChunks", { spec, source: { kind: "file", path }, indices }).result;
       if (!read.ok) throw new Error(read.error.message);
-      const { frames } = read.value;
+      const frames = read.value.frames.map(({ index, bytes }) => ({ index, bytes: bytesOf(bytes) }));
       for (const { bytes } of frames) unsent.set(bytes.buffer, frames.length);
       return frames.map(({ index, bytes }) => ({ ref: 0, index, bytes }));
     },
@@ -235,10 +235,11 @@ const start = ({ mode, role, totalBytes, store }: Settings): ((message: ToPerson
   let received = 0;
   links.onBulk(({ frame, bytes }) => {
     if (begun === null) begin();
-    const ref = mode === "engine" ? (remote?.takeFrame(frame.payload.buffer) ?? 0) : 0;
+    const payload = bytesOf(frame.payload);
+    const ref = mode === "engine" ? (remote?.takeFrame(payload.buffer) ?? 0) : 0;
     // As the downloader does: credit comes back with the hand-over.
     links.release(peer, generation, bytes);
-    disk.store({ ref, index: frame.index, payload: frame.payload }, () => {
+    disk.store({ ref, index: frame.index, payload }, () => {
       received += 1;
       if (received === chunkCount) tell({ type: "received", busyLatency: null });
     });

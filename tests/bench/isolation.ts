@@ -4,9 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
-import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { pageCountOf } from "../../src-main/crypto/hash-tree.ts";
-import { shareForTest, startWorker, writeRandomFile } from "../support/files.ts";
+import { payloadOf, shareForTest, startWorker, writeRandomFile } from "../support/files.ts";
 import type { FromPerson, Latency, Settings, ToPerson } from "./isolation-person.ts";
 import { type Mode, modes, type Store } from "./isolation-protocol.ts";
 
@@ -210,7 +209,7 @@ const prepareStores = async (directory: string) => {
   const pages: Uint8Array<ArrayBuffer>[] = [];
   for (let page = 0; page < pageCountOf(spec.chunkCount); page += 1) {
     const frame = must(await owner.run("readLeaves", { spec, page }).result);
-    pages.push(new Uint8Array(frame?.bytes.subarray(BULK_HEADER_BYTES) ?? []));
+    pages.push(new Uint8Array(payloadOf(frame)));
   }
   await owner.dispose();
   let count = 0;

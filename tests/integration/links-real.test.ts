@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { afterEach, expect, test } from "vitest";
 import { EnvelopeIdSchema, type UserId } from "#shared/base/ids.ts";
 import { RECEIVE_CREDIT_BYTES, SEND_QUEUED_BYTES_MAX } from "#shared/base/limits.ts";
-import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
+import { BULK_HEADER_BYTES, bytesOf, writeBulkHeader } from "#shared/wire/frame.ts";
 import type { Links } from "../../src-main/links/links.ts";
 import { counted } from "../support/counts.ts";
 import { LinksWorld, untilConnected, untilView } from "../support/links-world.ts";
@@ -86,9 +86,10 @@ test("64 MiB each way at once, with backpressure and credit", async () => {
       links.onBulk((event) => {
         expect(event.generation).toBe(generation);
         expect(event.bytes).toBe(bytes);
-        expect(event.frame.payload[0]).toBe(event.frame.index & 0xff);
+        const payload = bytesOf(event.frame.payload);
+        expect(payload[0]).toBe(event.frame.index & 0xff);
         // Whole messages own their memory, so that they can go to a worker without a copy.
-        expect(event.frame.payload.buffer.byteLength).toBe(bytes);
+        expect(payload.buffer.byteLength).toBe(bytes);
         seen.add(event.frame.sequence);
         links.release(event.peer, event.generation, event.bytes);
         if (seen.size === frames) resolve(seen);

@@ -6,6 +6,7 @@ import Sqlite from "better-sqlite3";
 import { afterEach, describe, expect, test } from "vitest";
 import { DISK_RESERVE_BYTES } from "#shared/base/limits.ts";
 import { TransfersTable } from "../../src-main/store/transfers.ts";
+import { chunkThread } from "../../src-main/transfer/chunk-thread.ts";
 import { createChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
 import { freshFileId, realEnv, temporaryFolder, workerUrl, writeRandomFile } from "../support/files.ts";
 import { mountSmallDisk } from "../support/tmpfs.ts";
@@ -142,7 +143,7 @@ describe("a full disk", () => {
     const ballast = join(disk.directory, "ballast");
     let released = 0;
     const worker = createChunkWorker({
-      ...{ env: realEnv, workerUrl, databasePath: join(disk.directory, "chunks.db") },
+      ...{ env: realEnv, start: chunkThread(workerUrl), databasePath: join(disk.directory, "chunks.db") },
       onDiskFull: () => {
         released += 1;
         rmSync(ballast);

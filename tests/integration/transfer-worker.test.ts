@@ -11,6 +11,7 @@ import type { FileSpec, StoreOutcome } from "../../src-main/transfer/chunk-worke
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
 import {
   freshFileId,
+  payloadOf,
   sha256OfFile,
   shareForTest,
   startWorker,
@@ -58,13 +59,13 @@ const store = (worker: ChunkWorker, spec: FileSpec, index: number, bytes: Uint8A
 const read = async ({ spec, path }: Shared, indices: number[]) =>
   must(await owner.run("readChunks", { spec, source: { kind: "file", path }, indices }).result).frames.map((frame) => ({
     index: frame.index,
-    bytes: frame.bytes.subarray(BULK_HEADER_BYTES),
+    bytes: payloadOf(frame),
   }));
 
 const moveLeaves = async ({ spec }: Shared, to = receiver): Promise<void> => {
   for (let page = 0; page < pageCountOf(spec.chunkCount); page += 1) {
     const frame = must(await owner.run("readLeaves", { spec, page }).result);
-    const payload = frame?.bytes.subarray(BULK_HEADER_BYTES) ?? new Uint8Array();
+    const payload = payloadOf(frame);
     expect(must(await to.run("storeLeaves", { spec, page, payload }).result)).toBe("stored");
   }
 };
@@ -219,10 +220,10 @@ describe("the chunk worker", () => {
     const source = { kind: "chunks" } as const;
     const served = must(await receiver.run("readChunks", { spec, source, indices: [0, 9] }).result);
     const original = await read(shared, [0, 9]);
-    expect(served.frames.map(({ bytes }) => Buffer.from(bytes.subarray(BULK_HEADER_BYTES)))).toEqual(
+    expect(served.frames.map((frame) => Buffer.from(payloadOf(frame)))).toEqual(
       original.map(({ bytes }) => Buffer.from(bytes)),
     );
-    expect(must(await receiver.run("readLeaves", { spec, page: 0 }).result)?.bytes.length).toBe(
+    expect(must(await receiver.run("readLeaves", { spec, page: 0 }).result)?.bytes.byteLength).toBe(
       BULK_HEADER_BYTES + 16 * 32,
     );
   });
@@ -368,7 +369,7 @@ describe("kill -9", () => {
     const description = {
       spec: plain,
       sha256: [...shared.sha256],
-      leaves: [...(leaves?.bytes.subarray(BULK_HEADER_BYTES) ?? [])],
+      leaves: [...payloadOf(leaves)],
       directory,
       name: "final.bin",
       sealed,

@@ -551,6 +551,7 @@ export class ChatPeer {
         this.world.wire.push({ from: this.userId, to: peer, generation, bytes: encodeControl(message) });
         return true;
       },
+      takesHeldFrames: () => false,
       sendBulk: () => "closed",
       release: ignore,
       dispose: ignore,

@@ -6,10 +6,12 @@ import * as v from "valibot";
 import { type Bytes, toBase64Url } from "#shared/base/bytes.ts";
 import type { Env, Log } from "#shared/base/env.ts";
 import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
+import { BULK_HEADER_BYTES, bytesOf } from "#shared/wire/frame.ts";
 import { chunkBytesFor } from "#shared/wire/manifest.ts";
 import { systemClock, systemRandom } from "../../src-main/env.ts";
+import { chunkThread } from "../../src-main/transfer/chunk-thread.ts";
 import { type ChunkWorker, createChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
-import type { FileSpec } from "../../src-main/transfer/chunk-worker-protocol.ts";
+import type { FileSpec, ReadFrame } from "../../src-main/transfer/chunk-worker-protocol.ts";
 
 export const quietLog: Log = {
   debug: () => undefined,
@@ -51,7 +53,11 @@ export const sha256OfFile = async (path: string): Promise<string> =>
 export const workerUrl = new URL("../../src-main/transfer/chunk-worker.ts", import.meta.url);
 
 export const startWorker = (databasePath: string, env: Pick<Env, "log"> = realEnv): ChunkWorker =>
-  createChunkWorker({ env, workerUrl, databasePath });
+  createChunkWorker({ env, start: chunkThread(workerUrl), databasePath });
+
+/** What a frame of the worker carries behind its header. */
+export const payloadOf = (frame: ReadFrame | null): Bytes =>
+  frame === null ? new Uint8Array() : bytesOf(frame.bytes).subarray(BULK_HEADER_BYTES);
 
 /** Hashes a file in the owner's worker and gives what a manifest would say about it. */
 export const shareForTest = async (owner: ChunkWorker, path: string): Promise<{ spec: FileSpec; sha256: Bytes }> => {

@@ -2,7 +2,7 @@ import { Emitter } from "#shared/base/emitter.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import { RECEIVE_CREDIT_BYTES, SEND_QUEUED_BYTES_MAX } from "#shared/base/limits.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
-import { type BulkFrame, decodeBulkFrame } from "#shared/wire/frame.ts";
+import { type BulkFrame, bytesOf, decodeBulkFrame } from "#shared/wire/frame.ts";
 import type { AppMessage, Links } from "../../src-main/links/links.ts";
 
 /** What happens to a frame under way: usually one copy, but it may be changed, doubled, or lost with its link. */
@@ -118,15 +118,16 @@ export class LinksPair {
         });
         return true;
       },
+      takesHeldFrames: () => false,
       sendBulk: (_peer, generation, frame) => {
         if (!isCurrent(generation)) return "closed";
-        if (own.queuedBytes + frame.length > SEND_QUEUED_BYTES_MAX) {
+        if (own.queuedBytes + frame.byteLength > SEND_QUEUED_BYTES_MAX) {
           own.wasFull = true;
           return "full";
         }
         // As the real driver does: the caller's buffer is copied.
-        own.queue.push(new Uint8Array(frame));
-        own.queuedBytes += frame.length;
+        own.queue.push(new Uint8Array(bytesOf(frame)));
+        own.queuedBytes += frame.byteLength;
         setImmediate(() => this.#pump(own, other, generation));
         return "sent";
       },

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { SEEDER_QUEUE_CHUNKS_MAX, SEEDER_SESSIONS_PER_PEER_MAX } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
-import { BULK_HEADER_BYTES, decodeBulkFrame } from "#shared/wire/frame.ts";
+import { BULK_HEADER_BYTES, bytesOf, decodeBulkFrame } from "#shared/wire/frame.ts";
 import type { AppMessage } from "../../src-main/links/links.ts";
 import type { ChunkWorker, RunningJob } from "../../src-main/transfer/chunk-worker-client.ts";
 import type { FileSpec, JobName, JobResult, Jobs, WorkError } from "../../src-main/transfer/chunk-worker-protocol.ts";
@@ -53,7 +53,8 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
         : { frames: (input as Jobs["readChunks"]["input"]).indices.map(frameOf), unavailable: [] };
     return ok(value as Jobs[Name]["output"]);
   };
-  const worker: Pick<ChunkWorker, "run" | "recycle"> = {
+  const worker: Pick<ChunkWorker, "run" | "recycle" | "drop"> = {
+    drop: () => undefined,
     recycle: () => undefined,
     run: <Name extends JobName>(name: Name, input: Jobs[Name]["input"]): RunningJob<Name> => ({
       result: answer(name, input),
@@ -68,11 +69,12 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
         control.push({ peer, message });
         return true;
       },
+      takesHeldFrames: () => false,
       sendBulk: (peer, _generation, bytes) => {
         const room = world.room.get(peer) ?? Number.POSITIVE_INFINITY;
         if (room === 0) return "full";
         world.room.set(peer, room - 1);
-        const frame = decodeBulkFrame(new Uint8Array(bytes));
+        const frame = decodeBulkFrame(new Uint8Array(bytesOf(bytes)));
         if (!frame.ok) throw new Error(frame.error.message);
         const { tag, index, sequence, kind } = frame.value;
         frames.push({ peer, tag, index, sequence, kind });

@@ -1,9 +1,9 @@
-import { bytesEqual, freeNow } from "#shared/base/bytes.ts";
+import { type Bytes, bytesEqual, freeNow } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Clock } from "#shared/base/env.ts";
 import { CHUNK_TAG_BYTES, STORE_BATCH_CHUNKS, STORE_GATHER_CHUNKS, STORE_GATHER_MS } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
-import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
+import { BULK_HEADER_BYTES, bytesOf } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash, provePage } from "../../crypto/hash-tree.ts";
 import type { ChunkTables, DownloadCounters } from "../../store/chunks.ts";
@@ -11,7 +11,7 @@ import type { ChunkToStore, FileSpec, JobResult, Jobs, StoreOutcome } from "../c
 import { WorkFailure, writeErrorOf } from "./io.ts";
 import type { KnownFile, KnownFiles } from "./known-files.ts";
 
-interface Pending extends ChunkToStore {
+interface Pending extends ChunkToStore<Bytes> {
   readonly spec: FileSpec;
   readonly counters: DownloadCounters;
 }
@@ -44,7 +44,7 @@ export class ChunkReceiver {
   }
 
   add(spec: FileSpec, counters: DownloadCounters, chunks: readonly ChunkToStore[]): void {
-    for (const chunk of chunks) this.#pending.push({ ...chunk, spec, counters });
+    for (const chunk of chunks) this.#pending.push({ ...chunk, bytes: bytesOf(chunk.bytes), spec, counters });
     this.#schedule();
   }
 
@@ -125,7 +125,7 @@ export const storeLeaves = async (
   { spec, page, payload }: Jobs["storeLeaves"]["input"],
 ): Promise<JobResult<"storeLeaves">> => {
   try {
-    const proven = provePage(spec, page, payload);
+    const proven = provePage(spec, page, bytesOf(payload));
     if (proven === null) return ok("rejected");
     const known = files.get(spec);
     tables.transaction(() => tables.savePage(known.file, page, proven.pageRoot, proven.leaves));

@@ -64,7 +64,7 @@ const frameBytesOf = (spec: FileSpec, index: number): number =>
   BULK_HEADER_BYTES + chunkLength(spec, index) + CHUNK_TAG_BYTES;
 
 /** One buffer for all frames of a batch: one transfer between threads, and one that comes back. */
-const layOut = (buffers: FrameBuffers, spec: FileSpec, indices: readonly number[]): ReadFrame[] => {
+const layOut = (buffers: FrameBuffers, spec: FileSpec, indices: readonly number[]): ReadFrame<Bytes>[] => {
   const sizes = indices.map((index) => frameBytesOf(spec, index));
   const buffer = buffers.take(sizes.reduce((sum, size) => sum + size, 0));
   let at = 0;
@@ -81,7 +81,7 @@ const fromFile = (
   known: KnownFile,
   path: string,
   indices: readonly number[],
-): Promise<ReadFrame[]> =>
+): Promise<ReadFrame<Bytes>[]> =>
   sources.use(path, async (file) => {
     const { spec, cipher } = known;
     const frames = layOut(buffers, spec, indices);
