@@ -5,12 +5,19 @@ import type { ParsedStack, SerializedError, TestError } from "vitest";
 import type { Reporter, TestCase, TestModule, TestSuite } from "vitest/node";
 import { REPORT_VARIABLE, type TestRecord } from "./test-summary.ts";
 
+const THE_FILE = "(the file itself)";
+
 /**
  * Writes what test-summary.ts needs, one JSON line at a time: also a run that is stopped half way has then said which
  * tests were running.
  */
 export default class FailuresReporter implements Reporter {
   readonly #path = process.env[REPORT_VARIABLE];
+
+  /** A process that crashes at once has not told which test it began. */
+  onTestModuleQueued(module: TestModule): void {
+    this.#write({ type: "begun", file: fileOf(module), name: THE_FILE });
+  }
 
   onTestCaseReady(test: TestCase): void {
     this.#write({ type: "begun", file: fileOf(test.module), name: test.fullName });
@@ -30,7 +37,8 @@ export default class FailuresReporter implements Reporter {
 
   /** Files that could not be loaded. */
   onTestModuleEnd(module: TestModule): void {
-    this.#failed(fileOf(module), "(the file itself)", module.errors());
+    this.#failed(fileOf(module), THE_FILE, module.errors());
+    this.#write({ type: "ended", file: fileOf(module), name: THE_FILE });
   }
 
   onTestRunEnd(_modules: readonly TestModule[], unhandled: readonly SerializedError[]): void {

@@ -28,15 +28,28 @@ export const readRecords = (path: string): TestRecord[] =>
         .map((line) => JSON.parse(line))
     : [];
 
-/** Tests that had begun and not ended: what a run was doing when it was stopped. */
-export const unfinished = (records: readonly TestRecord[]): string[] => {
-  const running = new Set<string>();
+/** A test that had begun and not ended: what a run was doing when it was stopped, or when its process crashed. */
+export interface Unfinished {
+  readonly file: string;
+  readonly title: string;
+}
+
+export const unfinished = (records: readonly TestRecord[]): Unfinished[] => {
+  const running = new Map<string, Unfinished>();
   for (const record of records) {
     const title = titleOf(record);
-    if (record.type === "begun") running.add(title);
+    if (record.type === "begun") running.set(title, { file: record.file, title });
     else running.delete(title);
   }
-  return [...running];
+  return [...running.values()];
+};
+
+/** Each file once. Empty when something failed outside of every file and no test can be said to have been running. */
+export const failedFiles = (records: readonly TestRecord[], running: readonly Unfinished[]): string[] => {
+  const files = records.filter((record) => record.type === "failed").map((record) => record.file);
+  const known = files.filter((file) => file !== "");
+  if (known.length < files.length && running.length === 0) return [];
+  return [...new Set([...known, ...running.map(({ file }) => file)])];
 };
 
 /** One block for each failed test: its file and name, then the first lines of its errors. */

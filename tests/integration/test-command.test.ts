@@ -9,17 +9,21 @@ import { root } from "../../scripts/run.ts";
 import { coverageLines, failureLines, type TestRecord, unfinished } from "../../scripts/test-summary.ts";
 
 /** `npm test` as continuous integration sees it: its exit code and the end of its output. */
-const runUnitGroup = async (source: string): Promise<{ code: unknown; lines: string[] }> => {
+const runGroup = async (
+  group: string,
+  project: string,
+  source: string,
+): Promise<{ code: unknown; lines: string[] }> => {
   const dir = await mkdtemp(join(tmpdir(), "weir-test-command-"));
   try {
     await writeFile(join(dir, "sample.test.js"), source);
-    const config = { test: { projects: [{ test: { name: "node", globals: true, include: ["*.test.js"] } }] } };
+    const config = { test: { projects: [{ test: { name: project, globals: true, include: ["*.test.js"] } }] } };
     await writeFile(join(dir, "vitest.config.mjs"), `export default ${JSON.stringify(config)}`);
-    const flags = ["--root", dir, "--config", join(dir, "vitest.config.mjs")];
+    const flags = [`--root=${dir}`, `--config=${join(dir, "vitest.config.mjs")}`];
     // Without the variables of the vitest that runs this test.
     const isForeign = (name: string): boolean => /^(VITEST|TEST$|NODE_ENV$|WEIR_|GITHUB_|FORCE_COLOR$)/.test(name);
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !isForeign(name)));
-    const child = spawn(process.execPath, ["scripts/test.ts", "unit", ...flags], {
+    const child = spawn(process.execPath, ["scripts/test.ts", group, ...flags], {
       cwd: root,
       env,
       stdio: ["ignore", "ignore", "pipe"],
@@ -33,11 +37,15 @@ const runUnitGroup = async (source: string): Promise<{ code: unknown; lines: str
 
 describe("npm test", () => {
   it("ends with each failed test, its file, and the first lines of its error", async () => {
-    const { code, lines } = await runUnitGroup(`
+    const { code, lines } = await runGroup(
+      "unit",
+      "node",
+      `
       it("is fine", () => {});
       it("adds", () => { expect({ sum: 3 }).toEqual({ sum: 4 }); });
       describe("a group", () => { beforeAll(() => { throw new TypeError("the hook broke"); }); it("waits", () => {}); });
-      it("leaks", () => { void Promise.reject(new Error("left over")); });`);
+      it("leaks", () => { void Promise.reject(new Error("left over")); });`,
+    );
     expect(code).toBe(1);
     const end = lines.slice(lines.findIndex((line) => line.startsWith("FAILED  unit")));
     expect(end.map((line) => line.replace(/at \S+sample/, "at sample").replace(/\d+\.\d s/, "N s"))).toEqual([
@@ -60,10 +68,49 @@ describe("npm test", () => {
   });
 
   it("names nothing when everything passed", async () => {
-    const { code, lines } = await runUnitGroup(`it("is fine", () => {});`);
+    const { code, lines } = await runGroup("unit", "node", `it("is fine", () => {});`);
     expect(code).toBe(0);
     expect(lines.filter((line) => line.includes("FAILED"))).toEqual([]);
     expect(lines.at(-1)).toMatch(/^everything passed in /);
+  });
+});
+
+describe("a group whose tests start processes", () => {
+  const failsAtFirst = `
+    import { existsSync, writeFileSync } from "node:fs";
+    it("starts", () => {
+      const mark = new URL("begun", import.meta.url);
+      if (existsSync(mark)) return;
+      writeFileSync(mark, "");
+      HOW;
+    });`;
+
+  it.each([
+    ["fails", 'throw new Error("too slow")', "UNSTEADY  sample.test.js > starts"],
+    [
+      "crashes",
+      'process.kill(process.pid, "SIGSEGV"); await new Promise(() => {})',
+      "UNSTEADY  (outside of every test)",
+    ],
+  ])("runs a file once more that %s, and names it at the end", async (_what, how, line) => {
+    const source = failsAtFirst.replace("HOW", how).replace("() => {\n      const", "async () => {\n      const");
+    const { code, lines } = await runGroup("integration", "integration", source);
+    expect(code).toBe(0);
+    expect(lines).toContain(line);
+    expect(lines.find((text) => /^ok +integration/.test(text))).toMatch(
+      /passed, 1 of its files at the second try only$/,
+    );
+  });
+
+  it("fails with what fails twice", async () => {
+    const { code, lines } = await runGroup(
+      "integration",
+      "integration",
+      'it("breaks", () => { throw new Error("no"); });',
+    );
+    expect(code).toBe(1);
+    expect(lines).toContain("FAILED  sample.test.js > breaks");
+    expect(lines.find((text) => text.startsWith("FAILED  integration"))).toMatch(/failed, twice$/);
   });
 });
 
@@ -81,7 +128,7 @@ describe("the summary", () => {
       { type: "begun", file: "b.test.ts", name: "hangs" },
       { type: "ended", file: "a.test.ts", name: "ends" },
     ];
-    expect(unfinished(records)).toEqual(["b.test.ts > hangs"]);
+    expect(unfinished(records)).toEqual([{ file: "b.test.ts", title: "b.test.ts > hangs" }]);
   });
 
   it("stays short however much fails, and keeps the place of an error", () => {

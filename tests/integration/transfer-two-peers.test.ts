@@ -401,7 +401,7 @@ describe("sharing", () => {
     expect(alice.server.asked).toEqual([]);
   });
 
-  test("is told to every server that is used, once, over restarts of the program", async () => {
+  test("is told to every server that is used, once", async () => {
     const { alice, bob } = world;
     const { server } = alice;
     server.answer = () => ok({ version: 1, published: true });
