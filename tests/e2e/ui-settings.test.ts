@@ -182,7 +182,10 @@ describe("settings", () => {
     await tabTo("Read receipts");
     await page.keyboard.press("Space");
     await page.getByRole("switch", { name: "Typing indicators" }).click();
-    await expect.poll(() => callsOf("settings.set")).toEqual([{ readReceipts: false }, { typingIndicators: false }]);
+    await page.getByRole("switch", { name: "Find contacts on the local network" }).click();
+    await expect
+      .poll(() => callsOf("settings.set"))
+      .toEqual([{ readReceipts: false }, { typingIndicators: false }, { lanDiscovery: true }]);
     expect(await receipts.getAttribute("aria-checked")).toBe("false");
 
     await refuse("settings.set", "The disk is full.");
