@@ -1,0 +1,197 @@
+import { expect, test } from "vitest";
+import { EARLY_OFFERS_MAX, LINK_CONNECT_TIMEOUT_MS, RELAY_AFTER_MS } from "#shared/base/limits.ts";
+import { stepLink } from "../../src-main/links/link-machine.ts";
+import {
+  currentAttempt,
+  initialLink,
+  type LinkEffect,
+  type LinkEvent,
+  type LinkMachineState,
+  type LinkRole,
+  shownGeneration,
+} from "../../src-main/links/link-state.ts";
+import { RELAY_MARK } from "../../src-main/links/transport.ts";
+
+/** The second attempt of a link: when it begins, and when it takes over. */
+const play = (role: LinkRole, events: readonly LinkEvent[], start = initialLink(role, 100)) => {
+  let state: LinkMachineState = start;
+  const effects: LinkEffect[] = [];
+  for (const event of events) {
+    const [next, out] = stepLink(state, { atMs: 1000, random: 0.5, allowed: { rtc: true, relay: true }, event });
+    state = next;
+    effects.push(...out);
+  }
+  const kinds = effects.map((effect) => ("generation" in effect ? `${effect.type} ${effect.generation}` : effect.type));
+  const steps = effects.flatMap((effect) => (effect.type === "changed" ? [effect.to] : []));
+  return { state, effects, kinds, steps };
+};
+
+const answer = (generation: number): LinkEvent => ({
+  type: "signal",
+  signal: { type: "answer", generation, sdp: "v=0" },
+});
+const offer = (generation: number, sdp = "v=0"): LinkEvent => ({
+  type: "signal",
+  signal: { type: "offer", generation, sdp },
+});
+const close = (generation: number, reason: string): LinkEvent => ({
+  type: "signal",
+  signal: { type: "close", generation, reason },
+});
+const relayOffer = (generation: number): LinkEvent => offer(generation, `v=0\r\n${RELAY_MARK}\r\n`);
+const open = (generation: number, path: "lan" | "relay" = "lan"): LinkEvent => ({
+  type: "channelsOpen",
+  generation,
+  path,
+});
+const proven = (generation: number, path: "lan" | "relay" = "lan"): LinkEvent => ({ type: "proven", generation, path });
+const confirmed = (generation: number): LinkEvent => ({ type: "confirmed", generation });
+const lost = (generation: number): LinkEvent => ({ type: "lost", generation, reason: "peer_silent" });
+const fin = (generation: number): LinkEvent => ({ type: "peerFin", generation });
+
+const connected: Record<LinkRole, readonly LinkEvent[]> = {
+  dialer: [{ type: "connect" }, answer(101), open(101), proven(101)],
+  answerer: [{ type: "connect" }, offer(7), open(101), proven(101)],
+};
+const second: Record<LinkRole, readonly LinkEvent[]> = {
+  dialer: [...connected.dialer, { type: "networkChanged" }, answer(102), open(102), proven(102)],
+  answerer: [...connected.answerer, offer(8), open(102), proven(102)],
+};
+const better = (state: LinkMachineState): LinkEvent => ({ type: "timer", token: state.betterTimer ?? -1 });
+
+test.each<LinkRole>(["dialer", "answerer"])(
+  "the %s goes over when the peer stands there too, and ends the first in order",
+  (role) => {
+    const before = play(role, second[role]);
+    expect([shownGeneration(before.state), before.state.next?.stage.name]).toEqual([101, "proven"]);
+    const after = play(role, [confirmed(102)], before.state);
+    expect(after.kinds).toContain("finish 101");
+    expect(after.kinds).not.toContain("abandon 101");
+    expect(after.steps).toEqual(["connected"]);
+    expect([shownGeneration(after.state), after.state.next]).toEqual([102, null]);
+  },
+);
+
+test.each<LinkRole>(["dialer", "answerer"])(
+  "FIN on the first says the same to the %s, which has nothing to end then",
+  (role) => {
+    const after = play(role, [fin(101)], play(role, second[role]).state);
+    expect(shownGeneration(after.state)).toBe(102);
+    expect(after.kinds.filter((kind) => kind.startsWith("finish") || kind.startsWith("abandon"))).toEqual([]);
+  },
+);
+
+test("FIN on the first while the second is not proven is a goodbye to both", () => {
+  const after = play("dialer", [fin(101)], play("dialer", second.dialer.slice(0, -1)).state);
+  expect(after.state.phase).toEqual({ name: "discovering", activity: { kind: "waiting" } });
+  expect(after.kinds).toContain("abandon 102");
+});
+
+test.each([
+  [1, ["disconnected", "discovering", "connecting"]],
+  [3, ["disconnected", "discovering", "connecting", "handshaking"]],
+  [4, ["disconnected", "discovering", "connecting", "handshaking", "connected"]],
+] as const)("when the first breaks the second takes its place, %i steps on its way", (steps, states) => {
+  const before = play("dialer", second.dialer.slice(0, connected.dialer.length + steps));
+  const after = play("dialer", [lost(101)], before.state);
+  expect(after.steps).toEqual(states);
+  expect(currentAttempt(after.state.phase)?.generation).toBe(102);
+  expect(after.state.next).toBeNull();
+  expect(after.kinds).toContain("abandon 101");
+  expect(after.kinds).not.toContain("abandon 102");
+});
+
+test("a second attempt that breaks, takes too long or is refused changes nothing for the first", () => {
+  const before = play("dialer", second.dialer.slice(0, -1)).state;
+  const ends: LinkEvent[] = [
+    lost(102),
+    { type: "timer", token: before.next?.timer ?? -1 },
+    close(102, "busy"),
+    fin(102),
+  ];
+  for (const end of ends) {
+    const after = play("dialer", [end], before);
+    expect([shownGeneration(after.state), after.state.phase.name, after.state.next]).toEqual([101, "connected", null]);
+    expect(after.steps).toEqual([]);
+  }
+});
+
+test("the relay is tried beside a slow first attempt, and the dialer alone gives up what it does not need", () => {
+  const slow = play("dialer", [{ type: "connect" }]);
+  expect(slow.effects).toContainEqual({
+    type: "setTimer",
+    slot: "better",
+    token: slow.state.betterTimer,
+    delayMs: RELAY_AFTER_MS,
+  });
+  const both = play("dialer", [better(slow.state), answer(101), open(101)], slow.state);
+  expect(both.kinds).toContain("openDialing 102");
+  const direct = play("dialer", [proven(101)], both.state);
+  expect(direct.kinds).toContain("abandon 102");
+  expect(direct.effects).toContainEqual({
+    type: "sendSignal",
+    signal: { type: "close", generation: 102, reason: "not_needed" },
+    token: null,
+  });
+  const relayed = play("dialer", [answer(102), open(102, "relay"), proven(102, "relay")], both.state);
+  expect(relayed.kinds).toContain("abandon 101");
+  expect([shownGeneration(relayed.state), relayed.state.phase.name]).toEqual([102, "connected"]);
+
+  const atAnswerer = play("answerer", [{ type: "connect" }, offer(7), relayOffer(8), open(102, "relay"), proven(102)]);
+  // It may be the dialer's choice or not: the first word on it tells.
+  expect(atAnswerer.state.phase.name).toBe("connecting");
+  const first = play("answerer", [open(101), proven(101)], atAnswerer.state);
+  expect([shownGeneration(first.state), first.state.next?.attempt.generation]).toEqual([101, 102]);
+  expect(play("answerer", [confirmed(102)], atAnswerer.state).state.phase).toMatchObject({ name: "connected" });
+});
+
+test("a peer that wants only the relay is not offered anything else again, until something changes", () => {
+  const refused = play("dialer", [{ type: "connect" }, close(101, "relay_only")]);
+  expect(refused.effects).toContainEqual({ type: "openDialing", generation: 102, via: "relay" });
+  const linked = play("dialer", [answer(102), open(102, "relay"), proven(102, "relay")], refused.state);
+  expect(linked.state).toMatchObject({ phase: { name: "connected" }, betterTimer: null, peerWantsRelay: true });
+  const changed = play("dialer", [{ type: "networkChanged" }], linked.state);
+  expect(changed.effects).toContainEqual({ type: "openDialing", generation: 103, via: "rtc" });
+});
+
+test("an answerer refuses what its policy forbids, and opens nothing for it", () => {
+  const asking = play("answerer", [{ type: "connect" }]).state;
+  const input = { atMs: 1000, random: 0, allowed: { rtc: false, relay: true }, event: offer(7) };
+  const [state, effects] = stepLink(asking, input);
+  expect(effects).toEqual([
+    { type: "sendSignal", signal: { type: "close", generation: 7, reason: "relay_only" }, token: null },
+  ]);
+  expect(state.phase).toEqual(asking.phase);
+});
+
+test("a network that changes while nothing stands starts anew at once", () => {
+  const failed = play("dialer", [{ type: "connect" }, answer(101), lost(101)]);
+  const anew = play("dialer", [{ type: "networkChanged" }], failed.state);
+  expect(anew.kinds).toContain(`openDialing ${failed.state.generation + 1}`);
+  expect(anew.state.tries).toBe(0);
+});
+
+test("candidates wait for a bounded number of offers, the newest ones", () => {
+  const events = Array.from(
+    { length: EARLY_OFFERS_MAX + 3 },
+    (_, index): LinkEvent => ({
+      type: "signal",
+      signal: { type: "candidate", generation: 20 + index, candidate: "c", mid: "0" },
+    }),
+  );
+  const { state } = play("answerer", [{ type: "connect" }, ...events]);
+  const kept = state.early.map(({ offerGeneration }) => offerGeneration);
+  expect(kept).toEqual(Array.from({ length: EARLY_OFFERS_MAX }, (_, index) => 23 + index));
+});
+
+test("the first attempt keeps its own time, whatever the second one does", () => {
+  const slow = play("dialer", [{ type: "connect" }]);
+  const both = play("dialer", [better(slow.state)], slow.state);
+  expect(both.state.timer).toBe(slow.state.timer);
+  expect(both.effects).toContainEqual({
+    type: "setTimer",
+    slot: "next",
+    token: both.state.next?.timer,
+    delayMs: LINK_CONNECT_TIMEOUT_MS,
+  });
+});
