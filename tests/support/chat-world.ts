@@ -13,9 +13,10 @@ import type { LinkView, MessageView, NoticeView, ServerView } from "#shared/ipc/
 import type { DeviceKeys, RequestInput, Sealed } from "#shared/rendezvous/protocol.ts";
 import { decodeControl, encodeControl } from "#shared/wire/control.ts";
 import { type Contacts, createContacts } from "../../src-main/contacts/contacts.ts";
-import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
+import { type Account, loadOrCreateAccount, verifyAccountSignature } from "../../src-main/crypto/identity.ts";
 import type { Sessions } from "../../src-main/crypto/sessions.ts";
 import { createSessions } from "../../src-main/crypto/signal-sessions.ts";
+import type { LinksDeps } from "../../src-main/links/connection-manager.ts";
 import type { Links } from "../../src-main/links/links.ts";
 import type { FilesPort, ReceivePoint } from "../../src-main/messages/inbox.ts";
 import { createMessages, type Messages } from "../../src-main/messages/messages.ts";
@@ -72,6 +73,14 @@ export interface WorldOptions {
   readonly crypto?: "signal" | "counting";
   /** Where the profiles are; a fresh folder, removed at the end, if not given. */
   readonly folder?: string;
+  /** Real links in place of the double, and what becomes of their signals. */
+  readonly network?: Network;
+}
+
+export interface Network {
+  links(peer: ChatPeer, life: { readonly alive: boolean }, deps: LinksDeps): Links;
+  /** The server has told the sender that it delivered this. */
+  signal(to: ChatPeer, from: UserId, sealed: Sealed): void;
 }
 
 export class ChatWorld {
@@ -88,6 +97,7 @@ export class ChatWorld {
   /** Lets a test stand in the middle of `invites.resolve`. */
   tamper: (invite: Invite) => Invite = (invite) => invite;
   readonly folder: string;
+  readonly network: Network | null;
   #timers: Timer[] = [];
   #links = new Map<string, number>();
   #generations = 0;
@@ -97,6 +107,7 @@ export class ChatWorld {
     this.crypto = options.crypto ?? "signal";
     this.number = seededNumbers(options.seed ?? 1);
     this.folder = options.folder ?? mkdtempSync(join(tmpdir(), "weir-chat-"));
+    this.network = options.network ?? null;
   }
 
   async join(name: string): Promise<ChatPeer> {
@@ -285,6 +296,8 @@ export class ChatPeer {
   #onLink = new Emitter<LinkView>(rethrow);
   #onLinkMessage: Emitter<Parameters<Parameters<Links["onMessage"]>[0]>[0]> = new Emitter(rethrow);
   #onState = new Emitter<ServerView>(rethrow);
+  #onConnected = new Emitter<{ generation: number }>(rethrow);
+  #onSignal = new Emitter<{ from: UserId; sealed: Sealed; generation: number }>(rethrow);
   #handler: ((envelope: EnvelopePush) => Promise<"ack" | "retry">) | null = null;
 
   constructor(world: ChatWorld, name: string, path: string) {
@@ -333,11 +346,23 @@ export class ChatPeer {
     this.#onLink = new Emitter(rethrow);
     this.#onLinkMessage = new Emitter(rethrow);
     this.#onState = new Emitter(rethrow);
+    this.#onConnected = new Emitter(rethrow);
+    this.#onSignal = new Emitter(rethrow);
     const signaling = this.#signaling(life, account);
-    const links = this.#links(life);
     const sign = (bytes: Uint8Array): Bytes => account.sign(this.toSign(bytes));
     const self = { userId: account.userId, accountKey: account.accountKey, sign, name: () => this.name };
     const contacts = createContacts({ env, db, self, sessions, signaling });
+    const links =
+      this.world.network?.links(this, life, {
+        env,
+        localUserId: account.userId,
+        signaling,
+        sessions,
+        account,
+        verifyAccountSignature,
+        accountKeyOf: (peer) => contacts.accountKeyOf(peer),
+        mayLink: (peer) => contacts.isAccepted(peer),
+      }) ?? this.#links(life);
     this.server = "connected";
     this.deferred.clear();
     const messages = createMessages({
@@ -395,6 +420,7 @@ export class ChatPeer {
     this.server = state;
     if (state === "connected") this.deferred.clear();
     this.#onState.emit({ state, url: SERVER_URL, error: null });
+    if (state === "connected") this.#onConnected.emit({ generation: 1 });
   }
 
   async handle(envelope: EnvelopePush): Promise<"ack" | "retry" | "dead"> {
@@ -405,6 +431,10 @@ export class ChatPeer {
 
   tellLink(peer: UserId): void {
     if (this.alive) this.#onLink.emit(this.#linkView(peer));
+  }
+
+  tellSignal(from: UserId, sealed: Sealed): void {
+    if (this.alive && this.server === "connected") this.#onSignal.emit({ from, sealed, generation: 1 });
   }
 
   receiveFrame(from: UserId, generation: number, bytes: Bytes): void {
@@ -470,8 +500,8 @@ export class ChatPeer {
         return peer.world.serverId;
       },
       onStateChanged: this.#onState.event,
-      onConnected: () => toDisposable(ignore),
-      onSignal: () => toDisposable(ignore),
+      onConnected: this.#onConnected.event,
+      onSignal: this.#onSignal.event,
       onPresence: () => toDisposable(ignore),
       onKeysLow: () => toDisposable(ignore),
       enable: ignore,
@@ -491,6 +521,13 @@ export class ChatPeer {
   #answer(account: Account, name: string, input: unknown): unknown {
     const { world } = this;
     switch (name) {
+      case "signal.send": {
+        const { to, sealed } = input as RequestInput<"signal.send">;
+        const recipient = [...world.peers.values()].find(({ userId }) => userId === to);
+        if (recipient?.alive !== true || recipient.server !== "connected") return ok({ delivered: false });
+        defined(world.network, "network").signal(recipient, account.userId, sealed);
+        return ok({ delivered: true });
+      }
       case "mailbox.put":
         world.put(account.userId, input as RequestInput<"mailbox.put">);
         return ok({ stored: true });
