@@ -201,8 +201,11 @@ export class Outbox implements Disposable {
     });
     if (seq === null) return;
     this.#deps.tell(changes);
+    const runner = this.#runnerOf(peer);
+    const wasOldest = runner.state.link?.unacked[0] === seq;
     this.#dispatch(peer, { type: "acked", seq });
-    this.#watchAcks(peer, this.#runnerOf(peer));
+    // Those of newer ones say nothing about the oldest, which may be lost.
+    if (wasOldest) this.#watchAcks(peer, runner);
   }
 
   /** Inside a transaction: seal everything again, for another session. */
@@ -246,6 +249,8 @@ export class Outbox implements Disposable {
     const timer = this.#deps.env.clock.setTimer(LINK_ACK_TIMEOUT_MS, () => {
       this.#ackTimers.delete(peer);
       this.#answer(peer, runner, { type: "ackTimeout", generation: link.generation });
+      // It was about an older link; this one has been sent something meanwhile.
+      if (this.#runners.get(peer) === runner && !this.#ackTimers.has(peer)) this.#watchAcks(peer, runner);
     });
     this.#ackTimers.set(peer, timer);
   }

@@ -312,6 +312,22 @@ describe("by link", () => {
     expect(bob.texts(alice)).toEqual(["swallowed"]);
   });
 
+  test("an envelope that a live link lost is sent again in time, however much else is acknowledged meanwhile", async () => {
+    const { alice, bob } = await friends();
+    alice.setServer("disconnected");
+    world.linkUp(alice, bob);
+    await world.run();
+    alice.send(bob, "message 0");
+    await world.settle();
+    world.wire.splice(0);
+    for (let n = 1; n <= 20; n += 1) {
+      alice.send(bob, `message ${n}`);
+      await world.advance(LINK_ACK_TIMEOUT_MS / 15);
+    }
+    expect(bob.texts(alice)).toEqual(numbers(21));
+    expect(bob.notices).toEqual([]);
+  });
+
   test("typing is shown, ends by itself, and with a message", async () => {
     const { alice, bob } = await friends();
     const told: ChatView[] = [];
