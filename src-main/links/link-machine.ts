@@ -1,59 +1,40 @@
 import { assertNever } from "#shared/base/assert.ts";
-import type { Generation } from "#shared/base/ids.ts";
+import { HANDSHAKE_TIMEOUT_MS, LINK_OFFLINE_RETRY_MAX_MS, RECONNECT_MAX_MS } from "#shared/base/limits.ts";
 import {
-  DIAL_GRACE_MS,
-  HANDSHAKE_TIMEOUT_MS,
-  LINK_CONNECT_TIMEOUT_MS,
-  LINK_OFFLINE_RETRY_MAX_MS,
-  RECONNECT_MAX_MS,
-  RELAY_AFTER_MS,
-} from "#shared/base/limits.ts";
-import type { LinkSignal } from "#shared/wire/content.ts";
-import {
-  acceptNext,
-  dropNext,
-  failNext,
-  followPeer,
-  giveUpNext,
-  isNextDescribed,
-  nextAnswered,
-  nextEvent,
-  nextTimedOut,
-  startNext,
-  takePlace,
-} from "./link-next.ts";
+  begin,
+  disconnect,
+  failLink,
+  forgetful,
+  isIdle,
+  lostAttempt,
+  networkChanged,
+  policyChanged,
+  refresh,
+  restart,
+  wait,
+} from "./link-first.ts";
+import { followPeer, giveUpNext, nextEvent, nextTimedOut, startNext } from "./link-next.ts";
+import { offerArrived, signalled } from "./link-signals.ts";
 import {
   type Attempt,
-  backoffMs,
   type Candidate,
   type ConnectionEvent,
   type Context,
-  close,
   connectedBy,
   currentAttempt,
   enter,
-  fault,
   hold,
-  keepEarly,
   type LinkEffect,
   type LinkEvent,
   type LinkInput,
   type LinkMachineState,
-  type LinkPhase,
-  type LinkVia,
-  type Offering,
-  releaseEarly,
   sayClosed,
   searchLater,
   sendSignal,
   stale,
-  startBetterTimer,
   startTimer,
-  stopBetterTimer,
-  stopTimer,
   wantsBetter,
 } from "./link-state.ts";
-import { isRelayDescription } from "./transport.ts";
 
 /**
  * The life of the link to one peer, without any I/O. Roles are fixed, so two offers never cross: the side with the
@@ -126,129 +107,6 @@ const handle = (state: State, ctx: Context): State => {
   }
 };
 
-/** Something changed for the better, or somebody asks: what failed before is no reason any more. */
-const forgetful = (state: State): State => ({ ...state, tries: 0, upgradeTries: 0, peerWantsRelay: false });
-
-/** Wanted, and nothing under way but a timer. */
-const isIdle = (phase: LinkPhase): boolean =>
-  phase.name === "failed" || (phase.name === "discovering" && phase.activity.kind === "waiting");
-
-/** From disconnected, or from a discovering that was waiting. */
-const begin = (state: State, ctx: Context): State => {
-  if (state.role === "answerer") {
-    const asking = enter(state, { name: "discovering", activity: { kind: "asking" } }, state.reason, ctx);
-    const timed = startTimer(asking, LINK_CONNECT_TIMEOUT_MS, ctx);
-    sendSignal({ type: "dial", generation: timed.newestOffer }, ctx, timed.timer);
-    return timed;
-  }
-  const via = firstVia(state, ctx);
-  return via === null ? wait(state, "no_path_allowed", LINK_OFFLINE_RETRY_MAX_MS, ctx) : offer(state, via, ctx);
-};
-
-const firstVia = ({ peerWantsRelay }: State, { allowed }: Context): LinkVia | null => {
-  if (allowed.rtc && !(peerWantsRelay && allowed.relay)) return "rtc";
-  return allowed.relay ? "relay" : null;
-};
-
-const offer = (state: State, via: LinkVia, ctx: Context): State => {
-  const generation = state.generation + 1;
-  const attempt: Attempt = { generation, offerGeneration: generation, startedAtMs: ctx.atMs, via };
-  const activity: Offering = { kind: "offering", attempt, held: [], patienceMs: LINK_CONNECT_TIMEOUT_MS };
-  const offering: LinkPhase = { name: "discovering", activity };
-  const entered = enter({ ...state, generation }, offering, state.reason, ctx);
-  ctx.effects.push({ type: "openDialing", generation, via });
-  const timed = startTimer(entered, LINK_CONNECT_TIMEOUT_MS, ctx);
-  if (via === "rtc" && ctx.allowed.relay) return startBetterTimer(timed, RELAY_AFTER_MS, ctx);
-  return stopBetterTimer(timed, ctx);
-};
-
-const toDisconnected = (state: State, reason: string | null, ctx: Context): State => {
-  const attempt = currentAttempt(state.phase);
-  if (attempt !== null) close(attempt, state.phase.name === "connected" ? "closed" : "given_up", reason, ctx);
-  const alone = stopBetterTimer(dropNext(state, "closed", ctx), ctx);
-  return stopTimer(enter(alone, { name: "disconnected" }, reason, ctx), ctx);
-};
-
-const restart = (state: State, reason: string | null, ctx: Context): State =>
-  begin(toDisconnected(state, reason, ctx), ctx);
-
-const disconnect = (state: State, reason: string, ctx: Context): State => {
-  const { phase } = state;
-  if (phase.name === "disconnected") return state;
-  const alone = giveUpNext(state, reason, ctx);
-  if (phase.name !== "connected") {
-    if (phase.name === "connecting" || phase.name === "handshaking") sayClosed(phase.attempt, reason, ctx);
-    return toDisconnected(alone, reason, ctx);
-  }
-  ctx.effects.push({ type: "finish", generation: phase.attempt.generation, reason });
-  ctx.effects.push({ type: "attemptEnded", attempt: phase.attempt, end: "closed", reason });
-  return stopTimer(enter(stopBetterTimer(alone, ctx), { name: "disconnected" }, reason, ctx), ctx);
-};
-
-/** The first attempt is over; the second one takes its place, if there is one. */
-const failLink = (state: State, reason: string, ctx: Context): State => {
-  const { phase } = state;
-  const attempt = currentAttempt(phase);
-  if (attempt !== null) close(attempt, phase.name === "connected" ? "lost" : "failed", reason, ctx);
-  if (state.next !== null) return takePlace(state, reason, ctx);
-  const stood = phase.name === "connected" && ctx.atMs - phase.sinceMs > RECONNECT_MAX_MS;
-  const tries = stood ? 0 : state.tries;
-  const failed = enter(stopBetterTimer({ ...state, tries: tries + 1 }, ctx), { name: "failed" }, reason, ctx);
-  return startTimer(failed, backoffMs(tries, RECONNECT_MAX_MS, ctx.random), ctx);
-};
-
-/** What WebRTC could not do at all the relay may: at once, because waiting would not help. */
-const lostAttempt = (state: State, attempt: Attempt, reason: string, ctx: Context): State => {
-  if (state.phase.name !== "discovering") sayClosed(attempt, reason, ctx);
-  const isFirst = attempt.via === "rtc" && state.phase.name !== "connected" && state.next === null;
-  if (state.role === "answerer" || !isFirst || !ctx.allowed.relay) return failLink(state, reason, ctx);
-  close(attempt, "failed", reason, ctx);
-  return offer(enter(state, { name: "disconnected" }, reason, ctx), "relay", ctx);
-};
-
-/** Nobody is there: rest in discovering. From connected the way there leads through disconnected. */
-const wait = (state: State, reason: string, maxMs: number, ctx: Context): State => {
-  const { phase } = state;
-  const attempt = currentAttempt(phase);
-  if (phase.name === "discovering" && attempt !== null) close(attempt, "given_up", reason, ctx);
-  const alone = stopBetterTimer(dropNext(state, reason, ctx), ctx);
-  const from = phase.name === "discovering" ? alone : enter(alone, { name: "disconnected" }, reason, ctx);
-  const tries = phase.name === "connected" ? 0 : state.tries;
-  const waiting: LinkPhase = { name: "discovering", activity: { kind: "waiting" } };
-  const entered = enter({ ...from, tries: tries + 1 }, waiting, reason, ctx);
-  return startTimer(entered, backoffMs(tries, maxMs, ctx.random), ctx);
-};
-
-/** What the link stands on may be gone: ask whether it is, and have another way ready. */
-const networkChanged = (state: State, ctx: Context): State => {
-  const { phase } = state;
-  if (phase.name === "disconnected") return state;
-  if (phase.name !== "connected") return restart(forgetful(state), "network_changed", ctx);
-  return refresh(forgetful(state), phase.attempt, ctx);
-};
-
-const refresh = (state: State, attempt: Attempt, ctx: Context): State => {
-  ctx.effects.push({ type: "probe", generation: attempt.generation });
-  if (state.role === "answerer") {
-    sendSignal({ type: "dial", generation: state.newestOffer }, ctx);
-    return state;
-  }
-  const via = firstVia(state, ctx);
-  return via === null ? state : startNext(state, via, "refresh", ctx);
-};
-
-/** What is forbidden now ends at once, and what is allowed now is tried. */
-const policyChanged = (state: State, ctx: Context): State => {
-  const { phase } = state;
-  if (phase.name === "disconnected") return state;
-  const attempt = currentAttempt(phase);
-  const isForbidden = (one: Attempt | undefined | null): boolean => one != null && !ctx.allowed[one.via];
-  const fresh = forgetful(state);
-  if (isForbidden(attempt) || isIdle(phase)) return restart(fresh, "policy_changed", ctx);
-  const alone = isForbidden(state.next?.attempt) ? giveUpNext(fresh, "policy_changed", ctx) : fresh;
-  return phase.name === "connected" ? searchLater(alone, ctx) : alone;
-};
-
 const timerFired = (state: State, token: number, ctx: Context): State => {
   if (token === state.timer) return timeOut(state, ctx);
   const { next } = state;
@@ -295,157 +153,6 @@ const announced = (state: State, event: Extract<LinkEvent, { type: "announced" }
   if (event.outcome === "offline") return wait(state, "peer_offline", LINK_OFFLINE_RETRY_MAX_MS, ctx);
   if (event.outcome === "failed") return failLink(state, "signaling_failed", ctx);
   return phase.activity.kind === "offering" ? offerArrived(state, phase.activity, ctx) : state;
-};
-
-const offerArrived = (state: State, activity: Offering, ctx: Context): State => {
-  const { attempt, held, patienceMs } = activity;
-  return startTimer(enter(state, { name: "connecting", attempt, answer: "awaited", held }, null, ctx), patienceMs, ctx);
-};
-
-const signalled = (state: State, signal: LinkSignal, ctx: Context): State => {
-  switch (signal.type) {
-    case "dial":
-      return state.role === "dialer" ? dialled(state, signal.generation, ctx) : fault(state, "dial to answerer", ctx);
-    case "offer":
-      return state.role === "answerer" ? offered(state, signal, ctx) : fault(state, "offer to dialer", ctx);
-    case "answer":
-      return state.role === "dialer" ? answered(state, signal, ctx) : fault(state, "answer to answerer", ctx);
-    case "candidate":
-      return candidateArrived(state, signal, ctx);
-    case "close":
-      return closedByPeer(state, signal, ctx);
-    default:
-      return assertNever(signal, "signal");
-  }
-};
-
-const dialled = (state: State, seen: Generation, ctx: Context): State => {
-  // Counting past this would leave the safe integers; no honest count ever comes near.
-  if (seen > Number.MAX_SAFE_INTEGER - 2 ** 20) return fault(state, "generation out of range", ctx);
-  const { phase } = state;
-  if (phase.name === "disconnected") {
-    sendSignal({ type: "close", generation: seen, reason: "not_wanted" }, ctx);
-    return state;
-  }
-  const past = { ...state, generation: Math.max(state.generation, seen) };
-  const attempt = currentAttempt(phase);
-  if (attempt === null) return restart(past, "peer_dialled", ctx);
-  // What it asks for is on its way.
-  if (state.next !== null && seen < state.next.attempt.offerGeneration) return state;
-  // The peer has seen our newest offer and wants another, because its end broke or its network changed.
-  if (seen >= attempt.offerGeneration)
-    return phase.name === "connected" ? refresh(past, attempt, ctx) : restart(past, "peer_dialled", ctx);
-  // It was sent before our offer arrived, unless that is long ago: then the peer has started anew and forgotten it.
-  if (ctx.atMs - attempt.startedAtMs < DIAL_GRACE_MS) return answerSoon(state, ctx);
-  if (phase.name !== "connected") return restart(past, "peer_dialled", ctx);
-  ctx.effects.push({ type: "probe", generation: attempt.generation });
-  return state;
-};
-
-/**
- * The peer is there. It answers at once, unless it refused our offer, because it has accepted us as a contact only since:
- * then waiting as long as for a slow network would be in vain.
- */
-const answerSoon = (state: State, ctx: Context): State => {
-  const { phase } = state;
-  if (phase.name === "connecting" && phase.answer === "awaited") return startTimer(state, DIAL_GRACE_MS, ctx);
-  if (phase.name !== "discovering" || phase.activity.kind !== "offering") return state;
-  return { ...state, phase: { ...phase, activity: { ...phase.activity, patienceMs: DIAL_GRACE_MS } } };
-};
-
-const offered = (state: State, offer: Extract<LinkSignal, { type: "offer" }>, ctx: Context): State => {
-  if (state.phase.name === "disconnected") {
-    sendSignal({ type: "close", generation: offer.generation, reason: "not_wanted" }, ctx);
-    return state;
-  }
-  if (offer.generation <= state.newestOffer) {
-    // A dialer that lost its count: tell it where to go on. A late copy of an old offer while a newer one runs is just stale.
-    if (currentAttempt(state.phase) === null) sendSignal({ type: "dial", generation: state.newestOffer }, ctx);
-    return stale(state);
-  }
-  const via: LinkVia = isRelayDescription(offer.sdp) ? "relay" : "rtc";
-  if (!ctx.allowed[via]) {
-    // Nothing of ours may travel that way; the dialer can choose another.
-    const reason = via === "rtc" ? "relay_only" : "no_relay";
-    sendSignal({ type: "close", generation: offer.generation, reason }, ctx);
-    return { ...state, newestOffer: offer.generation };
-  }
-  const first = currentAttempt(state.phase);
-  if (first !== null && (state.phase.name === "connected" || first.via !== via))
-    return acceptNext(state, offer, via, ctx);
-  const idle = toDisconnected(state, state.reason, ctx);
-  const generation = state.generation + 1;
-  const attempt: Attempt = { generation, offerGeneration: offer.generation, startedAtMs: ctx.atMs, via };
-  const found = enter(
-    { ...idle, generation, newestOffer: offer.generation },
-    { name: "discovering", activity: { kind: "waiting" } },
-    state.reason,
-    ctx,
-  );
-  const connecting = enter(found, { name: "connecting", attempt, answer: "known", held: [] }, null, ctx);
-  ctx.effects.push({ type: "openAnswering", generation, offerGeneration: offer.generation, via, sdp: offer.sdp });
-  return startTimer(releaseEarly(connecting, attempt, ctx), LINK_CONNECT_TIMEOUT_MS, ctx);
-};
-
-const answered = (state: State, answer: Extract<LinkSignal, { type: "answer" }>, ctx: Context): State => {
-  const { next } = state;
-  if (next?.attempt.offerGeneration === answer.generation) return nextAnswered(state, next, answer.sdp, ctx);
-  const attempt = currentAttempt(state.phase);
-  if (attempt?.offerGeneration !== answer.generation) return stale(state);
-  // The answer can be faster than the server's word that the offer was delivered.
-  const { phase } = state;
-  const from =
-    phase.name === "discovering" && phase.activity.kind === "offering"
-      ? offerArrived(state, phase.activity, ctx)
-      : state;
-  if (from.phase.name !== "connecting" || from.phase.answer === "known") return stale(from);
-  ctx.effects.push({ type: "acceptAnswer", generation: attempt.generation, sdp: answer.sdp });
-  for (const candidate of from.phase.held)
-    sendSignal({ type: "candidate", generation: attempt.offerGeneration, ...candidate }, ctx);
-  const known = releaseEarly({ ...from, phase: { ...from.phase, answer: "known", held: [] } }, attempt, ctx);
-  return startTimer(known, LINK_CONNECT_TIMEOUT_MS, ctx);
-};
-
-const candidateArrived = (state: State, signal: Extract<LinkSignal, { type: "candidate" }>, ctx: Context): State => {
-  const candidate: Candidate = { candidate: signal.candidate, mid: signal.mid };
-  const { next } = state;
-  const first = currentAttempt(state.phase);
-  const isFirst = first?.offerGeneration === signal.generation;
-  const isNext = next?.attempt.offerGeneration === signal.generation;
-  const attempt = isFirst ? first : isNext ? next.attempt : null;
-  if (attempt !== null && (isFirst ? isDescribed(state.phase) : next !== null && isNextDescribed(next))) {
-    ctx.effects.push({ type: "addCandidate", generation: attempt.generation, ...candidate });
-    return state;
-  }
-  const isComing = state.role === "answerer" && signal.generation > state.newestOffer;
-  if (attempt === null && (!isComing || state.phase.name === "disconnected")) return stale(state);
-  return keepEarly(state, signal.generation, candidate, ctx);
-};
-
-const isDescribed = (phase: LinkPhase): boolean =>
-  phase.name === "connecting" ? phase.answer === "known" : phase.name === "handshaking" || phase.name === "connected";
-
-/** Words that a peer may give as the reason; anything else it writes stays out of our views and logs. */
-const peerReasons = new Set([
-  ...["not_wanted", "busy", "disabled", "connect_timeout", "handshake_timeout", "no_answer"],
-  ...["relay_only", "no_relay", "no_better_path", "relay_was_faster", "unreachable"],
-]);
-
-const closedByPeer = (state: State, signal: Extract<LinkSignal, { type: "close" }>, ctx: Context): State => {
-  const reason = `peer_${peerReasons.has(signal.reason) ? signal.reason : "closed"}`;
-  const { phase, next } = state;
-  const told = state.role === "dialer" && signal.reason === "relay_only" ? { ...state, peerWantsRelay: true } : state;
-  if (next?.attempt.offerGeneration === signal.generation) return failNext(told, reason, ctx);
-  const attempt = currentAttempt(phase);
-  const answersDial =
-    phase.name === "discovering" && phase.activity.kind === "asking" && signal.generation === state.newestOffer;
-  if (answersDial) return wait(state, reason, LINK_OFFLINE_RETRY_MAX_MS, ctx);
-  // A proven link ends by FIN on its own channel, never by a signal.
-  if (attempt?.offerGeneration !== signal.generation || phase.name === "connected") return stale(state);
-  if (!told.peerWantsRelay || attempt.via === "relay" || next !== null || !ctx.allowed.relay)
-    return failLink(told, reason, ctx);
-  close(attempt, "given_up", reason, ctx);
-  return offer(enter(told, { name: "disconnected" }, reason, ctx), "relay", ctx);
 };
 
 const connectionEvent = (state: State, attempt: Attempt, event: ConnectionEvent, ctx: Context): State => {
