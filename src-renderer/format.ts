@@ -11,6 +11,7 @@ const DAY = 24 * HOUR;
 const UNITS = ["B", "kB", "MB", "GB", "TB"] as const;
 
 const clockFormat = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clockSecondsFormat = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const weekdayFormat = new Intl.DateTimeFormat(undefined, { weekday: "short" });
 const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const dayOfYearFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long", year: "numeric" });
@@ -65,6 +66,12 @@ export const formatDuration = (ms: number): string => {
   return hours % 24 === 0 ? `${hours / 24} d` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 };
 
+/** "0.8 ms", "24 ms": a round trip. */
+export const formatRtt = (ms: number): string => (ms < 9.95 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
+
+/** "340 ms", "2.4 s": how long something took. */
+export const formatTook = (ms: number): string => (ms < 999.5 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+
 /** "9:05" for a countdown. */
 export const formatCountdown = (ms: number): string => {
   const seconds = Math.max(0, Math.ceil(ms / SECOND));
@@ -79,6 +86,8 @@ const daysAgo = (ms: number, nowMs: number): number => Math.round((startOfDay(no
 export const isSameDay = (aMs: number, bMs: number): boolean => startOfDay(aMs) === startOfDay(bMs);
 
 export const formatClock = (ms: number): string => clockFormat.format(ms);
+
+export const formatClockSeconds = (ms: number): string => clockSecondsFormat.format(ms);
 
 export const formatFullTime = (ms: number): string => fullFormat.format(ms);
 

@@ -1,8 +1,11 @@
+import { assertNever } from "#shared/base/assert.ts";
+
 /** Where the person is. One value each, so that two pages or two dialogs cannot be open at once. */
 export type Page =
   | { kind: "chats"; chatId: string | null }
   | { kind: "transfers" }
-  | { kind: "links" }
+  /** `peerId`: the connection to one contact, opened from its chat or from the list of connections. */
+  | { kind: "links"; peerId: string | null; from: "links" | "chat" }
   | { kind: "settings" };
 
 export type OpenDialog =
@@ -25,7 +28,32 @@ export class Nav {
   }
 
   show(kind: Page["kind"]): void {
-    this.page = kind === "chats" ? { kind, chatId: this.#lastChatId } : { kind };
+    switch (kind) {
+      case "chats":
+        this.page = { kind, chatId: this.#lastChatId };
+        return;
+      case "links":
+        this.page = { kind, peerId: null, from: "links" };
+        return;
+      case "transfers":
+      case "settings":
+        this.page = { kind };
+        return;
+      default:
+        assertNever(kind, "page");
+    }
+  }
+
+  openLink(peerId: string): void {
+    this.page = { kind: "links", peerId, from: this.chatId === peerId ? "chat" : "links" };
+  }
+
+  /** Back to where the connection to one contact was opened. */
+  closeLink(): void {
+    const { page } = this;
+    if (page.kind !== "links") return;
+    if (page.from === "chat" && page.peerId !== null) this.openChat(page.peerId);
+    else this.show("links");
   }
 
   openChat(chatId: string): void {

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { BOB, CAROL, DMITRI, FATIMA, GRETE } from "../support/fake-weir-sample.ts";
+import { BOB, CAROL, DMITRI, ELIF, FATIMA, GRETE, relayedReport } from "../support/fake-weir-sample.ts";
 import { type OpenOptions, UiHarness, type Window } from "../support/ui-harness.ts";
 
 /**
@@ -24,6 +24,12 @@ const DRAG_A_FILE_OVER = `(() => {
 
 const openChat = async ({ page }: Window, userId: string): Promise<void> => {
   await page.locator(`[data-chat="${userId}"]`).click();
+};
+
+const openConnection = async ({ page }: Window, userId: string): Promise<void> => {
+  await page.getByRole("button", { name: "Connections" }).click();
+  await page.locator(`[data-link="${userId}"]`).click();
+  await page.getByRole("heading", { name: "What was tried" }).waitFor();
 };
 
 const openSafetyNumber = async (window: Window): Promise<void> => {
@@ -134,6 +140,44 @@ const screens: Screen[] = [
     name: "links",
     scenario: "sample",
     visit: async ({ page }) => page.getByRole("button", { name: "Connections" }).click(),
+  },
+  {
+    name: "connection",
+    scenario: "sample",
+    height: 1680,
+    visit: async (window) => {
+      await openConnection(window, BOB);
+      await window.page.getByRole("button", { name: "Test connection" }).click();
+      await window.page.getByText("It works: Local network").waitFor();
+    },
+  },
+  {
+    name: "connection-relayed",
+    scenario: "sample",
+    height: 1900,
+    visit: async (window) => {
+      const changes = JSON.stringify({ generation: 5, path: "relay", rttMs: 61 });
+      await window.fake(`fake.link("${CAROL}", ${changes}, ${JSON.stringify(relayedReport())})`);
+      await openConnection(window, CAROL);
+      await window.page.getByText("UDP seems to be blocked").waitFor();
+    },
+  },
+  {
+    name: "connection-offline",
+    scenario: "sample",
+    height: 1680,
+    visit: async (window) => {
+      await window.fake(`fake.state.networks["${ELIF}"] = { policy: "afterAccept", acceptedByMe: false }`);
+      await openConnection(window, ELIF);
+      await window.page.getByText("Elif Yıldız is offline").waitFor();
+    },
+  },
+  {
+    name: "narrow-connection",
+    scenario: "headless",
+    width: 420,
+    height: 1900,
+    visit: async (window) => openConnection(window, BOB),
   },
   {
     name: "settings",

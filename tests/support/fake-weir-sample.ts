@@ -1,4 +1,12 @@
-import type { ContactView, FileView, LinkView, MessageView, TransferView } from "#shared/ipc/views.ts";
+import type {
+  ContactView,
+  FileView,
+  LinkAttemptView,
+  LinkReport,
+  LinkView,
+  MessageView,
+  TransferView,
+} from "#shared/ipc/views.ts";
 import type { FakeState } from "./fake-weir.ts";
 import { freshTransferView } from "./transfer-view.ts";
 
@@ -195,6 +203,36 @@ const link = (peerId: string, changes: Partial<LinkView>): LinkView => ({
   ...changes,
 });
 
+const attempt = (generation: number, agoMs: number, changes: Partial<LinkAttemptView>): LinkAttemptView => ({
+  generation,
+  via: "rtc",
+  startedAtMs: SAMPLE_NOW_MS - agoMs,
+  localCandidates: ["host", "srflx"],
+  remoteCandidates: ["host", "srflx"],
+  servers: { stun: 2, turn: 1 },
+  result: "connected",
+  path: null,
+  reason: null,
+  ms: null,
+  ...changes,
+});
+
+/** No STUN server answers, and there is no TURN server. */
+const blocked: Partial<LinkAttemptView> = {
+  ...{ localCandidates: ["host"], servers: { stun: 1, turn: 0 } },
+  ...{ result: "failed", reason: "unreachable", ms: 20_000 },
+};
+
+/** What the page of a connection shows when both sides meet at the server's relay only, because UDP is blocked here. */
+export const relayedReport = (): Partial<Omit<LinkReport, "link">> => ({
+  ...{ selected: { local: "relay", remote: "relay" }, nat: "unknown", stun: { asked: 1, answered: 0 } },
+  attempts: [
+    attempt(4, 12 * MINUTE, { ...blocked, result: "given_up", reason: "relay_was_faster", ms: 2100 }),
+    attempt(5, 12 * MINUTE - 2000, { via: "relay", path: "relay", servers: null, ms: 290 }),
+    attempt(6, 4 * MINUTE, { ...blocked }),
+  ],
+});
+
 export const emptyState = (): FakeState => ({
   profile: {
     userId: ME,
@@ -226,6 +264,8 @@ export const emptyState = (): FakeState => ({
   files: [],
   transfers: [],
   links: [],
+  reports: {},
+  networks: {},
   invitations: {
     QRS234: contact(HIRO, "Hiro Tanaka", {
       state: "outgoing",
@@ -299,7 +339,29 @@ export const sampleState = (): FakeState => {
       link(BOB, { path: "lan", rttMs: 0.8 }),
       link(CAROL, { path: "direct", rttMs: 24 }),
       link(DMITRI, { state: "connecting", path: null, rttMs: null }),
-      link(ELIF, { state: "failed", path: null, rttMs: null, reason: "No path through either network" }),
+      link(ELIF, { state: "failed", path: null, rttMs: null, reason: "unreachable", staleEvents: 2 }),
     ],
+    reports: {
+      [BOB]: {
+        ...{ selected: { local: "host", remote: "host" }, nat: "same", stun: { asked: 2, answered: 2 } },
+        attempts: [
+          attempt(1, 3 * HOUR, { result: "lost", path: "direct", reason: "peer_silent", ms: 640 }),
+          attempt(2, 51 * MINUTE, { via: "relay", result: "replaced", path: "relay", servers: null, ms: 320 }),
+          attempt(3, 50 * MINUTE, { path: "lan", ms: 180 }),
+        ],
+      },
+      [CAROL]: {
+        ...{ selected: { local: "srflx", remote: "srflx" }, nat: "same", stun: { asked: 2, answered: 2 } },
+        attempts: [attempt(3, 2 * HOUR, { path: "direct", ms: 410 })],
+      },
+      [ELIF]: {
+        stun: { asked: 1, answered: 0 },
+        attempts: [
+          attempt(1, 9 * MINUTE, blocked),
+          attempt(2, 6 * MINUTE, { via: "relay", result: "failed", servers: null, reason: "peer_no_relay", ms: 90 }),
+          attempt(3, 2 * MINUTE, blocked),
+        ],
+      },
+    },
   };
 };

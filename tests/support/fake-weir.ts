@@ -2,6 +2,7 @@ import type { Result } from "#shared/base/result.ts";
 import type { CommandInput, CommandName, CommandOutput, ContractEvents, EventName } from "#shared/ipc/contract.ts";
 import type {
   ChatView,
+  ContactNetworkView,
   ContactView,
   FileView,
   HostView,
@@ -28,6 +29,9 @@ export interface FakeState {
   files: FileView[];
   transfers: TransferView[];
   links: LinkView[];
+  /** What is known of a link besides its view; every contact has a plain report without an entry here. */
+  reports: Record<string, Partial<Omit<LinkReport, "link">>>;
+  networks: Record<string, Omit<ContactNetworkView, "userId">>;
   /** What `invites.accept` answers with, by what was entered; anything else is an invalid invitation. */
   invitations: Record<string, ContactView | { type: string; message: string }>;
   /** The clock of everything that the fake makes. */
@@ -111,6 +115,25 @@ export class FakeWeir {
     return contact;
   }
 
+  /** Changes a link and what its report tells, and publishes it. */
+  link(peerId: string, changes: Partial<LinkView>, report: Partial<Omit<LinkReport, "link">> = {}): void {
+    const link = { ...this.#report(peerId).link, ...changes };
+    this.state.links = [...this.state.links.filter((known) => known.peerId !== peerId), link];
+    this.state.reports[peerId] = { ...this.state.reports[peerId], ...report };
+    this.emit("link.changed", link);
+  }
+
+  #report(peerId: string): LinkReport {
+    const { links, reports, networks } = this.state;
+    const idle = { generation: 0, path: null, rttMs: null, reason: null, staleEvents: 0 };
+    return {
+      ...{ link: links.find((link) => link.peerId === peerId) ?? { peerId, state: "disconnected", ...idle } },
+      ...{ policy: networks[peerId]?.policy ?? "direct", directAllowed: true, relayAllowed: true },
+      ...{ selected: null, nat: "unknown", stun: null, droppedMessages: 0, attempts: [] },
+      ...reports[peerId],
+    };
+  }
+
   chat(chatId: string, changes: Partial<ChatView>): ChatView {
     const chat = { ...this.#chatOf(chatId), ...changes };
     this.state.chats = [...this.state.chats.filter((known) => known.chatId !== chatId), chat];
@@ -185,13 +208,6 @@ export class FakeWeir {
   #makeHandlers(): Handlers {
     const { state } = this;
     const notFound = fail("not_found", "This is no longer here.");
-    const reports = (peerId?: string): LinkReport[] =>
-      state.links
-        .filter((link) => peerId === undefined || link.peerId === peerId)
-        .map((link) => ({
-          ...{ link, policy: "direct", directAllowed: true, relayAllowed: true, nat: "same", stun: null },
-          ...{ selected: { local: "host", remote: "host" }, droppedMessages: 0, attempts: [] },
-        }));
     const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>
       state.contacts.some((contact) => contact.userId === userId) ? ok(this.contact(userId, changes)) : notFound;
     const changeTransfer = (fileId: string, changes: Partial<TransferView>): Result<TransferView> =>
@@ -216,7 +232,10 @@ export class FakeWeir {
         return "type" in found ? { ok: false, error: found } : ok({ contact: this.contact(found.userId, found) });
       },
       "contacts.list": () => ok(state.contacts),
-      "contacts.accept": ({ userId }) => changeContact(userId, { state: "accepted", keyChanged: false }),
+      "contacts.accept": ({ userId }) => {
+        state.networks[userId] = { policy: state.networks[userId]?.policy ?? "direct", acceptedByMe: true };
+        return changeContact(userId, { state: "accepted", keyChanged: false });
+      },
       "contacts.verify": ({ userId, verified }) => changeContact(userId, { verified: verified ?? true }),
       "contacts.safetyCode": ({ userId }) =>
         state.contacts.some((contact) => contact.userId === userId && contact.safetyNumber !== null)
@@ -224,7 +243,11 @@ export class FakeWeir {
           : fail("no_session", "The safety number is known as soon as both of you are connected."),
       "contacts.block": ({ userId }) => changeContact(userId, { state: "blocked" }),
       "contacts.unblock": ({ userId }) => changeContact(userId, { state: "accepted" }),
-      "contacts.network": ({ userId, policy }) => ok({ userId, policy: policy ?? "direct", acceptedByMe: true }),
+      "contacts.network": ({ userId, policy }) => {
+        const network = state.networks[userId] ?? { policy: "direct", acceptedByMe: true };
+        state.networks[userId] = { ...network, policy: policy ?? network.policy };
+        return ok({ userId, ...state.networks[userId] });
+      },
       "contacts.remove": ({ userId }) => {
         state.contacts = state.contacts.filter((contact) => contact.userId !== userId);
         this.emit("contact.changed", { userId, removed: true });
@@ -280,10 +303,24 @@ export class FakeWeir {
       "links.list": () => ok(state.links),
       "links.enable": () => ok(state.links),
       "links.disable": () => ok(state.links),
-      "links.report": ({ peerId }) => ok(reports(peerId)),
+      "links.report": ({ peerId }) =>
+        ok((peerId === undefined ? state.links.map((link) => link.peerId) : [peerId]).map((id) => this.#report(id))),
       "links.test": ({ peerId }) => {
-        const [report] = reports(peerId);
-        return report === undefined ? notFound : ok(report);
+        const { link, attempts } = this.#report(peerId);
+        if (link.state !== "connected") return ok(this.#report(peerId));
+        const generation = link.generation + 1;
+        const attempt: LinkReport["attempts"][number] = {
+          ...{
+            generation,
+            via: "rtc",
+            startedAtMs: state.nowMs,
+            localCandidates: ["host"],
+            remoteCandidates: ["host"],
+          },
+          ...{ servers: { stun: 2, turn: 1 }, result: "connected", path: link.path, reason: null, ms: 210 },
+        };
+        this.link(peerId, { generation }, { attempts: [...attempts, attempt], stun: { asked: 2, answered: 2 } });
+        return ok(this.#report(peerId));
       },
       "links.reconnect": ({ peerId }) => {
         const link = state.links.find((known) => known.peerId === peerId);
