@@ -96,7 +96,9 @@ export const initialLan: LanState = { name: "off" };
 export const stepLan = (state: LanState, input: LanInput): readonly [LanState, readonly LanEffect[]] => {
   const effects: LanEffect[] = [];
   const next = handle(state, input, effects);
-  if (next !== state) effects.push({ type: "wake", atMs: next.name === "off" ? null : wakeAt(next) });
+  // Also when a timer came a moment too early and nothing was due: it was the only one.
+  if (next !== state || input.event.type === "time")
+    effects.push({ type: "wake", atMs: next.name === "off" ? null : wakeAt(next) });
   return [next, effects];
 };
 

@@ -137,6 +137,17 @@ describe("discovery on the local network", () => {
     expect(new Set(names).size).toBe(2);
   });
 
+  it("goes on although a timer fires a moment too early", () => {
+    const lan = machine();
+    lan.step({ type: "start" });
+    lan.pass(10);
+    const dueAtMs = lan.wakeAtMs ?? 0;
+    lan.atMs = dueAtMs - 1;
+    lan.wakeAtMs = null;
+    expect(lan.step({ type: "time" })).toEqual([]);
+    expect(lan.wakeAtMs).toBe(dueAtMs);
+  });
+
   it("answers a flood of questions once a second", () => {
     const lan = machine();
     lan.step({ type: "start" });
