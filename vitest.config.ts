@@ -16,6 +16,8 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000 * patience,
     hookTimeout: 30_000,
+    // Vitest waits one second for what is polled: on a busy machine that is a verdict on the machine.
+    expect: { poll: { timeout: 20_000, interval: 50 } },
     coverage: {
       provider: "v8",
       include: ["src-*/**/*.{ts,svelte}", "native/*.ts"],

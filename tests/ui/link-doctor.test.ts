@@ -220,7 +220,7 @@ describe("the history", () => {
     const { rerender } = render(AttemptTable, { report: report(link(), { attempts }) });
     expect(screen.getAllByRole("row")).toHaveLength(7);
     screen.getByRole("button", { name: "Show all 32" }).click();
-    await vi.waitFor(() => expect(screen.getAllByRole("row")).toHaveLength(33));
+    await vi.waitFor(() => expect(screen.getAllByRole("row")).toHaveLength(33), 20_000);
     await rerender({ report: report(link(), { attempts: [] }) });
     expect(screen.getByText("Nothing was tried since Weir started.")).toBeTruthy();
   });

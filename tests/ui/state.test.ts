@@ -135,7 +135,7 @@ describe("shares", () => {
     );
     shares.addFiles("bob", [new File(["1"], "bad.txt"), new File(["22"], "good.txt")]);
     expect(shares.ofChat("bob").map((share) => share.name)).toEqual(["bad.txt", "good.txt"]);
-    await vi.waitFor(() => expect(done).toEqual(["shared"]));
+    await vi.waitFor(() => expect(done).toEqual(["shared"]), 20_000);
     expect(calls).toEqual([
       { chatId: "bob", path: "/uploads/bad.txt" },
       { chatId: "bob", path: "/uploads/good.txt" },
@@ -198,12 +198,12 @@ describe("taking a share back", () => {
     );
     const names = () => shares.ofChat("bob").map(({ name }) => name);
     shares.addFiles("bob", [new File(["1"], "slow.bin"), new File(["2"], "never.bin"), new File(["3"], "next.bin")]);
-    await vi.waitFor(() => expect(shares.ofChat("bob")[0]?.step.kind).toBe("uploading"));
+    await vi.waitFor(() => expect(shares.ofChat("bob")[0]?.step.kind).toBe("uploading"), 20_000);
     const [slow, never, next] = shares.ofChat("bob").map(({ shareId }) => shareId);
     shares.cancel(never ?? -1);
     shares.cancel(slow ?? -1);
     expect(names()).toEqual(["next.bin"]);
-    await vi.waitFor(() => expect(shared).toEqual(['{"chatId":"bob","path":"/uploads/next.bin"}']));
+    await vi.waitFor(() => expect(shared).toEqual(['{"chatId":"bob","path":"/uploads/next.bin"}']), 20_000);
     expect([...uploads.keys()]).toEqual(["slow.bin", "next.bin"]);
     shares.cancel(next ?? -1);
     expect(names()).toEqual(["next.bin"]);
@@ -219,7 +219,7 @@ describe("preparing a share", () => {
       () => {},
     );
     shares.addFiles("bob", [new File(["1"], "big.bin"), new File(["2"], "next.bin")]);
-    await vi.waitFor(() => expect(shares.ofChat("bob")[0]?.step.kind).toBe("preparing"));
+    await vi.waitFor(() => expect(shares.ofChat("bob")[0]?.step.kind).toBe("preparing"), 20_000);
     shares.progress({ chatId: "bob", fileId: "f", name: "big.bin", sizeBytes: 10, bytesHashed: 4 });
     shares.progress({ chatId: "carol", fileId: "g", name: "other", sizeBytes: 10, bytesHashed: 9 });
     expect(shares.ofChat("bob").map((share) => share.step)).toEqual([
