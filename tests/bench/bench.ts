@@ -1,62 +1,19 @@
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { availableParallelism, tmpdir, totalmem } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { type HeadlessProfile, pair, startHeadless, startServer } from "../../scripts/headless-process.ts";
+import { measureLinks } from "./links-latency.ts";
+import { cpuBetween, cpuSecondsOf, machine, mib, procStatus } from "./proc.ts";
 
 /**
- * `npm run bench [-- transfer] [--size MiB] [--runs N]`: JSON lines. Everything that is compared is measured in the same
+ * `npm run bench [-- [transfer] [links] [--size MiB] [--runs N]]`: JSON lines, of both without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
 const MiB = 1024 * 1024;
 const run = promisify(execFile);
-
-/** Bytes from /proc; null where there is none (macOS, Windows). */
-const procStatus = (pid: number | undefined, field: "VmRSS" | "VmHWM"): number | null => {
-  try {
-    const match = new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"));
-    return match === null ? null : Number(match[1]) * 1024;
-  } catch {
-    return null;
-  }
-};
-
-/** Processor seconds that a process used so far, in all and by its named threads; null where there is no /proc. */
-const cpuSecondsOf = (pid: number | undefined): Record<string, number> | null => {
-  const seconds: Record<string, number> = {};
-  try {
-    for (const thread of readdirSync(`/proc/${pid}/task`)) {
-      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
-      const name = String(pid) === thread ? "main" : stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
-      // Fields 14 and 15 of proc(5), in hundredths of a second on every Linux that Node runs on.
-      const [user = 0, system = 0] = stat
-        .slice(stat.lastIndexOf(")") + 2)
-        .split(" ")
-        .slice(11, 13)
-        .map(Number);
-      seconds[name] = (seconds[name] ?? 0) + (user + system) / 100;
-    }
-    return seconds;
-  } catch {
-    return null;
-  }
-};
-
-const cpuBetween = (
-  before: Record<string, number> | null,
-  after: Record<string, number> | null,
-): Record<string, number> | null => {
-  if (before === null || after === null) return null;
-  const used = Object.entries(after).map(([name, value]) => [name, value - (before[name] ?? 0)] as const);
-  const all = used.reduce((sum, [, value]) => sum + value, 0);
-  const shown = [["all", all] as const, ...used.filter(([, value]) => value >= 0.1)];
-  return Object.fromEntries(shown.map(([name, value]) => [name, Math.round(value * 100) / 100]));
-};
-
-const mib = (bytes: number | null): number | null => (bytes === null ? null : Math.round((bytes / MiB) * 10) / 10);
 
 interface Side {
   profile: HeadlessProfile;
@@ -167,26 +124,30 @@ const fullPath = async (sizeMiB: number) => {
   }
 };
 
-const { values } = parseArgs({
-  options: { size: { type: "string", default: "256" }, runs: { type: "string", default: "3" } },
-  allowPositionals: true,
-});
-const sizeMiB = Number(values.size);
-const machine = { cores: availableParallelism(), memoryGiB: Math.round(totalmem() / 1024 ** 3), node: process.version };
-for (let i = 0; i < Number(values.runs); i++) {
+const transferLine = async (sizeMiB: number) => {
   const rawBefore = await measureRaw(sizeMiB);
   const full = await fullPath(sizeMiB);
   const rawAfter = await measureRaw(sizeMiB);
   const raw = (rawBefore.megabytesPerSecond + rawAfter.megabytesPerSecond) / 2;
-  const line = {
-    bench: "transfer",
+  return {
     sizeMiB,
     rawMBps: Math.round(raw * 10) / 10,
     rawCpuSeconds: Math.round((rawBefore.cpuSeconds + rawAfter.cpuSeconds) * 50) / 100,
     downloadRatio: Math.round((full.downloadMBps / raw) * 100) / 100,
     totalRatio: Math.round((full.totalMBps / raw) * 100) / 100,
     ...full,
-    machine,
   };
-  process.stdout.write(`${JSON.stringify(line)}\n`);
+};
+
+const { values, positionals } = parseArgs({
+  options: { size: { type: "string", default: "256" }, runs: { type: "string", default: "3" } },
+  allowPositionals: true,
+});
+const benches = { transfer: () => transferLine(Number(values.size)), links: measureLinks };
+const isBench = (name: string): name is keyof typeof benches => Object.hasOwn(benches, name);
+const names = positionals.length === 0 ? Object.keys(benches) : positionals;
+for (const name of names) {
+  if (!isBench(name)) throw new Error(`no benchmark "${name}": there are ${Object.keys(benches).join(", ")}`);
+  for (let i = 0; i < Number(values.runs); i++)
+    process.stdout.write(`${JSON.stringify({ bench: name, ...(await benches[name]()), machine })}\n`);
 }
