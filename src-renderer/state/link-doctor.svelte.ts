@@ -68,6 +68,8 @@ export class LinkDoctor implements Disposable {
   async choose(policy: NetworkPolicy): Promise<Result<ContactNetworkView>> {
     const result = await this.#api.call("contacts.network", { userId: this.#peerId, policy });
     if (result.ok) this.network = result.value;
+    // What an earlier test found was found under the other policy.
+    if (result.ok && this.test.kind !== "testing") this.test = { kind: "idle" };
     void this.refresh();
     return result;
   }
@@ -83,16 +85,16 @@ export class LinkDoctor implements Disposable {
   }
 
   /** Makes a fresh connection and says what became of it; one test at a time. `who` is asked when it is over. */
-  async runTest(startedAtMs: number, who: () => { name: string; online: boolean }): Promise<void> {
+  async runTest(nowMs: () => number, who: () => { name: string; online: boolean }): Promise<void> {
     const { report } = this;
     if (this.test.kind === "testing" || report === null) return;
     const before = newestGeneration(report);
-    this.test = { kind: "testing", startedAtMs, before };
+    this.test = { kind: "testing", startedAtMs: nowMs(), before };
     this.#schedule();
     const result = await this.#api.call("links.test", { peerId: this.#peerId });
     if (this.#disposed) return;
     this.test = result.ok
-      ? { kind: "done", before, outcome: testOutcome(result.value, before, who()) }
+      ? { kind: "done", atMs: nowMs(), before, outcome: testOutcome(result.value, before, who()) }
       : { kind: "failed", message: result.error.message };
     if (result.ok) {
       this.#asked += 1;

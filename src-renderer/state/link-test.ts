@@ -7,7 +7,7 @@ import { WAY_WORDS, wayOf } from "./link-words.ts";
 export type TestState =
   | { kind: "idle" }
   | { kind: "testing"; startedAtMs: number; before: number }
-  | { kind: "done"; before: number; outcome: TestOutcome }
+  | { kind: "done"; atMs: number; before: number; outcome: TestOutcome }
   | { kind: "failed"; message: string };
 
 export interface TestOutcome {
@@ -34,8 +34,8 @@ const hasWorked = ({ result }: LinkAttemptView): boolean =>
   result === "connected" || result === "replaced" || result === "lost" || result === "closed";
 
 /** The way of a connection in four steps, the same four before, during and after a test. */
-export const testSteps = (state: TestState, report: LinkReport | null, server: ServerView | null): TestStep[] => {
-  const tried = "before" in state && report !== null ? triedSince(report, state.before) : [];
+export const testSteps = (state: TestState, report: LinkReport, server: ServerView | null): TestStep[] => {
+  const tried = "before" in state ? triedSince(report, state.before) : [];
   const isOver = state.kind === "done" || state.kind === "failed";
   const worked = tried.some(hasWorked);
   const reached = [

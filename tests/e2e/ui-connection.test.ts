@@ -146,6 +146,22 @@ describe("the page of a connection", () => {
     for (const secret of ["Carol", "Okafor", "Alice", CAROL, "192.168"]) expect(text).not.toContain(secret);
   });
 
+  it("says why there is no report, and shows it as soon as there is one", async () => {
+    await window.fake(`
+      const { call } = fake.weir;
+      fake.restore = () => { fake.weir.call = call; };
+      fake.weir.call = async (name, input) =>
+        name === "links.report" ? { ok: false, error: { type: "x", message: "Not to be had." } } : call(name, input);`);
+    await page.getByRole("button", { name: "Connections" }).click();
+    await page.locator(`[data-link="${BOB}"]`).click();
+    await page.getByRole("alert").filter({ hasText: "Not to be had." }).waitFor();
+    expect(await page.getByRole("button", { name: "Copy report" }).count()).toBe(0);
+    expect(await harness.axe(page)).toEqual([]);
+    await window.fake("fake.restore()");
+    await page.getByRole("heading", { name: "What was tried" }).waitFor();
+    expect(await page.getByRole("alert").count()).toBe(0);
+  });
+
   it("follows the link while it is open, and says when the contact is gone", async () => {
     await open(BOB);
     await window.fake(`fake.link("${BOB}", { state: "disconnected", path: null, rttMs: null })`);

@@ -5,7 +5,6 @@ import type { LinkAttemptView, LinkReport, LinkView, ServerView } from "#shared/
 import type { Api } from "../../src-renderer/api.ts";
 import { type AdviceFacts, adviceFor } from "../../src-renderer/state/link-advice.ts";
 import { LinkDoctor } from "../../src-renderer/state/link-doctor.svelte.ts";
-import { emptyReport } from "../../src-renderer/state/link-report.ts";
 import { reportText } from "../../src-renderer/state/link-report-text.ts";
 import { type TestState, testOutcome, testSteps } from "../../src-renderer/state/link-test.ts";
 import { linkWords, wayOf } from "../../src-renderer/state/link-words.ts";
@@ -27,8 +26,8 @@ const attempt = (changes: Partial<LinkAttemptView> = {}): LinkAttemptView => ({
 });
 
 const report = (view: LinkView, changes: Partial<LinkReport> = {}): LinkReport => ({
-  ...emptyReport(PEER, view),
-  ...{ attempts: [attempt({ path: view.path })] },
+  ...{ link: view, policy: "direct", directAllowed: true, relayAllowed: true, nat: "unknown", stun: null },
+  ...{ selected: null, droppedMessages: 0, attempts: [attempt({ path: view.path })] },
   ...changes,
 });
 
@@ -119,8 +118,8 @@ describe("what would help", () => {
 
 describe("a test", () => {
   const testing: TestState = { kind: "testing", startedAtMs: 0, before: 5 };
-  const done: TestState = { kind: "done", before: 5, outcome: { tone: "bad", title: "", text: "" } };
-  const statesOf = (state: TestState, of: LinkReport | null, server = SERVER): string =>
+  const done: TestState = { kind: "done", atMs: 0, before: 5, outcome: { tone: "bad", title: "", text: "" } };
+  const statesOf = (state: TestState, of: LinkReport, server = SERVER): string =>
     testSteps(state, of, server)
       .map((step) => step.state)
       .join(" ");
@@ -300,7 +299,7 @@ describe("the doctor", () => {
     const quiet = countOf("links.report");
     expect(quiet).toBeGreaterThan(3);
     const who = () => ({ name: "Bob", online: true });
-    const running = [doctor.runTest(0, who), doctor.runTest(0, who)];
+    const running = [doctor.runTest(() => 7, who), doctor.runTest(() => 7, who)];
     expect(doctor.test.kind).toBe("testing");
     await vi.advanceTimersByTimeAsync(10_000);
     expect(countOf("links.report") - quiet).toBeGreaterThan(3 * quiet);
@@ -308,7 +307,9 @@ describe("the doctor", () => {
     test.resolve(ok(fresh));
     await Promise.all(running);
     expect(countOf("links.test")).toBe(1);
-    expect(doctor.test).toMatchObject({ kind: "done", outcome: { tone: "good" } });
+    expect(doctor.test).toMatchObject({ kind: "done", atMs: 7, outcome: { tone: "good" } });
+    await doctor.choose("relay");
+    expect(doctor.test.kind).toBe("idle");
     doctor.dispose();
     const before = call.mock.calls.length;
     await vi.advanceTimersByTimeAsync(60_000);
@@ -327,7 +328,10 @@ describe("the doctor", () => {
     await settled();
     expect(await doctor.choose("direct")).toEqual(refused);
     expect(doctor.network?.policy).toBe("relay");
-    await doctor.runTest(0, () => ({ name: "Bob", online: true }));
+    await doctor.runTest(
+      () => 7,
+      () => ({ name: "Bob", online: true }),
+    );
     expect(doctor.test).toEqual({ kind: "failed", message: "Not now." });
     doctor.dispose();
   });
