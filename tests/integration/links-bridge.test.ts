@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { ok } from "#shared/base/result.ts";
+import type { LinkView } from "#shared/ipc/views.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { decodeContent, encodeContent, type LinkSignal } from "#shared/wire/content.ts";
 import { encodeControlFrame } from "#shared/wire/frame.ts";
@@ -106,6 +107,8 @@ const bridged = (says: Uint8Array | null) => {
   return { alice: linksOf(a), bob: linksOf(b), aliceId: a.userId, bobId: b.userId };
 };
 
+const isOver = ({ state }: LinkView): boolean => state === "failed" || state === "connected";
+
 test.each([
   ["hands every byte on", null],
   ["says something of their own as well", encodeControlFrame(Buffer.from('{"type":"typing","typing":true}'))],
@@ -128,10 +131,7 @@ test.each([
     }
     alice.connect(bobId);
     bob.connect(aliceId);
-    const views = await Promise.all([
-      untilView(alice, bobId, ({ state }) => state === "failed"),
-      untilView(bob, aliceId, ({ state }) => state === "failed"),
-    ]);
+    const views = await Promise.all([untilView(alice, bobId, isOver), untilView(bob, aliceId, isOver)]);
     for (const { reason } of views) reasons[reason ?? ""] = (reasons[reason ?? ""] ?? 0) + 1;
     if (states.includes("handshaking")) met += 1;
     expect(states).not.toContain("connected");
