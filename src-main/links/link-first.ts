@@ -1,3 +1,4 @@
+import { assertNever } from "#shared/base/assert.ts";
 import {
   LINK_CONNECT_TIMEOUT_MS,
   LINK_OFFLINE_RETRY_MAX_MS,
@@ -12,6 +13,7 @@ import {
   close,
   currentAttempt,
   enter,
+  isRelayed,
   type LinkMachineState,
   type LinkPhase,
   type LinkVia,
@@ -31,16 +33,39 @@ type State = LinkMachineState;
 /** Something changed for the better, or somebody asks: what failed before is no reason any more. */
 export const forgetful = (state: State): State => ({ ...state, tries: 0, upgradeTries: 0, peerWantsRelay: false });
 
+/** The peer or the server is back. */
+export const hinted = (state: State, ctx: Context): State => {
+  const { phase } = state;
+  switch (phase.name) {
+    case "disconnected":
+    case "connecting":
+    case "handshaking":
+      return state;
+    case "connected":
+      // Its network, or ours, may be another one: the dial that says so is lost when the server cannot be reached from
+      // there. A search that is due as soon as can be is not put off.
+      return state.upgradeTries > 0 || state.peerWantsRelay ? searchLater(forgetful(state), ctx) : state;
+    case "discovering":
+      // An announcement on its way may have missed the peer by a moment: if so, the next one follows soon.
+      return isIdle(phase) ? restart(forgetful(state), state.reason, ctx) : forgetful(state);
+    case "failed":
+      return restart(forgetful(state), state.reason, ctx);
+    default:
+      return assertNever(phase, "phase");
+  }
+};
+
 /** Wanted, and nothing under way but a timer. */
-export const isIdle = (phase: LinkPhase): boolean =>
+const isIdle = (phase: LinkPhase): boolean =>
   phase.name === "failed" || (phase.name === "discovering" && phase.activity.kind === "waiting");
 
 /** From disconnected, or from a discovering that was waiting. */
 export const begin = (state: State, ctx: Context): State => {
   if (state.role === "answerer") {
-    const asking = enter(state, { name: "discovering", activity: { kind: "asking" } }, state.reason, ctx);
+    const { newestOffer: seen } = state;
+    const asking = enter(state, { name: "discovering", activity: { kind: "asking", seen } }, state.reason, ctx);
     const timed = startTimer(asking, LINK_CONNECT_TIMEOUT_MS, ctx);
-    sendSignal({ type: "dial", generation: timed.newestOffer }, ctx, timed.timer);
+    sendSignal({ type: "dial", generation: seen }, ctx, timed.timer);
     return timed;
   }
   const via = firstVia(state, ctx);
@@ -148,5 +173,14 @@ export const policyChanged = (state: State, ctx: Context): State => {
   const fresh = forgetful(state);
   if (isForbidden(attempt) || isIdle(phase)) return restart(fresh, "policy_changed", ctx);
   const alone = isForbidden(state.next?.attempt) ? giveUpNext(fresh, "policy_changed", ctx) : fresh;
+  if (state.role === "answerer" && mayBeDirect(alone, ctx))
+    sendSignal({ type: "dial", generation: alone.newestOffer }, ctx);
   return phase.name === "connected" ? searchLater(alone, ctx) : alone;
+};
+
+/** The link is, or soon will be, relayed, perhaps only because of what this side has refused until now. */
+const mayBeDirect = ({ phase, newestOffer }: State, { allowed }: Context): boolean => {
+  const hasRefused =
+    phase.name === "discovering" && phase.activity.kind === "asking" && newestOffer > phase.activity.seen;
+  return allowed.rtc && (hasRefused || isRelayed(phase));
 };

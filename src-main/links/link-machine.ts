@@ -5,7 +5,7 @@ import {
   disconnect,
   failLink,
   forgetful,
-  isIdle,
+  hinted,
   lostAttempt,
   networkChanged,
   policyChanged,
@@ -83,9 +83,7 @@ const handle = (state: State, ctx: Context): State => {
     case "reconnect":
       return state.phase.name === "disconnected" ? state : restart(forgetful(state), "reconnect", ctx);
     case "hint":
-      if (isIdle(state.phase)) return restart(forgetful(state), state.reason, ctx);
-      // An announcement on its way may have missed the peer by a moment: if so, the next one follows soon.
-      return state.phase.name === "discovering" ? forgetful(state) : state;
+      return hinted(state, ctx);
     case "networkChanged":
       return networkChanged(state, ctx);
     case "policyChanged":

@@ -3,7 +3,7 @@ import type { Generation } from "#shared/base/ids.ts";
 import { DIAL_GRACE_MS, LINK_CONNECT_TIMEOUT_MS, LINK_OFFLINE_RETRY_MAX_MS } from "#shared/base/limits.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
 import { failLink, offer, refresh, restart, toDisconnected, wait } from "./link-first.ts";
-import { acceptNext, failNext, isNextDescribed, nextAnswered } from "./link-next.ts";
+import { acceptNext, failNext, isNextDescribed, nextAnswered, startNext } from "./link-next.ts";
 import {
   type Attempt,
   type Candidate,
@@ -18,6 +18,7 @@ import {
   type LinkVia,
   type Offering,
   releaseEarly,
+  searchLater,
   sendSignal,
   stale,
   startTimer,
@@ -57,19 +58,21 @@ const dialled = (state: State, seen: Generation, ctx: Context): State => {
     sendSignal({ type: "close", generation: seen, reason: "not_wanted" }, ctx);
     return state;
   }
-  const past = { ...state, generation: Math.max(state.generation, seen) };
+  // Something is new on its side: its policy may be another, and so may be the paths between us. If not, it says so again.
+  const told = { ...state, peerWantsRelay: false, upgradeTries: 0 };
+  const past = { ...told, generation: Math.max(state.generation, seen) };
   const attempt = currentAttempt(phase);
   if (attempt === null) return restart(past, "peer_dialled", ctx);
   // What it asks for is on its way.
-  if (state.next !== null && seen < state.next.attempt.offerGeneration) return state;
+  if (state.next !== null && seen < state.next.attempt.offerGeneration) return told;
   // The peer has seen our newest offer and wants another, because its end broke or its network changed.
   if (seen >= attempt.offerGeneration)
     return phase.name === "connected" ? refresh(past, attempt, ctx) : restart(past, "peer_dialled", ctx);
   // It was sent before our offer arrived, unless that is long ago: then the peer has started anew and forgotten it.
-  if (ctx.atMs - attempt.startedAtMs < DIAL_GRACE_MS) return answerSoon(state, ctx);
+  if (ctx.atMs - attempt.startedAtMs < DIAL_GRACE_MS) return answerSoon(told, ctx);
   if (phase.name !== "connected") return restart(past, "peer_dialled", ctx);
   ctx.effects.push({ type: "probe", generation: attempt.generation });
-  return state;
+  return searchLater(told, ctx);
 };
 
 /**
@@ -78,6 +81,7 @@ const dialled = (state: State, seen: Generation, ctx: Context): State => {
  */
 const answerSoon = (state: State, ctx: Context): State => {
   const { phase } = state;
+  if (phase.name === "connected") return searchLater(state, ctx);
   if (phase.name === "connecting" && phase.answer === "awaited") return startTimer(state, DIAL_GRACE_MS, ctx);
   if (phase.name !== "discovering" || phase.activity.kind !== "offering") return state;
   return { ...state, phase: { ...phase, activity: { ...phase.activity, patienceMs: DIAL_GRACE_MS } } };
@@ -165,7 +169,12 @@ const closedByPeer = (state: State, signal: Extract<LinkSignal, { type: "close" 
   const reason = `peer_${peerReasons.has(signal.reason) ? signal.reason : "closed"}`;
   const { phase, next } = state;
   const told = state.role === "dialer" && signal.reason === "relay_only" ? { ...state, peerWantsRelay: true } : state;
-  if (next?.attempt.offerGeneration === signal.generation) return failNext(told, reason, ctx);
+  if (next?.attempt.offerGeneration === signal.generation) {
+    const alone = failNext(told, reason, ctx);
+    // The network under the link has changed all the same.
+    const isRefreshed = next.purpose === "refresh" && next.attempt.via === "rtc" && phase.name === "connected";
+    return isRefreshed && told.peerWantsRelay && ctx.allowed.relay ? startNext(alone, "relay", "refresh", ctx) : alone;
+  }
   const attempt = currentAttempt(phase);
   const answersDial =
     phase.name === "discovering" && phase.activity.kind === "asking" && signal.generation === state.newestOffer;

@@ -49,7 +49,8 @@ type Activity =
       /** How long the answer may take once the offer was delivered. */
       readonly patienceMs: number;
     }
-  | { readonly kind: "asking" }
+  /** `seen` is the newest offer when it asked: one that is newer was refused. */
+  | { readonly kind: "asking"; readonly seen: Generation }
   | { readonly kind: "waiting" };
 export type Offering = Extract<Activity, { kind: "offering" }>;
 
@@ -115,7 +116,7 @@ export interface LinkMachineState {
   readonly tries: number;
   /** Attempts at a better path since the link or the network last changed; sets how long until the next. */
   readonly upgradeTries: number;
-  /** The peer's policy for us allows no direct path; asked again with each change of its presence. */
+  /** The peer refused WebRTC (dialer only); forgotten when it asks for an offer or comes online, and by what is done here. */
   readonly peerWantsRelay: boolean;
   /** Newest token given to any timer or announcement. */
   readonly tokens: number;
@@ -356,11 +357,11 @@ export const sayClosed = (attempt: Attempt, reason: string, ctx: Context): void 
 
 /** Only the dialer searches: it makes the offers. What the relay carries may find a direct path any time. */
 export const wantsBetter = ({ role, phase, peerWantsRelay }: State, { allowed }: Context): boolean =>
-  role === "dialer" &&
-  phase.name === "connected" &&
-  allowed.rtc &&
-  !peerWantsRelay &&
-  (phase.attempt.via === "relay" || phase.path === "relay");
+  role === "dialer" && phase.name === "connected" && allowed.rtc && !peerWantsRelay && isRelayed(phase);
+
+/** It is, or is about to be, carried by the server or by a TURN server. */
+export const isRelayed = (phase: LinkPhase): boolean =>
+  currentAttempt(phase)?.via === "relay" || (phase.name === "connected" && phase.path === "relay");
 
 /** After a while, and ever more rarely, a better path is tried again. */
 export const searchLater = (state: State, ctx: Context): State => {

@@ -193,8 +193,10 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
         expect(turnBytes).toBeLessThan(SMALL_BYTES / 2);
       } finally {
         await me.call("contacts.network", { userId: other.userId, policy: "direct" });
-        await dialer.call("links.reconnect", { peerId: answerer.userId });
       }
+      const { ms } = await untilLinked(me, other, (view) => view.path === "direct");
+      figures.add(`direct again, for the ${role}`, { path: "direct", ms });
+      expect(ms).toBeLessThan(FOUND_MS_MAX);
     },
   );
 

@@ -49,6 +49,8 @@ class Side {
   /** Everything that was ever applied to a connection that is not there. */
   staleApplied = 0;
   mostAtOnce = 0;
+  /** What this side's policy for the other allows. */
+  allowed: AllowedVias = { rtc: true, relay: true };
   readonly sim: Sim;
   readonly role: LinkRole;
 
@@ -69,7 +71,7 @@ class Side {
   }
 
   dispatch(event: LinkEvent): void {
-    const input = { atMs: this.sim.nowMs, random: this.sim.chance(), allowed: this.sim.allowed, event };
+    const input = { atMs: this.sim.nowMs, random: this.sim.chance(), allowed: this.allowed, event };
     const [next, effects] = stepLink(this.state, input);
     if (this.#isStale(event)) {
       expect(effects).toEqual([]);
@@ -80,6 +82,13 @@ class Side {
     this.state = next;
     expect(shownGeneration(next)).toBeGreaterThanOrEqual(before);
     for (const effect of effects) this.run(effect);
+    // No packet of a connection that is forbidden leaves from here on, but the goodbye of one that was left before.
+    for (const end of this.ends.values()) expect(end.leaving || this.allowed[end.via]).toBe(true);
+  }
+
+  setPolicy(allowed: AllowedVias): void {
+    this.allowed = allowed;
+    this.dispatch({ type: "policyChanged" });
   }
 
   /** Judged from outside: what the connections and timers of this moment are, not what the machine thinks. */
@@ -206,7 +215,6 @@ class Sim {
   staleSeen = 0;
   /** No datagram passes between the two: only the relay is left. */
   isBlocked = false;
-  allowed: AllowedVias = { rtc: true, relay: true };
   readonly #choices: readonly number[];
   #next = 0;
   #pending: Pending[] = [];
@@ -284,17 +292,23 @@ class Sim {
   }
 }
 
-type Action = { readonly at: number; readonly side: 0 | 1; readonly event: LinkEvent };
+type Action = {
+  readonly at: number;
+  readonly side: 0 | 1;
+  readonly event: LinkEvent | { readonly type: "policy"; readonly rtc: boolean };
+};
 const action: fc.Arbitrary<Action> = fc.record({
   at: fc.nat(60_000),
   side: fc.constantFrom(0 as const, 1 as const),
-  event: fc.constantFrom<LinkEvent>(
+  event: fc.constantFrom<Action["event"]>(
     { type: "connect" },
     { type: "connect" },
     { type: "disconnect", reason: "closed" },
     { type: "reconnect" },
     { type: "hint" },
     { type: "networkChanged" },
+    { type: "policy", rtc: false },
+    { type: "policy", rtc: true },
   ),
 });
 
@@ -314,13 +328,18 @@ const play = (
   { hasRelay, blocked }: Network = { hasRelay: false, blocked: [false, false] },
 ): Sim => {
   const sim = new Sim(choices);
-  sim.allowed = { rtc: true, relay: hasRelay };
   sim.isBlocked = blocked[0];
   const sides = [sim.dialer, sim.answerer] as const;
-  for (const { at, side, event } of actions) sim.later(at, () => sides[side].dispatch(event));
+  for (const side of sides) side.allowed = { rtc: true, relay: hasRelay };
+  for (const { at, side, event } of actions)
+    sim.later(at, () => {
+      if (event.type === "policy") sides[side].setPolicy({ rtc: event.rtc, relay: hasRelay });
+      else sides[side].dispatch(event);
+    });
   sim.runUntil(60_000);
   sim.rough = false;
   sim.isBlocked = blocked[1];
+  for (const side of sides) if (!side.allowed.rtc) side.setPolicy({ rtc: true, relay: hasRelay });
   for (const side of sides) side.dispatch(wanted ? { type: "connect" } : { type: "disconnect", reason: "closed" });
   // Longer than every timeout and backoff that can still be under way, a hint in between as presence would give it.
   sim.runUntil(140_000);
@@ -371,6 +390,25 @@ test("after quiet two peers who want none have none", () => {
     { numRuns: runs / 2 },
   );
 }, 3_600_000);
+
+test("who allows a direct path again gets one at once, whichever side it is and whatever the link is doing", () => {
+  fc.assert(
+    fc.property(choices, fc.constantFrom(0 as const, 1 as const), fc.nat(400), (random, whose, afterMs) => {
+      const sim = new Sim(random);
+      sim.rough = false;
+      const sides = [sim.dialer, sim.answerer] as const;
+      sides[whose].setPolicy({ rtc: false, relay: true });
+      for (const side of sides) side.dispatch({ type: "connect" });
+      sim.runUntil(afterMs);
+      sides[whose].setPolicy({ rtc: true, relay: true });
+      sim.runUntil(afterMs + 1000);
+      expect(sides.map(({ used }) => used?.via)).toEqual(["rtc", "rtc"]);
+      sim.runUntil(afterMs + 10_000);
+      check(sim);
+    }),
+    { numRuns: counted(400, 4000) },
+  );
+});
 
 test("both call in the same moment, 100 times: one connection", () => {
   fc.assert(

@@ -1,5 +1,10 @@
 import { expect, test } from "vitest";
-import { EARLY_OFFERS_MAX, LINK_CONNECT_TIMEOUT_MS, RELAY_AFTER_MS } from "#shared/base/limits.ts";
+import {
+  EARLY_OFFERS_MAX,
+  LINK_CONNECT_TIMEOUT_MS,
+  LINK_UPGRADE_FIRST_MS,
+  RELAY_AFTER_MS,
+} from "#shared/base/limits.ts";
 import { stepLink } from "../../src-main/links/link-machine.ts";
 import {
   currentAttempt,
@@ -38,6 +43,7 @@ const close = (generation: number, reason: string): LinkEvent => ({
   type: "signal",
   signal: { type: "close", generation, reason },
 });
+const dial = (generation: number): LinkEvent => ({ type: "signal", signal: { type: "dial", generation } });
 const relayOffer = (generation: number): LinkEvent => offer(generation, `v=0\r\n${RELAY_MARK}\r\n`);
 const open = (generation: number, path: "lan" | "relay" = "lan"): LinkEvent => ({
   type: "channelsOpen",
@@ -152,6 +158,104 @@ test("a peer that wants only the relay is not offered anything else again, until
   expect(linked.state).toMatchObject({ phase: { name: "connected" }, betterTimer: null, peerWantsRelay: true });
   const changed = play("dialer", [{ type: "networkChanged" }], linked.state);
   expect(changed.effects).toContainEqual({ type: "openDialing", generation: 103, via: "rtc" });
+});
+
+/** Over the relay, because the peer wanted nothing else. */
+const relayed = (): LinkMachineState =>
+  play("dialer", [
+    ...[{ type: "connect" } as const, close(101, "relay_only"), answer(102)],
+    ...[open(102, "relay"), proven(102, "relay")],
+  ]).state;
+
+test("a peer that asks for an offer may want a direct path again, and what failed before is no reason any more", () => {
+  const tired = { ...relayed(), upgradeTries: 9 };
+  const asked = play("dialer", [dial(102)], tired);
+  expect(asked.effects).toContainEqual({ type: "openDialing", generation: 103, via: "rtc" });
+  expect(asked.state).toMatchObject({ peerWantsRelay: false, upgradeTries: 0 });
+  // It crossed the offer of the relay: the link goes on, and looks for a direct path at once.
+  const crossed = play("dialer", [dial(101)], tired);
+  expect(crossed.kinds).not.toContain("openDialing 103");
+  expect(crossed.effects).toContainEqual({
+    type: "setTimer",
+    slot: "better",
+    token: crossed.state.betterTimer,
+    delayMs: LINK_UPGRADE_FIRST_MS,
+  });
+  const late = stepLink(tired, { atMs: 60_000, random: 0.5, allowed: { rtc: true, relay: true }, event: dial(101) });
+  expect(late[1].map(({ type }) => type)).toEqual(["probe", "setTimer"]);
+  expect(late[0]).toMatchObject({ peerWantsRelay: false, betterTimer: late[0].tokens });
+  const offering = play("dialer", [{ type: "connect" }, close(101, "relay_only"), dial(101)]).state;
+  const linked = play("dialer", [answer(102), open(102, "relay"), proven(102, "relay")], offering);
+  expect(linked.effects).toContainEqual({
+    type: "setTimer",
+    slot: "better",
+    token: linked.state.betterTimer,
+    delayMs: LINK_UPGRADE_FIRST_MS,
+  });
+});
+
+test("a dial that crosses the offer of a second attempt is kept in mind for the next one", () => {
+  const over = play("dialer", [{ type: "networkChanged" }, close(103, "relay_only")], relayed());
+  expect(over.effects).toContainEqual({ type: "openDialing", generation: 104, via: "relay" });
+  const asked = play("dialer", [dial(103), answer(104), open(104, "relay")], over.state);
+  const replaced = play("dialer", [proven(104, "relay"), confirmed(104)], asked.state);
+  expect(replaced.effects).toContainEqual({
+    type: "setTimer",
+    slot: "better",
+    token: replaced.state.betterTimer,
+    delayMs: LINK_UPGRADE_FIRST_MS,
+  });
+});
+
+test("a changed network gets a fresh connection over the relay where the peer refuses every other, and asks only once", () => {
+  const changed = play("dialer", [{ type: "networkChanged" }], relayed());
+  const refused = play("dialer", [close(103, "relay_only")], changed.state);
+  expect(refused.effects).toContainEqual({ type: "openDialing", generation: 104, via: "relay" });
+  expect(refused.state).toMatchObject({ next: { purpose: "refresh" }, peerWantsRelay: true });
+  const again = play("dialer", [close(104, "relay_only")], refused.state);
+  expect([again.kinds.filter((kind) => kind.startsWith("open")), again.state.next]).toEqual([[], null]);
+  // A search for something better has found that there is nothing: the relay that it has is as good as another.
+  const searching = play("dialer", [dial(102), close(103, "busy")], relayed());
+  const looking = play("dialer", [better(searching.state), close(104, "relay_only")], searching.state);
+  expect(looking.kinds).toContain("openDialing 104");
+  expect(looking.kinds).not.toContain("openDialing 105");
+});
+
+test("a peer that comes back while the link is relayed is looked for directly soon, however rarely it was before", () => {
+  const tired = { ...relayed(), upgradeTries: 9 };
+  const { state, effects } = play("dialer", [{ type: "hint" }], tired);
+  const timer = { type: "setTimer", slot: "better", token: state.betterTimer, delayMs: LINK_UPGRADE_FIRST_MS };
+  expect(effects).toContainEqual(timer);
+  // Many hints do not put it off.
+  expect(play("dialer", [{ type: "hint" }, { type: "hint" }], state).effects).toEqual([]);
+  // The peer wanted only the relay when it left, and may want something else now.
+  const refused = play("dialer", [{ type: "hint" }], relayed());
+  expect(refused.state).toMatchObject({ peerWantsRelay: false, betterTimer: refused.state.tokens });
+  const direct = play("dialer", connected.dialer).state;
+  expect(play("dialer", [{ type: "hint" }], direct).effects).toEqual([]);
+});
+
+test("an answerer whose policy changes asks for an offer where the link could do better, and only there", () => {
+  const dials = (events: readonly LinkEvent[], start?: LinkMachineState) =>
+    play("answerer", events, start).effects.flatMap((effect) =>
+      effect.type === "sendSignal" && effect.signal.type === "dial" ? [effect.signal.generation] : [],
+    );
+  const changed: LinkEvent = { type: "policyChanged" };
+  const asking = play("answerer", [{ type: "connect" }]).state;
+  for (const stage of [[], [open(101, "relay")], [open(101, "relay"), proven(101, "relay")]])
+    expect(dials([changed], play("answerer", [relayOffer(7), ...stage], asking).state)).toEqual([7]);
+  // Over a TURN server.
+  expect(dials([changed], play("answerer", [offer(7), open(101), proven(101, "relay")], asking).state)).toEqual([7]);
+  expect(dials([changed], play("answerer", connected.answerer).state)).toEqual([]);
+  expect(dials([changed], play("answerer", [offer(7)], asking).state)).toEqual([]);
+  // It has asked already, but for an offer that it refused since.
+  expect(dials([changed], asking)).toEqual([]);
+  const relayOnly = { atMs: 1000, random: 0, allowed: { rtc: false, relay: true } };
+  const [refused] = stepLink(asking, { ...relayOnly, event: offer(7) });
+  expect(dials([changed], refused)).toEqual([7]);
+  // Nothing that it allows now is better.
+  const standing = play("answerer", [relayOffer(7), open(101, "relay"), proven(101, "relay")], asking).state;
+  expect(stepLink(standing, { ...relayOnly, event: changed })[1]).toEqual([]);
 });
 
 test("an answerer refuses what its policy forbids, and opens nothing for it", () => {

@@ -4,6 +4,7 @@ import {
   LINK_CONNECT_TIMEOUT_MS,
   LINK_HISTORY_MAX,
   LINK_UPGRADE_BASE_MS,
+  LINK_UPGRADE_FIRST_MS,
   NETWORK_POLL_MS,
   PING_INTERVAL_MS,
   PING_TIMEOUT_MS,
@@ -175,6 +176,43 @@ test("a new interface on either side: a fresh connection takes over, and the old
   }
 });
 
+type World = ReturnType<typeof world>;
+const occasions: readonly (readonly [string, (it: World) => unknown])[] = [
+  ["the network of the dialer changes", (it) => it.alice.links.networkChanged()],
+  ["the network of the answerer changes", (it) => it.bob.links.networkChanged()],
+  ["the dialer reconnects", (it) => it.alice.links.reconnect(it.bob.id)],
+  ["the answerer reconnects", (it) => it.bob.links.reconnect(it.alice.id)],
+  ["the answerer's presence is told", (it) => it.alice.links.presenceHint(it.bob.id, true)],
+  ["the dialer has the server back", (it) => it.alice.member.connected.emit({ generation: 2 })],
+  ["both machines wake up", (it) => it.clock.sleep(3_600_000)],
+];
+/** Relayed for so long that the next search for a direct path is minutes away. */
+const longRelayed = async (): Promise<World> => {
+  const it = world();
+  it.rtc.blocked = true;
+  await it.connect(3_600_000);
+  expect(it.states()).toEqual(["connected relay", "connected relay"]);
+  return it;
+};
+
+test.each(occasions)("a direct path is looked for at once when %s", async (_what, happen) => {
+  const it = await longRelayed();
+  it.rtc.blocked = false;
+  await happen(it);
+  await it.clock.advance(LINK_UPGRADE_FIRST_MS + 500);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+});
+
+test.each(occasions)("when %s and there is no direct path yet, it is looked for often again", async (_what, happen) => {
+  const it = await longRelayed();
+  await happen(it);
+  await it.clock.advance(1000);
+  it.rtc.blocked = false;
+  // One attempt that is under way, and a pause.
+  await it.clock.advance(LINK_CONNECT_TIMEOUT_MS + LINK_UPGRADE_BASE_MS);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+});
+
 test("a connection that becomes unsteady gets a successor at once; if it recovers instead, it simply is replaced", async () => {
   const it = world();
   await it.connect();
@@ -276,8 +314,7 @@ test("a contact that allows direct paths goes on to one as soon as it was accept
   expect(it.left()).toEqual([]);
   it.bob.setting.acceptedByMe = true;
   it.bob.links.policyChanged(it.alice.id);
-  it.alice.links.reconnect(it.bob.id);
-  await it.clock.advance(10_000);
+  await it.clock.advance(1000);
   expect(it.states()).toEqual(["connected lan", "connected lan"]);
   it.bob.setting.policy = "relay";
   it.bob.links.policyChanged(it.alice.id);
@@ -285,6 +322,18 @@ test("a contact that allows direct paths goes on to one as soon as it was accept
   expect([...it.rtc.live].filter(({ kind }) => kind === "rtc").length).toBeLessThanOrEqual(1);
   await it.clock.advance(10_000);
   expect(it.states()).toEqual(["connected relay", "connected relay"]);
+});
+
+test.each(["alice", "bob"] as const)("a direct path is taken at once when %s allows it again", async (whose) => {
+  const it = world();
+  it[whose].setting.policy = "relay";
+  await it.connect(10_000);
+  expect(it.states()).toEqual(["connected relay", "connected relay"]);
+  it[whose].setting.policy = "direct";
+  it[whose].links.policyChanged(it[whose === "alice" ? "bob" : "alice"].id);
+  await it.clock.advance(1000);
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+  expect([...it.rtc.live].map(({ kind }) => kind)).toEqual(["rtc", "rtc"]);
 });
 
 test("within the local network only: no other candidate leaves or is used, and no server is asked", async () => {
