@@ -3,7 +3,8 @@ import { svelteTesting } from "@testing-library/svelte/vite";
 import { defineConfig } from "vitest/config";
 
 /** The full counts of `npm run verify` repeat within one test. */
-const patience = process.env["WEIR_VERIFY"] === "full" ? 20 : 1;
+const isFullRun = process.env["WEIR_VERIFY"] === "full";
+const patience = isFullRun ? 20 : 1;
 
 /**
  * Five projects; scripts/test.ts runs them in order. Two files run at once, but one where they would starve each other:
@@ -36,6 +37,8 @@ export default defineConfig({
           name: "integration",
           include: ["tests/integration/**/*.test.ts"],
           testTimeout: 120_000 * patience,
+          // The full run promises times here too.
+          fileParallelism: !isFullRun,
           hookTimeout: 60_000,
         },
       },
