@@ -154,7 +154,7 @@ class ConnectionManager implements LinkManager {
     return {
       link: this.view(peer),
       policy: this.#deps.policyOf?.(peer).policy ?? "direct",
-      directAllowed: this.#deps.mayLink(peer) && vias.rtc,
+      directAllowed: this.#deps.mayLink(peer) && vias.rtc !== false,
       relayAllowed: this.#deps.mayLink(peer) && vias.relay,
       ...found,
       nat: nat === null || nat.nat === "unknown" ? found.nat : nat.nat,

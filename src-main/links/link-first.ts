@@ -15,6 +15,7 @@ import {
   enter,
   isRelayed,
   type LinkMachineState,
+  type LinkPath,
   type LinkPhase,
   type LinkVia,
   type Offering,
@@ -169,7 +170,12 @@ export const policyChanged = (state: State, ctx: Context): State => {
   const { phase } = state;
   if (phase.name === "disconnected") return state;
   const attempt = currentAttempt(phase);
-  const isForbidden = (one: Attempt | undefined | null): boolean => one != null && !ctx.allowed[one.via];
+  const isForbidden = (one: Attempt | undefined | null): boolean => {
+    if (one == null) return false;
+    const may = ctx.allowed[one.via];
+    // What it may use was fixed when it was opened. Only a path that stands is known to lie within the local network.
+    return may === "lan" ? one !== attempt || pathOf(phase) !== "lan" : !may;
+  };
   const fresh = forgetful(state);
   if (isForbidden(attempt) || isIdle(phase)) return restart(fresh, "policy_changed", ctx);
   const alone = isForbidden(state.next?.attempt) ? giveUpNext(fresh, "policy_changed", ctx) : fresh;
@@ -178,9 +184,11 @@ export const policyChanged = (state: State, ctx: Context): State => {
   return phase.name === "connected" ? searchLater(alone, ctx) : alone;
 };
 
+const pathOf = (phase: LinkPhase): LinkPath | null => (phase.name === "connected" ? phase.path : null);
+
 /** The link is, or soon will be, relayed, perhaps only because of what this side has refused until now. */
 const mayBeDirect = ({ phase, newestOffer }: State, { allowed }: Context): boolean => {
   const hasRefused =
     phase.name === "discovering" && phase.activity.kind === "asking" && newestOffer > phase.activity.seen;
-  return allowed.rtc && (hasRefused || isRelayed(phase));
+  return allowed.rtc !== false && (hasRefused || isRelayed(phase));
 };

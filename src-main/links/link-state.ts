@@ -25,7 +25,8 @@ export type LinkPath = NonNullable<LinkView["path"]>;
 
 /** What the contact's network policy and this machine allow at the moment; asked anew with every event. */
 export interface AllowedVias {
-  readonly rtc: boolean;
+  /** "lan": only within the local network. */
+  readonly rtc: boolean | "lan";
   readonly relay: boolean;
 }
 
@@ -357,7 +358,7 @@ export const sayClosed = (attempt: Attempt, reason: string, ctx: Context): void 
 
 /** Only the dialer searches: it makes the offers. What the relay carries may find a direct path any time. */
 export const wantsBetter = ({ role, phase, peerWantsRelay }: State, { allowed }: Context): boolean =>
-  role === "dialer" && phase.name === "connected" && allowed.rtc && !peerWantsRelay && isRelayed(phase);
+  role === "dialer" && phase.name === "connected" && allowed.rtc !== false && !peerWantsRelay && isRelayed(phase);
 
 /** It is, or is about to be, carried by the server or by a TURN server. */
 export const isRelayed = (phase: LinkPhase): boolean =>

@@ -16,7 +16,7 @@ export const effectivePolicy = (policy: NetworkPolicy, acceptedByMe: boolean): E
  * then, and so tells the peer our address. No connection of that kind is made at all.
  */
 export const viasOf = (policy: EffectivePolicy, hasRelay: boolean): AllowedVias => ({
-  rtc: policy !== "relay",
+  rtc: policy === "lan" ? "lan" : policy === "direct",
   relay: policy !== "lan" && hasRelay,
 });
 

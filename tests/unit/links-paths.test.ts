@@ -348,6 +348,39 @@ test("within the local network only: no other candidate leaves or is used, and n
   expect(it.serversAsked()).toBe(1);
 });
 
+test.each(["alice", "bob"] as const)(
+  "a path over the internet ends at once when %s wants only the local network",
+  async (whose) => {
+    const it = world();
+    it.rtc.pair = {
+      local: { address: "203.0.113.7", type: "srflx" },
+      remote: { address: "203.0.113.9", type: "srflx" },
+    };
+    await it.connect();
+    expect(it.states()).toEqual(["connected direct", "connected direct"]);
+    const before = [...it.rtc.live];
+    it.rtc.blocked = true;
+    it[whose].setting.policy = "lan";
+    it[whose].links.policyChanged(it[whose === "alice" ? "bob" : "alice"].id);
+    // At once: not one more packet of this side goes that way.
+    expect(before.filter((connection) => it.rtc.live.has(connection)).length).toBeLessThanOrEqual(1);
+    await it.clock.advance(20_000);
+    expect(before.filter((connection) => it.rtc.live.has(connection))).toEqual([]);
+    for (const view of it.views()) expect(view.state).not.toBe("connected");
+  },
+);
+
+test.each(["alice", "bob"] as const)("a path in the local network stays when %s wants only that", async (whose) => {
+  const it = world();
+  await it.connect();
+  expect(it.states()).toEqual(["connected lan", "connected lan"]);
+  const before = [...it.rtc.live];
+  it[whose].setting.policy = "lan";
+  it[whose].links.policyChanged(it[whose === "alice" ? "bob" : "alice"].id);
+  await it.clock.advance(20_000);
+  expect([...it.rtc.live]).toEqual(before);
+});
+
 test("within the local network only: without a path there the link waits, and the relay is refused", async () => {
   const it = withPolicies("lan", "direct");
   it.rtc.blocked = true;
