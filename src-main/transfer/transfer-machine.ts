@@ -1,7 +1,7 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { TimeMs } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
-import { SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import { SEEDER_RETRY_MS, WORKER_LOSSES_MAX, WORKER_LOSSES_WINDOW_MS } from "#shared/base/limits.ts";
 import type { AppError } from "#shared/base/result.ts";
 import { PieceMap } from "./piece-map.ts";
 import {
@@ -55,6 +55,9 @@ import {
  *   complete     saved under its final name             -
  *   failed       stopped by an error; chunks are kept   retry -> opening; cancel
  *   cancelled    everything was dropped                 -
+ *
+ * Whatever the disk worker does is lost when its process dies. Then every state that waits for it goes back to opening
+ * (pausing to idle), and fails only when that happens too often.
  *
  * As phases: idle, opening, downloading and pausing are `downloading`; cancelled is `failed`; the others are themselves.
  *
@@ -172,7 +175,10 @@ const workResult = (state: State, event: Extract<Event, { run: number }>, effect
       return state.kind === "assembling" ? chunksLost(state, event.indices) : stale(state);
     case "storeFailed":
     case "workFailed":
-      return isWorking(state) ? failed(state, event.error, effects) : stale(state);
+      if (!isWorking(state)) return stale(state);
+      return event.error.type === "worker_ended"
+        ? workerLost(state, event, effects)
+        : failed(state, event.error, effects);
     default:
       return assertNever(event, "work result");
   }
@@ -190,6 +196,16 @@ const open = (state: State, storedCount: number, effects: Effect[]): State => {
   const run = state.run + 1;
   effects.push({ type: "wantLinks" }, { type: "scan", run });
   return { ...common(state), kind: "opening", run, storedCount };
+};
+
+/** What its worker had not committed is gone: it scans what is there and goes on, unless that happens again and again. */
+const workerLost = (state: State, { now, error }: { now: TimeMs; error: AppError }, effects: Effect[]): State => {
+  const recent = state.workerLosses.filter((atMs) => now - atMs < WORKER_LOSSES_WINDOW_MS);
+  const lost = { ...state, workerLosses: [...recent, now], swarm: stopAll(state.swarm, () => true, effects) };
+  if (lost.kind === "pausing") return endPausing(lost);
+  if (recent.length >= WORKER_LOSSES_MAX) return failed(lost, error, effects);
+  effects.push({ type: "stopWork" });
+  return open(lost, storedCountOf(lost), effects);
 };
 
 /** Stops on the user's wish, or for another download's turn. Assembling and verifying are short and go on. */

@@ -39,6 +39,8 @@ interface Common {
   /** Results that came too late to mean anything. */
   readonly staleResults: number;
   readonly drain: Drain | null;
+  /** When its worker was lost, lately. */
+  readonly workerLosses: readonly TimeMs[];
   /** The timer that the shell was last told to set. */
   readonly wakeAtMs: TimeMs | null;
 }
@@ -142,7 +144,7 @@ export type Event = { readonly now: TimeMs } & (
   | { readonly type: "assembleProgress"; readonly run: number; readonly chunks: number }
   | { readonly type: "assembled" | "verified"; readonly run: number }
   | { readonly type: "finished"; readonly run: number; readonly savedPath: string }
-  /** Any work of this run ended without result; `storeFailed` when it was a chunk or a page. */
+  /** Any work of this run ended without result; `storeFailed` when it was a chunk or a page. `worker_ended`: the worker died over it. */
   | { readonly type: "workFailed" | "storeFailed"; readonly run: number; readonly error: AppError }
   | { readonly type: "chunksLost"; readonly run: number; readonly indices: readonly number[] }
 );
@@ -192,6 +194,7 @@ export const initialState = (setup: Setup, from: { rest: Rest; storedCount: numb
   run: 0,
   staleResults: 0,
   drain: null,
+  workerLosses: [],
   wakeAtMs: null,
 });
 
@@ -217,13 +220,14 @@ export const cancelledState = (setup: Setup, counters: Counters): State => ({
 });
 
 /** What every state has, without what is its own. */
-export const common = ({ setup, counters, swarm, run, staleResults, drain, wakeAtMs }: State) => ({
+export const common = ({ setup, counters, swarm, run, staleResults, drain, workerLosses, wakeAtMs }: State) => ({
   setup,
   counters,
   swarm,
   run,
   staleResults,
   drain,
+  workerLosses,
   wakeAtMs,
 });
 

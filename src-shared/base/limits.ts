@@ -82,6 +82,9 @@ export const SOURCE_FILE_IDLE_MS = 2 * SECOND;
 export const FRAME_BUFFERS_KEPT = 4;
 /** Batches per peer that a seeder has read or is reading ahead of the link. */
 export const SEEDER_READ_AHEAD = 2;
+/** A worker that dies this often in the time below is not tried again without the user: the file may be what kills it. */
+export const WORKER_LOSSES_MAX = 3;
+export const WORKER_LOSSES_WINDOW_MS = 10 * MINUTE;
 /** Files that one peer may have open at a seeder at once; more is answered with `busy`. */
 export const SEEDER_SESSIONS_PER_PEER_MAX = 32;
 /** Pages of leaves that a downloader asks one seeder for before the first has come. */

@@ -52,7 +52,7 @@ const failureOf = (change: Partial<WorldOptions>): string | null => {
   const property = fc.property(scenario, (s) => {
     play(s, change);
   });
-  const { errorInstance } = fc.check(property, { numRuns: 2000, seed: 1, endOnFailure: true });
+  const { errorInstance } = fc.check(property, { numRuns: 10_000, seed: 1, endOnFailure: true });
   return errorInstance instanceof Error ? errorInstance.message : null;
 };
 
@@ -81,8 +81,8 @@ describe("a download among seeders that come, go, lie and repeat themselves", ()
     const impatient: typeof step = (state, event) => {
       const [next, effects] = step(state, event);
       if (next.kind !== "draining") return [next, effects];
-      const { pieces, setup, counters, swarm, run, staleResults, drain, wakeAtMs } = next;
-      const common = { setup, counters, swarm, run: run + 1, staleResults, drain, wakeAtMs };
+      const { pieces, setup, counters, swarm, run, staleResults, drain, workerLosses, wakeAtMs } = next;
+      const common = { setup, counters, swarm, run: run + 1, staleResults, drain, workerLosses, wakeAtMs };
       return [
         { ...common, kind: "assembling", pieces, assembled: 0 },
         [...effects, { type: "assemble", run: run + 1 }],

@@ -48,12 +48,13 @@ export interface WorldOptions {
 /** One step may pass through a state that has nothing to wait for: downloading, then pausing, then idle. */
 const LEGAL: Readonly<Record<State["kind"], readonly State["kind"][]>> = {
   idle: ["opening", "cancelled", "failed"],
+  // Back to opening: the worker was lost.
   opening: ["downloading", "draining", "idle", "cancelled", "failed", "complete"],
-  downloading: ["draining", "pausing", "idle", "cancelled", "failed"],
+  downloading: ["opening", "draining", "pausing", "idle", "cancelled", "failed"],
   pausing: ["idle", "downloading", "draining", "cancelled", "failed"],
-  draining: ["assembling", "downloading", "pausing", "idle", "cancelled", "failed"],
-  assembling: ["verifying", "downloading", "draining", "cancelled", "failed"],
-  verifying: ["complete", "cancelled", "failed"],
+  draining: ["opening", "assembling", "downloading", "pausing", "idle", "cancelled", "failed"],
+  assembling: ["opening", "verifying", "downloading", "draining", "cancelled", "failed"],
+  verifying: ["opening", "complete", "cancelled", "failed"],
   complete: [],
   failed: ["opening", "cancelled"],
   cancelled: [],
@@ -69,7 +70,8 @@ export class SimWorld {
   /** What the disk holds; the truth that progress is compared with. */
   readonly #disk = new Set<number>();
   readonly #pages = new Set<number>();
-  #work: { label: string; act: () => void }[] = [];
+  /** `commit`: what reaches the disk before anybody is told. */
+  #work: { label: string; act: () => void; commit?: () => void }[] = [];
   readonly #frames = new Map<number, { bad: boolean }>();
   #nextFrame = 1;
   #wakeAtMs: number | null = null;
@@ -208,6 +210,7 @@ export class SimWorld {
     if (this.#disk.size > 0 && this.state.kind === "assembling")
       choices.push({ label: "disk damage", act: () => this.#damage() });
     if (this.#work.length > 0) choices.push({ label: "disk full", act: () => this.#failWork() });
+    if (this.#work.length > 0) choices.push({ label: "worker lost", act: () => this.#loseWorker() });
     for (const seeder of this.#seeders) {
       if (!seeder.linked) choices.push({ label: "join", act: () => this.#join(seeder) });
       else choices.push({ label: "leave", act: () => this.#leave(seeder) });
@@ -247,6 +250,17 @@ export class SimWorld {
   #failWork(): void {
     this.#work.shift();
     this.dispatch({ type: "workFailed", run: this.state.run, error: { type: "disk_full", message: "full" } });
+  }
+
+  /** All that it was given is answered with its end; the first of it had reached the disk. */
+  #loseWorker(): void {
+    const { run } = this.state;
+    const lost = this.#work;
+    this.#work = [];
+    lost[0]?.commit?.();
+    const error = { type: "worker_ended", message: "gone" };
+    for (const { commit } of lost)
+      this.dispatch({ type: commit === undefined ? "workFailed" : "storeFailed", run, error });
   }
 
   #join(seeder: SimSeeder): void {
@@ -346,6 +360,9 @@ export class SimWorld {
         const peer = this.#peerOf(session);
         this.#work.push({
           label: `store ${index}`,
+          commit: () => {
+            if (held?.bad !== true) this.#disk.add(index);
+          },
           act: () => {
             if (held?.bad === true) return this.dispatch({ type: "chunkRejected", run, session, index, peer });
             const type = this.#disk.has(index) ? "chunkDuplicate" : "chunkStored";
@@ -359,6 +376,7 @@ export class SimWorld {
         const { run, page } = effect;
         this.#work.push({
           label: `leaves ${page}`,
+          commit: () => void this.#pages.add(page),
           act: () => {
             this.#pages.add(page);
             this.dispatch({ type: "leavesStored", run, page });

@@ -1,7 +1,13 @@
 import * as v from "valibot";
 import { describe, expect, test } from "vitest";
 import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { REQUEST_TIMEOUT_MS, SEEDER_EMPTY_RETRY_MS, SEEDER_RETRY_MS } from "#shared/base/limits.ts";
+import {
+  REQUEST_TIMEOUT_MS,
+  SEEDER_EMPTY_RETRY_MS,
+  SEEDER_RETRY_MS,
+  WORKER_LOSSES_MAX,
+  WORKER_LOSSES_WINDOW_MS,
+} from "#shared/base/limits.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
 import { step } from "../../src-main/transfer/transfer-machine.ts";
 import {
@@ -384,5 +390,71 @@ describe("work", () => {
     run.do({ type: "chunksLost", run: old, indices: [0] });
     run.do({ type: "assembled", run: old });
     expect(run.state).toMatchObject({ kind: "downloading", staleResults: 1 });
+  });
+});
+
+describe("a worker that dies", () => {
+  const gone = { type: "worker_ended", message: "gone" };
+
+  test("makes a download scan what is stored and go on with what is missing", () => {
+    const run = new Run(4);
+    run.opened();
+    const session = run.serving(ALICE);
+    run.arrive(session, 0).stored(session, 0).arrive(session, 1);
+    run.do({ type: "storeFailed", run: run.state.run, error: gone });
+    expect(run.state.kind).toBe("opening");
+    expect(run.effects.map(({ type }) => type)).toEqual(expect.arrayContaining(["stop", "stopWork", "scan"]));
+    expect(storedCountOf(run.state)).toBe(1);
+    // What the same death ends besides is stale.
+    const { staleResults } = run.state;
+    run.do({ type: "storeFailed", run: run.state.run - 1, error: gone });
+    expect(run.state).toMatchObject({ kind: "opening", staleResults: staleResults + 1 });
+    const stored = PieceMap.empty(4).with(0).with(1);
+    run.do({
+      ...{ type: "opened", run: run.state.run, stored, pages: PieceMap.full(1) },
+      ...{ counters: NO_COUNTERS, finishedPath: null },
+    });
+    expect(run.state.kind).toBe("downloading");
+    expect(storedCountOf(run.state)).toBe(2);
+  });
+
+  test("while the file is assembled or saved begins that again", () => {
+    for (const step of ["assembled", "verified"] as const) {
+      const run = new Run(1);
+      run.opened([0]);
+      expect(run.state.kind).toBe("assembling");
+      run.do({ type: "assembled", run: run.state.run });
+      if (step === "verified") run.do({ type: "verified", run: run.state.run });
+      run.do({ type: "workFailed", run: run.state.run, error: gone });
+      expect(run.state.kind).toBe("opening");
+    }
+  });
+
+  test("leaves a download that is being paused paused", () => {
+    const run = new Run(2);
+    run.opened();
+    const session = run.serving(ALICE);
+    run.arrive(session, 0).do({ type: "pause" });
+    expect(run.state.kind).toBe("pausing");
+    run.do({ type: "storeFailed", run: run.state.run, error: gone });
+    expect(run.state).toMatchObject({ kind: "idle", rest: "paused" });
+  });
+
+  test("too often in a short time is told to the user", () => {
+    const run = new Run(1);
+    run.do({ type: "start" });
+    const die = (): void => void run.do({ type: "workFailed", run: run.state.run, error: gone });
+    for (let i = 0; i < WORKER_LOSSES_MAX; i += 1) {
+      die();
+      expect(run.state.kind).toBe("opening");
+    }
+    // The first ones are forgotten by then.
+    run.now += WORKER_LOSSES_WINDOW_MS;
+    die();
+    expect(run.state.kind).toBe("opening");
+    for (let i = 1; i < WORKER_LOSSES_MAX; i += 1) die();
+    expect(run.state.kind).toBe("opening");
+    die();
+    expect(run.state).toMatchObject({ kind: "failed", error: gone });
   });
 });
