@@ -9,6 +9,7 @@
 /** Inside src-main, top to bottom; folders of one line may import each other. A folder may import its own line and those below. */
 const LAYERS = [
   ["host", "ipc"],
+  ["engine"],
   ["messages", "transfer", "shares", "activity"],
   ["contacts"],
   ["links"],

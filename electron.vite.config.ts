@@ -3,7 +3,7 @@ import { defineConfig } from "electron-vite";
 import renderer from "./src-renderer/vite.config.ts";
 
 /**
- * The three bundles of the desktop program, under out/. Building needs no Electron binary. Dependencies of the main
+ * The bundles of the desktop program, under out/: main process with its engine and chunk worker, preload, window. Building needs no Electron binary. Dependencies of the main
  * process stay outside its bundle: several are native, and all are packaged as they are.
  */
 export default defineConfig({
@@ -14,7 +14,11 @@ export default defineConfig({
       minify: false,
       sourcemap: true,
       rolldownOptions: {
-        input: { main: "src-main/main.ts", "chunk-worker": "src-main/transfer/chunk-worker.ts" },
+        input: {
+          main: "src-main/main.ts",
+          engine: "src-main/host/electron/engine-entry.ts",
+          "chunk-worker": "src-main/transfer/chunk-worker.ts",
+        },
         output: { format: "es", entryFileNames: "[name].js", chunkFileNames: "shared-[hash].js" },
       },
     },

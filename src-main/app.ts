@@ -1,6 +1,7 @@
 import type { Env } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import type { ProfileView } from "#shared/ipc/views.ts";
+import type { ForkEngine } from "./engine/engine-protocol.ts";
 import type { AppHandlers, EventSource } from "./ipc/handlers.ts";
 
 /** Keeps the random 32-byte data key of app.db. Made on first use, loaded ever after. */
@@ -22,6 +23,8 @@ export interface AppOptions {
   readonly defaultDownloadDirectory: string;
   /** The chunk worker: the .ts source under Node, the bundle in Electron. */
   readonly chunkWorkerUrl: URL;
+  /** Starts the engine process, where WebRTC and the chunk worker run. */
+  readonly forkEngine: ForkEngine;
   readonly version: string;
   /** The last lines of the log, for `diagnostics.export`. */
   readonly recentLog: { entries(): readonly object[] };

@@ -13,6 +13,7 @@ import { type Contacts, createContacts } from "./contacts/contacts.ts";
 import { type Account, loadOrCreateAccount, verifyAccountSignature } from "./crypto/identity.ts";
 import { createSessions } from "./crypto/signal-sessions.ts";
 import { EventLoopMonitor } from "./diagnostics.ts";
+import { createEngine } from "./engine/engine-client.ts";
 import type { PublishedEvent } from "./ipc/handlers.ts";
 import { createLinks } from "./links/connection-manager.ts";
 import type { LinkManager } from "./links/links.ts";
@@ -29,7 +30,6 @@ import { ContactNetworkTable } from "./store/contact-network.ts";
 import { Database } from "./store/database.ts";
 import { lockProfile } from "./store/lock.ts";
 import { appMigrations } from "./store/schema/app.ts";
-import { chunkThread } from "./transfer/chunk-thread.ts";
 import { createChunkWorker } from "./transfer/chunk-worker-client.ts";
 import { createFiles, type Files } from "./transfer/files.ts";
 import { createTransfers, type Transfers } from "./transfer/transfers.ts";
@@ -123,6 +123,7 @@ const build = async (
     createContacts({ env, db, sessions, signaling, self: { ...account, name: () => settings.name } }),
   );
   const contactNetwork = new ContactNetworkTable(db);
+  const engine = own(createEngine({ env, fork: options.forkEngine }));
   const links = own(
     createLinks({
       env,
@@ -135,6 +136,7 @@ const build = async (
       mayLink: (peer) => contacts.isAccepted(peer) && !contacts.isKeyChanged(peer),
       policyOf: (peer) => contactNetwork.get(peer),
       iceServers: () => signaling.iceServers(),
+      driver: engine.driver,
       relay: createRelayDriver({ env, relay: signaling.relay }),
       onBrokenSession: (peer, lost) => messages?.unreadable(peer, lost),
     }),
@@ -142,7 +144,7 @@ const build = async (
   const worker = own(
     createChunkWorker({
       env,
-      start: chunkThread(options.chunkWorkerUrl),
+      start: engine.chunkWorker(options.chunkWorkerUrl),
       databasePath: join(dataDir, "chunks.db"),
       onDiskFull: () => ballast.release(),
     }),

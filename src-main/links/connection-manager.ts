@@ -14,7 +14,6 @@ import type { LinkReport, LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
 import type { BulkFrame, OutgoingFrame } from "#shared/wire/frame.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
-import { createRtcDriver } from "./driver.ts";
 import { TokenBucket } from "./flow.ts";
 import { LinkHistory } from "./link-history.ts";
 import type { AllowedVias } from "./link-state.ts";
@@ -47,8 +46,8 @@ export interface LinksDeps {
   /** See {@link TransportOptions}: only safe on paths that are known to carry it. */
   readonly mtu?: number | undefined;
   readonly bindAddress?: string | undefined;
-  /** Both are disposed together with the links. The real driver by default; without a relay links are direct or none. */
-  readonly driver?: TransportDriver | undefined;
+  /** Both are disposed together with the links; without a relay links are direct or none. */
+  readonly driver: TransportDriver;
   readonly relay?: RelayDriver | undefined;
   /** The addresses of this machine, in any form that changes when they do. Those of the system by default. */
   addresses?(): string;
@@ -98,7 +97,7 @@ class ConnectionManager implements LinkManager {
 
   constructor(deps: LinksDeps) {
     this.#deps = deps;
-    this.#driver = this.#owned.add(deps.driver ?? createRtcDriver(deps.env));
+    this.#driver = this.#owned.add(deps.driver);
     if (deps.relay !== undefined) this.#owned.add(deps.relay);
     // Offers must count up over restarts of the app, which keeps no state for them: so they start at the wall clock.
     this.#firstGeneration = deps.env.clock.now();

@@ -58,6 +58,13 @@ const released = (item: PeerConnection | DataChannel): void => {
   if (live.size === 0 && shutdown !== null) setImmediate(shutdown.run);
 };
 
+let tellShutDown = (): void => undefined;
+/** Resolves when the library is down next, after the last driver was disposed of: the process may end then. */
+export const rtcShutDown = (): Promise<void> =>
+  new Promise((resolve) => {
+    tellShutDown = resolve;
+  });
+
 /** Native objects that are not yet released; zero again soon after everything was closed. */
 export const liveRtcObjects = (): number => live.size;
 
@@ -75,6 +82,7 @@ const shutDownWhenIdle = (env: Env): void => {
     const result = attempt("shut down", () => rtc.cleanup());
     live.clear();
     if (!result.ok) env.log.error("rtc shutdown failed", { reason: result.error.message });
+    tellShutDown();
   };
   shutdown = { timer: env.clock.setTimer(RTC_CLEANUP_TIMEOUT_MS, run), run };
   if (live.size === 0) setImmediate(run);

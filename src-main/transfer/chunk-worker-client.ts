@@ -89,6 +89,8 @@ class Client implements ChunkWorker {
   readonly #waiting = new Map<number, Waiting>();
   readonly #outgoing = new Map<FileSpec, { counters: DownloadCounters; chunks: ChunkToStore[] }>();
   #worker: Running | null = null;
+  /** Holds frames also after its worker has ended. */
+  #holder: WorkerChannel | null = null;
   #nextJob = 1;
   #uncommittedBytes = 0;
   #flushScheduled = false;
@@ -169,7 +171,7 @@ class Client implements ChunkWorker {
 
   drop(frames: readonly Payload[]): void {
     const held = frames.filter((frame): frame is HeldFrame => !(frame instanceof Uint8Array));
-    if (held.length > 0) this.#worker?.channel.drop(held);
+    if (held.length > 0) this.#holder?.drop(held);
   }
 
   async dispose(): Promise<void> {
@@ -212,11 +214,14 @@ class Client implements ChunkWorker {
       failed: (error) => this.#log.error("the chunk worker failed", { reason: messageOf(error) }),
       exited: () => {
         if (this.#worker?.channel === channel) this.#worker = null;
+        // What has not left yet is answered below, and must not reach the next one.
+        this.#outgoing.clear();
         this.#failAll(why);
         opening.resolve(err(why));
         ended.resolve();
       },
     });
+    this.#holder = channel;
     return { channel, exited: ended.promise, opened: opening.promise };
   }
 

@@ -199,6 +199,29 @@ export const DIAL_GRACE_MS = 3 * SECOND;
 export const UNEXPECTED_CHANNELS_MAX = 8;
 /** Closed connections are released natively within milliseconds; the library is shut down anyway after this. */
 export const RTC_CLEANUP_TIMEOUT_MS = 3 * SECOND;
+
+// ---- Engine process -----------------------------------------------------------------------------------------------
+
+/** Node and the addon load in well under a second; a machine that is very busy takes longer. */
+export const ENGINE_START_TIMEOUT_MS = 10 * SECOND;
+/** A call of the library that never returns is noticed after five of these, like ten seconds without an answer. */
+export const ENGINE_PING_INTERVAL_MS = 2 * SECOND;
+export const ENGINE_PINGS_UNANSWERED_MAX = 5;
+/** Rest after it died once, twice, ...: the first time none, or the links would wait for longer than their own backoff. */
+export const ENGINE_RESTS_MS: readonly number[] = [0, 1 * SECOND, 5 * SECOND, 30 * SECOND];
+/** After this long the crash before is no longer counted. */
+export const ENGINE_ALIVE_MS = 1 * MINUTE;
+/** Connections and chunks.db are closed before it is told to end; then it is killed. The whole end has SHUTDOWN_TIMEOUT_MS. */
+export const ENGINE_END_TIMEOUT_MS = 3 * SECOND;
+/** Facts of a connection (its pair, its bytes) are looked up this often: twice within a ping of the link. */
+export const ENGINE_FACTS_INTERVAL_MS = 1 * SECOND;
+/**
+ * What a connection may hold in the engine because the main process does not get to it: twice the receive credit, whose
+ * renewal can overtake the chunks that it is for, and as much in control messages as a sender queues.
+ */
+export const ENGINE_WAITING_BYTES_MAX = 16 * MiB;
+/** The main process tells what it has handled in steps of this, which are few messages. */
+export const ENGINE_SEEN_STEP_BYTES = 256 * KiB;
 /** Signals of one peer that wait for their turn; more are dropped and counted. */
 export const SIGNAL_QUEUE_MAX = 128;
 
@@ -474,6 +497,11 @@ assert(SEEDER_READ_AHEAD * WORK_BATCH_BYTES <= RECEIVE_CREDIT_BYTES, "reading ah
 assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS, "a window fits one request");
 assert(LEAVES_PER_PAGE * 32 + 2048 <= LINK_MESSAGE_BYTES_MAX, "a page of leaves with its proof must fit one message");
 assert(RECEIVE_CREDIT_STEP_BYTES * 2 <= RECEIVE_CREDIT_BYTES, "credit must be renewed before it runs out");
+assert(
+  2 * RECEIVE_CREDIT_BYTES + CONTROL_QUEUED_BYTES_MAX <= ENGINE_WAITING_BYTES_MAX,
+  "what flow control allows must not end a connection",
+);
+assert(ENGINE_END_TIMEOUT_MS < SHUTDOWN_TIMEOUT_MS, "an engine that does not end is killed within an orderly end");
 assert(SEND_QUEUED_BYTES_LOW < SEND_QUEUED_BYTES_MAX, "low mark below high mark");
 assert(MESSAGE_TEXT_BYTES_MAX + 4 * KiB <= ENVELOPE_BYTES_MAX, "a message must fit an envelope");
 assert(SEEN_ENVELOPE_TTL_MS > MAILBOX_TTL_MS, "an id must be known for as long as its envelope can come again");

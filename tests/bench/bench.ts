@@ -6,7 +6,7 @@ import { parseArgs, promisify } from "node:util";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { type HeadlessProfile, pair, startHeadless, startServer } from "../../scripts/headless-process.ts";
 import { measureLinks } from "./links-latency.ts";
-import { cpuBetween, cpuSecondsOf, machine, mib, procStatus } from "./proc.ts";
+import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
 
 /**
  * `npm run bench [-- [transfer] [links] [--size MiB] [--runs N]]`: JSON lines, of both without a name. Everything that is compared is measured in the same
@@ -75,7 +75,7 @@ const fullPath = async (sizeMiB: number) => {
     );
     const path = join(dir, "bench.bin");
     const sha256 = await writeRandomFile(path, sizeMiB * MiB);
-    for (const side of sides) side.idleRss = procStatus(side.profile.process.pid, "VmRSS");
+    for (const side of sides) side.idleRss = memoryOf(side.profile.process.pid, "VmRSS");
     const shareStart = performance.now();
     const file = await alice.call("files.share", { chatId: bob.userId, path });
     const shareMs = Math.round(performance.now() - shareStart);
@@ -111,7 +111,7 @@ const fullPath = async (sizeMiB: number) => {
       finishCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtDownloaded?.[i] ?? null, cpuAtEnd[i] ?? null)),
       eventLoopP99Ms: { seeder: delays[0], downloader: delays[1] },
       peakRssAboveIdleMiB: sides.map((side) => {
-        const peak = procStatus(side.profile.process.pid, "VmHWM");
+        const peak = memoryOf(side.profile.process.pid, "VmHWM");
         return peak === null || side.idleRss === null ? null : mib(peak - side.idleRss);
       }),
       requestedChunks: view.requestedChunks,

@@ -8,6 +8,7 @@ import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { BULK_HEADER_BYTES, bytesOf, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
+import { createRtcDriver } from "../../src-main/links/driver.ts";
 import { systemEnv } from "../../src-main/log.ts";
 import { startWorker } from "../support/files.ts";
 import { userIdOf } from "../support/links-ids.ts";
@@ -187,7 +188,7 @@ const start = ({ mode, role, totalBytes, store }: Settings): ((message: ToPerson
     verifyAccountSignature: () => true,
     mayLink: () => true,
     bindAddress: "127.0.0.1",
-    driver: remote ?? undefined,
+    driver: remote ?? createRtcDriver(systemEnv()),
   });
   const disk = diskOf(store, remote, mode);
   const chunkCount = totalBytes / FRAME_BYTES;

@@ -7,6 +7,7 @@ import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
+import { createRtcDriver } from "../../src-main/links/driver.ts";
 import { systemEnv } from "../../src-main/log.ts";
 import { userIdOf } from "../support/links-ids.ts";
 import { untilConnected } from "../support/links-world.ts";
@@ -43,6 +44,7 @@ const env = systemEnv();
 const signals = new Emitter<{ from: typeof peer; sealed: Sealed; generation: number }>(() => undefined);
 const deps: LinksDeps = {
   env,
+  driver: createRtcDriver(env),
   localUserId: local,
   signaling: {
     onSignal: signals.event,

@@ -11,7 +11,7 @@ export const machine = {
 };
 
 /** Bytes from /proc; null where there is none (macOS, Windows). */
-export const procStatus = (pid: number | undefined, field: "VmRSS" | "VmHWM"): number | null => {
+const procStatus = (pid: number | undefined, field: "VmRSS" | "VmHWM"): number | null => {
   try {
     const match = new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"));
     return match === null ? null : Number(match[1]) * 1024;
@@ -20,13 +20,36 @@ export const procStatus = (pid: number | undefined, field: "VmRSS" | "VmHWM"): n
   }
 };
 
-/** Processor seconds that a process used so far, in all and by its named threads; null where there is no /proc. */
+/** The engine of a program; none where there is no /proc. */
+const enginesOf = (pid: number | undefined): number[] => {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
+  } catch {
+    return [];
+  }
+};
+
+/** Bytes of a program with its engine. */
+export const memoryOf = (pid: number | undefined, field: "VmRSS" | "VmHWM"): number | null => {
+  const all = [pid, ...enginesOf(pid)].map((each) => procStatus(each, field));
+  return all.reduce((sum, bytes) => (sum === null || bytes === null ? null : sum + bytes), 0);
+};
+
+/** Processor seconds that a program used so far, by its threads and those of its engine; null where there is no /proc. */
 export const cpuSecondsOf = (pid: number | undefined): Record<string, number> | null => {
+  const seconds = threadSecondsOf(pid, "main");
+  for (const engine of enginesOf(pid)) Object.assign(seconds ?? {}, threadSecondsOf(engine, "engine"));
+  return seconds;
+};
+
+const threadSecondsOf = (pid: number | undefined, main: "main" | "engine"): Record<string, number> | null => {
+  const prefix = main === "main" ? "" : "engine ";
   const seconds: Record<string, number> = {};
   try {
     for (const thread of readdirSync(`/proc/${pid}/task`)) {
       const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
-      const name = String(pid) === thread ? "main" : stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+      const thisThread = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+      const name = String(pid) === thread ? main : `${prefix}${thisThread}`;
       // Fields 14 and 15 of proc(5), in hundredths of a second on every Linux that Node runs on.
       const [user = 0, system = 0] = stat
         .slice(stat.lastIndexOf(")") + 2)

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { chatIdOf, UserIdSchema } from "#shared/base/ids.ts";
+import { forkEngine } from "../../src-main/host/headless/fork-engine.ts";
 import { AppStartError, startApp } from "../../src-main/start-app.ts";
 import { realEnv, temporaryFolder, workerUrl } from "../support/files.ts";
 
@@ -21,6 +22,7 @@ const start = (dataDir: string) =>
     vault: { load: () => Promise.resolve({ key: new Uint8Array(32), protection: "file" }) },
     defaultDownloadDirectory: join(folder.path, "downloads"),
     chunkWorkerUrl: workerUrl,
+    forkEngine,
     version: "0.0.0",
     recentLog: { entries: () => [] },
   });

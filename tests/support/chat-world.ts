@@ -78,7 +78,7 @@ export interface WorldOptions {
 }
 
 export interface Network {
-  links(peer: ChatPeer, life: { readonly alive: boolean }, deps: LinksDeps): Links;
+  links(peer: ChatPeer, life: { readonly alive: boolean }, deps: Omit<LinksDeps, "driver">): Links;
   /** The server has told the sender that it delivered this. */
   signal(to: ChatPeer, from: UserId, sealed: Sealed): void;
 }

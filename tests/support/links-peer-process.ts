@@ -3,6 +3,7 @@ import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { BULK_HEADER_BYTES, encodeControlFrame, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
+import { createRtcDriver } from "../../src-main/links/driver.ts";
 import type { LinkManager } from "../../src-main/links/links.ts";
 import type { TransportDriver } from "../../src-main/links/transport.ts";
 import { systemEnv } from "../../src-main/log.ts";
@@ -20,7 +21,7 @@ export type Wire = { kind: Sealed["kind"]; body: string };
 export const linksOver = (
   self: 0 | 1,
   tell: (wire: Wire) => void,
-  driver?: TransportDriver,
+  driver: TransportDriver = createRtcDriver(systemEnv()),
 ): { links: LinkManager; heard: (wire: Wire) => void; peer: ReturnType<typeof userIdOf> } => {
   const [localUserId, peer] = [userIdOf(self), userIdOf(1 - self)];
   const signals = new Emitter<{ from: typeof peer; sealed: Sealed; generation: number }>(() => undefined);

@@ -7,6 +7,7 @@ import type { LinkView } from "#shared/ipc/views.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { systemClock, systemRandom } from "../../src-main/env.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
+import { createRtcDriver } from "../../src-main/links/driver.ts";
 import type { LinkManager, Links } from "../../src-main/links/links.ts";
 import { userIdFrom, userIdOf } from "./links-ids.ts";
 
@@ -52,15 +53,15 @@ export class LinksWorld {
 
   /** Lower `order`, lower user id: the lowest of a pair is its dialer. */
   add(order: number): Member {
-    return this.#join(userIdOf(order));
+    return this.join(userIdOf(order));
   }
 
   /** Many people: a user id that starts with `name`. */
   addNamed(name: string): Member {
-    return this.#join(userIdFrom(name));
+    return this.join(userIdFrom(name));
   }
 
-  #join(userId: UserId): Member {
+  join(userId: UserId): Member {
     const member: Member = {
       userId,
       key: generateKeyPairSync("ed25519"),
@@ -72,7 +73,7 @@ export class LinksWorld {
     return member;
   }
 
-  deps(member: Member, overrides: Partial<LinksDeps> = {}): LinksDeps {
+  deps(member: Member, overrides: Partial<LinksDeps> = {}): Omit<LinksDeps, "driver"> {
     const env: Env = { clock: this.clock, random: this.#random, log: this.log };
     return {
       env,
@@ -100,7 +101,8 @@ export class LinksWorld {
   }
 
   links(member: Member, overrides: Partial<LinksDeps> = {}): LinkManager {
-    return createLinks(this.deps(member, overrides));
+    const deps = this.deps(member, overrides);
+    return createLinks({ ...deps, driver: overrides.driver ?? createRtcDriver(deps.env) });
   }
 
   #relay(from: Member, to: UserId, sealed: Sealed): boolean {

@@ -71,24 +71,23 @@ export interface TransferPeer {
 
 const DATA_KEY = new Uint8Array(32).fill(7);
 
-const openProfile = (home: string): { db: Database; account: Account } => {
+export const openProfile = (home: string): { db: Database; account: Account } => {
   const db = Database.openApp(join(home, "app.db"), DATA_KEY, appMigrations);
   return { db, account: loadOrCreateAccount(db, realEnv) };
 };
 
 const unknownChat = () => fail("unknown_chat", "There is no chat with this id.");
 
-const startPeer = async (
+export const startPeer = async (
   home: string,
   profile: { db: Database; account: Account },
   links: Links,
   other: Account,
-  { drainTimeoutMs, database, env }: { drainTimeoutMs: number; database: string; env: Env },
+  { drainTimeoutMs, worker, env }: { drainTimeoutMs: number; worker: ChunkWorker; env: Env },
 ): Promise<TransferPeer> => {
   const { db, account } = profile;
   const downloads = join(home, "downloads");
   await mkdir(downloads, { recursive: true });
-  const worker = startWorker(database);
   const sent: TransferPeer["sent"] = [];
   const server = new FakeServer();
   const files = createFiles({
@@ -184,10 +183,14 @@ export const createTransferWorld = async ({
   const profiles = { alice: openProfile(homes.alice), bob: openProfile(homes.bob) };
   const links = new LinksPair(profiles.alice.account.userId, profiles.bob.account.userId);
   const startBob = (profile: { db: Database; account: Account }) =>
-    startPeer(homes.bob, profile, links.b, profiles.alice.account, { drainTimeoutMs, database: databases.bob, env });
+    startPeer(homes.bob, profile, links.b, profiles.alice.account, {
+      drainTimeoutMs,
+      worker: startWorker(databases.bob),
+      env,
+    });
   const alice = await startPeer(homes.alice, profiles.alice, links.a, profiles.bob.account, {
     drainTimeoutMs,
-    database: databases.alice,
+    worker: startWorker(databases.alice),
     env,
   });
   const world: TransferWorld = {

@@ -19,6 +19,7 @@ import { version } from "../version.ts";
 import { APP_URL, registerAppScheme, serveApp } from "./app-protocol.ts";
 import { type ElectronArguments, parseElectronArguments } from "./arguments.ts";
 import { showAttention } from "./attention.ts";
+import { forkEngine } from "./fork-engine.ts";
 import { type Hardening, hardenAllWebContents, hardenSession } from "./harden.ts";
 import { electronHostHandlers } from "./host-handlers.ts";
 import { type ElectronIpc, serveElectronIpc } from "./ipc.ts";
@@ -92,6 +93,7 @@ const start = async (options: {
     downloadDirectory: args.downloads,
     defaultDownloadDirectory: electronApp.getPath("downloads"),
     chunkWorkerUrl: new URL("./chunk-worker.js", import.meta.url),
+    forkEngine,
     version,
     recentLog: env.recentLog,
   });

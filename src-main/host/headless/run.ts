@@ -13,6 +13,7 @@ import { version } from "../version.ts";
 import { removeAbandonedUploads } from "./abandoned-uploads.ts";
 import { type HeadlessArguments, parseArguments, USAGE } from "./arguments.ts";
 import { startBridge } from "./bridge.ts";
+import { forkEngine } from "./fork-engine.ts";
 import { headlessHostHandlers } from "./host-handlers.ts";
 import { createHeadlessVault } from "./key-vault.ts";
 
@@ -60,6 +61,7 @@ const start = async (args: HeadlessArguments, env: SystemEnv, startApp: StartApp
     downloadDirectory: args.downloads,
     defaultDownloadDirectory: join(homedir(), "Downloads"),
     chunkWorkerUrl: new URL("../../transfer/chunk-worker.ts", import.meta.url),
+    forkEngine,
     version,
     recentLog: env.recentLog,
   });

@@ -19,3 +19,4 @@ export { protocol } from "./protocol.ts";
 export { standin } from "./recorded.ts";
 export { safeStorage } from "./safe-storage.ts";
 export { session } from "./session.ts";
+export { utilityProcess } from "./utility-process.ts";
