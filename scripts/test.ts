@@ -11,8 +11,9 @@ import { failedFiles, failureLines, REPORT_VARIABLE, readCoverage, readRecords, 
  * `npm test`: builds what is stale, then the checks of `npm run check` and every test. Names of groups run only those;
  * everything after them goes to vitest. The last lines tell what failed, and how much of the code the unit tests ran.
  *
- * Tests that start processes depend on the load of the machine. When few of their files fail, those run once more, and what
- * passes only then is named as UNSTEADY at the end: it does not stop a change, and nobody overlooks it.
+ * Tests that start processes depend on the load of the machine, and those of state machines try fresh interleavings in each
+ * run. When few files fail, those run once more, and what passes only then is named as UNSTEADY at the end, with its seed:
+ * it does not stop a change that has nothing to do with it, and nobody overlooks it.
  *
  *   npm test -- [check] [unit] [integration] [net] [e2e] [-t "a name"] [--coverage] [files]
  */
@@ -22,8 +23,6 @@ interface Group {
   readonly timeoutMs: number;
   /** Whether it is measured without being asked to: only tests that run the code in their own process say anything. */
   readonly coverage: boolean;
-  /** Whether a few failed files get a second run. */
-  readonly again: boolean;
 }
 
 /** More than that is no accident. */
@@ -35,11 +34,11 @@ const PATIENCE = process.env["WEIR_VERIFY"] === "full" ? 20 : 1;
 /** One after the other: the processes of the last three would disturb each other and the timing of the first. */
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
-  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, coverage: true, again: false },
-  { name: "integration", projects: ["integration"], timeoutMs: 12 * 60_000, coverage: false, again: true },
+  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, coverage: true },
+  { name: "integration", projects: ["integration"], timeoutMs: 12 * 60_000, coverage: false },
   // Bad networks: network namespaces and impaired wires. Where those cannot be had, it says so and skips.
-  { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, coverage: false, again: true },
-  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, coverage: false, again: true },
+  { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, coverage: false },
+  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, coverage: false },
 ];
 
 interface Outcome {
@@ -80,7 +79,7 @@ const runGroup = async (group: Group, flags: readonly string[]): Promise<Outcome
   // Whoever named tests wants to see them fail.
   const isWhole = flags.every((flag) => flag.startsWith("--"));
   const isAccident = !first.timedOut && files.length > 0 && files.length <= FILES_AGAIN_MAX;
-  if (first.ok || !group.again || !isWhole || !isAccident) return first;
+  if (first.ok || !isWhole || !isAccident) return first;
   note(`\n${group.name}: once more, because it may have been the machine: ${files.join(", ")}`);
   const second = await runOnce(group, [...flags, ...files]);
   const ms = first.ms + second.ms;
