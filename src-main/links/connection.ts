@@ -8,6 +8,7 @@ import {
   CONTROL_QUEUED_BYTES_MAX,
   FIN_DRAIN_MAX_MS,
   FIN_TIMEOUT_MS,
+  ICE_HEAD_START_MS,
   LINK_MESSAGE_BYTES_MAX,
   SEND_QUEUED_BYTES_LOW,
   UNEXPECTED_CHANNELS_MAX,
@@ -30,7 +31,7 @@ import { REPLACED } from "./link-state.ts";
 import type { AppMessage } from "./links.ts";
 import { Liveness } from "./liveness.ts";
 import { MessageLanes } from "./message-lanes.ts";
-import { fingerprintOf } from "./sdp.ts";
+import { fingerprintOf, isHostCandidate } from "./sdp.ts";
 import type {
   LinkChannel,
   LinkTransport,
@@ -118,6 +119,8 @@ export class LinkConnection {
   readonly #waiting: { candidate: string; mid: string }[] = [];
   readonly #lanes: MessageLanes;
   readonly #liveness: Liveness;
+  /** The answerer lets the dialer's checks come first; see `addCandidate`. */
+  #yields = false;
   #unexpectedChannels = 0;
   #unknownMessages = 0;
   #closeByMs = 0;
@@ -159,6 +162,7 @@ export class LinkConnection {
 
   answer(offer: string): void {
     this.#remoteSdp = offer;
+    this.#yields = true;
     this.#open((rtc) => rtc.acceptOffer(this.#candidates.admitted(offer)));
   }
 
@@ -197,9 +201,20 @@ export class LinkConnection {
     if (result?.ok === false) this.#lose("bad_description");
   }
 
-  /** An unusable candidate costs nothing but itself; too many of them are not used. */
+  /**
+   * An unusable candidate costs nothing but itself; too many of them are not used.
+   *
+   * The answerer is the DTLS client, and greets as soon as its own ICE check succeeds. If that is before a check of the
+   * dialer has, nobody listens there yet, and DTLS repeats its greeting only after a second. Where no address translator
+   * is between them, whose check is sent first succeeds first: so the dialer's addresses wait for a moment here.
+   */
   addCandidate(candidate: string, mid: string): void {
     if (!this.#candidates.told(candidate)) return;
+    if (this.#yields && isHostCandidate(candidate)) this.#later(ICE_HEAD_START_MS, () => this.#use(candidate, mid));
+    else this.#use(candidate, mid);
+  }
+
+  #use(candidate: string, mid: string): void {
     if (this.#rtc === null) this.#waiting.push({ candidate, mid });
     else this.#rtc.addRemoteCandidate(candidate, mid);
   }

@@ -35,6 +35,7 @@ import {
   startTimer,
   wantsBetter,
 } from "./link-state.ts";
+import { isHostCandidate } from "./sdp.ts";
 
 /**
  * The life of the link to one peer, without any I/O. Roles are fixed, so two offers never cross: the side with the
@@ -63,8 +64,11 @@ import {
  * they belong to (`offerGeneration`): for the dialer the two are the same. Offers only count up; `dial` names the newest
  * offer seen, so that a dialer that forgot its count (a reinstall) jumps past it.
  *
- * The dialer keeps its candidates (`held`) until the answer is here. Sent at once, they let the answerer's side of ICE
- * finish first, and its DTLS greeting is then lost in a dialer that is not listening yet: a whole second, each time.
+ * Candidates and DTLS. The answerer is the DTLS client and greets when its ICE is through. If the dialer's is not by then,
+ * nobody listens there and the greeting is lost: a whole second, each time. So the dialer keeps the addresses of its
+ * interfaces (`held`) until the answer is here, and the answerer, once it has them, waits a moment more before it uses
+ * them (connection.ts). Behind address translators it is the other way round: whose checks begin later gets through
+ * first, because the other's have opened the way. So the dialer's other candidates go at once.
  */
 type State = LinkMachineState;
 
@@ -212,7 +216,7 @@ const localCandidate = (state: State, attempt: Attempt, candidate: Candidate, ct
     const held = hold(phase.activity.held, candidate);
     return { ...state, phase: { ...phase, activity: { ...phase.activity, held } } };
   }
-  if (phase.name === "connecting" && phase.answer === "awaited")
+  if (phase.name === "connecting" && phase.answer === "awaited" && isHostCandidate(candidate.candidate))
     return { ...state, phase: { ...phase, held: hold(phase.held, candidate) } };
   sendSignal({ type: "candidate", generation: attempt.offerGeneration, ...candidate }, ctx);
   return state;

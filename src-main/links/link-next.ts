@@ -25,6 +25,7 @@ import {
   stale,
   startTimer,
 } from "./link-state.ts";
+import { isHostCandidate } from "./sdp.ts";
 
 /**
  * The second attempt of a link, beside the first one, so that a path is never given up before a better one is proven.
@@ -137,7 +138,7 @@ export const nextEvent = (state: State, next: NextAttempt, event: ConnectionEven
       return state;
     case "localCandidate": {
       const candidate = { candidate: event.candidate, mid: event.mid };
-      if (stage.name === "connecting" && stage.answer === "awaited")
+      if (stage.name === "connecting" && stage.answer === "awaited" && isHostCandidate(event.candidate))
         return withStage(state, next, { ...stage, held: hold(stage.held, candidate) });
       sendSignal({ type: "candidate", generation, ...candidate }, ctx);
       return state;

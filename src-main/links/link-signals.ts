@@ -23,13 +23,18 @@ import {
   stale,
   startTimer,
 } from "./link-state.ts";
+import { isHostCandidate } from "./sdp.ts";
 import { isRelayDescription } from "./transport.ts";
 
 /** What the peer's signals do to a link: the rules are in link-machine.ts, the signals in docs/protocol.md. */
 type State = LinkMachineState;
 
 export const offerArrived = (state: State, activity: Offering, ctx: Context): State => {
-  const { attempt, held, patienceMs } = activity;
+  const { attempt, patienceMs } = activity;
+  const held = activity.held.filter(({ candidate }) => isHostCandidate(candidate));
+  for (const candidate of activity.held)
+    if (!held.includes(candidate))
+      sendSignal({ type: "candidate", generation: attempt.offerGeneration, ...candidate }, ctx);
   return startTimer(enter(state, { name: "connecting", attempt, answer: "awaited", held }, null, ctx), patienceMs, ctx);
 };
 

@@ -52,6 +52,9 @@ export const isPrivateAddress = (address: string): boolean => {
   );
 };
 
+/** The address of an interface, which whoever is not kept out by a firewall reaches at once. */
+export const isHostCandidate = (line: string): boolean => parseCandidate(line)?.type === "host";
+
 /** A candidate that leads nowhere but to this machine's own private network. */
 export const isLanCandidate = (line: string): boolean => {
   const candidate = parseCandidate(line);

@@ -151,6 +151,11 @@ export const ATTEMPTS_PER_SECOND = 0.5;
 export const EARLY_CANDIDATES_MAX = 64;
 /** Offers whose candidates wait at once: that of the link, of a second attempt, and one that is on its way. */
 export const EARLY_OFFERS_MAX = 3;
+/**
+ * So long the dialer's ICE checks have to succeed before the answerer's begin. It sends one each 50 ms, so this is enough
+ * for the addresses of a usual machine; a firewall that lets only the answerer's through costs it.
+ */
+export const ICE_HEAD_START_MS = 400;
 /** A direct path stands within a second or two where there is one; after this long the server's relay is tried beside it. */
 export const RELAY_AFTER_MS = 2 * SECOND;
 /** A relayed link looks for a direct path at once, then ever more rarely: most networks that allow none never will. */

@@ -5,6 +5,7 @@ import type { UserId } from "#shared/base/ids.ts";
 import { ok } from "#shared/base/result.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
+import { decodeContent, type LinkSignal } from "#shared/wire/content.ts";
 import { systemClock, systemRandom } from "../../src-main/env.ts";
 import { createLinks, type LinksDeps } from "../../src-main/links/connection-manager.ts";
 import { createRtcDriver } from "../../src-main/links/driver.ts";
@@ -42,7 +43,7 @@ export class LinksWorld {
   #random: Random = systemRandom;
   readonly clock: Clock;
   readonly log = recordingLog();
-  fate: (from: UserId, to: UserId) => Fate = () => onTime;
+  fate: (from: UserId, to: UserId, type: LinkSignal["type"] | null) => Fate = () => onTime;
   signals = 0;
 
   /** With a `chance` of its own the world does not depend on the machine's. */
@@ -109,7 +110,7 @@ export class LinksWorld {
     this.signals += 1;
     const target = this.#members.get(to);
     if (target === undefined || !target.online || !from.online) return false;
-    for (const delayMs of this.fate(from.userId, to)) {
+    for (const delayMs of this.fate(from.userId, to, typeOf(sealed))) {
       const arrive = (): void => {
         if (target.online) target.signals.emit({ from: from.userId, sealed, generation: 1 });
       };
@@ -118,6 +119,12 @@ export class LinksWorld {
     return true;
   }
 }
+
+/** Tests send garbage too. */
+const typeOf = (sealed: Sealed): LinkSignal["type"] | null => {
+  const content = decodeContent(sealed.body);
+  return content.ok && content.value.kind === "link" ? content.value.signal.type : null;
+};
 
 /** Resolves with the first view of this peer that fits, now or later. */
 export const untilView = (links: Links, peer: UserId, fits: (view: LinkView) => boolean): Promise<LinkView> => {

@@ -183,16 +183,29 @@ test("early candidates are bounded", () => {
   expect(of("fault").length).toBe(5);
 });
 
-test("the dialer keeps its candidates until the answer is here", () => {
-  const mine = (name: string): LinkEvent => ({ type: "localCandidate", generation: 101, candidate: name, mid: "0" });
-  const before = play("dialer", [{ type: "connect" }, mine("a"), delivered, mine("b")]);
-  expect(before.of("sendSignal")).toEqual([]);
-  const after = play("dialer", [answer(101), mine("c")], before.state);
-  expect(after.of("sendSignal").map(({ signal }) => "candidate" in signal && signal.candidate)).toEqual([
-    "a",
-    "b",
-    "c",
-  ]);
+test("the dialer keeps the addresses of its interfaces until the answer is here, and tells others at once", () => {
+  const lines = {
+    host: "candidate:1 1 UDP 2114977791 192.168.1.2 40000 typ host",
+    mapped: "candidate:2 1 UDP 1678769919 203.0.113.7 40000 typ srflx raddr 0.0.0.0 rport 0",
+    relayed: "candidate:3 1 UDP 8331263 198.51.100.3 50000 typ relay raddr 0.0.0.0 rport 0",
+  };
+  const mine = (name: keyof typeof lines): LinkEvent => ({
+    type: "localCandidate",
+    generation: 101,
+    candidate: lines[name],
+    mid: "0",
+  });
+  const told = (effects: readonly LinkEffect[]) =>
+    effects.flatMap((effect) =>
+      effect.type === "sendSignal" && effect.signal.type === "candidate" ? [effect.signal.candidate] : [],
+    );
+  // Nothing leaves before the offer was delivered.
+  const offering = play("dialer", [{ type: "connect" }, mine("host"), mine("mapped")]);
+  expect(told(offering.effects)).toEqual([]);
+  const awaiting = play("dialer", [delivered, mine("host"), mine("relayed")], offering.state);
+  expect(told(awaiting.effects)).toEqual([lines.mapped, lines.relayed]);
+  const after = play("dialer", [answer(101), mine("host")], awaiting.state);
+  expect(told(after.effects)).toEqual([lines.host, lines.host, lines.host]);
 });
 
 test("an answer that overtakes the server's word for the offer is taken", () => {
