@@ -6,8 +6,9 @@ import { makeDownloadFolder } from "./transfer/download-folder.ts";
 
 /** The contract's commands in terms of the app's parts: one line each wherever a part does the work. */
 export const createHandlers = (parts: Parts): AppHandlers => {
-  const { account, settings, signaling, contacts, contactNetwork, links, localNetwork, messages, files, transfers } =
+  const { account, settings, signaling, contacts, contactNetwork, links, localNetwork, messages, shares, files } =
     parts;
+  const { transfers } = parts;
   const profile = (): ProfileView => ({
     userId: account.userId,
     name: settings.name,
@@ -72,6 +73,18 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       return files.get(fileId);
     },
     "files.list": () => ok(files.list()),
+    "files.grant": async ({ fileId, userIds }) => {
+      const granted = await shares.grant(fileId, userIds);
+      return granted.ok ? files.get(fileId) : granted;
+    },
+    "files.revoke": async ({ fileId, userIds }) => {
+      const revoked = await shares.revoke(fileId, userIds);
+      return revoked.ok ? files.get(fileId) : revoked;
+    },
+    "files.leave": async ({ fileId }) => {
+      const left = await shares.leave(fileId);
+      return left.ok ? files.get(fileId) : left;
+    },
 
     "transfers.start": ({ fileId, directory }) => transfers.start(fileId, directory),
     "transfers.pause": ({ fileId }) => transfers.pause(fileId),

@@ -6,7 +6,6 @@ import { Emitter } from "#shared/base/emitter.ts";
 import { type ChatId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ErrorView } from "#shared/ipc/views.ts";
-import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { App, AppOptions } from "./app.ts";
 import { createHandlers } from "./commands.ts";
 import { type Contacts, createContacts } from "./contacts/contacts.ts";
@@ -23,6 +22,7 @@ import { createMessages, type Messages } from "./messages/messages.ts";
 import { newEnvelopeId } from "./messages/new-id.ts";
 import { ServerChoice } from "./server-choice.ts";
 import { Settings } from "./settings.ts";
+import { createShares, type Shares } from "./shares/shares.ts";
 import type { Signaling } from "./signaling/signaling.ts";
 import { createSignaling } from "./signaling/signaling-client.ts";
 import { Ballast } from "./store/ballast.ts";
@@ -47,6 +47,7 @@ export interface Parts {
   readonly links: LinkManager;
   readonly localNetwork: LocalNetwork;
   readonly messages: Messages;
+  readonly shares: Shares;
   readonly files: Files;
   readonly transfers: Transfers;
   readonly monitor: EventLoopMonitor;
@@ -152,7 +153,18 @@ const build = async (
   const opened = await worker.ready();
   if (!opened.ok) throw new AppStartError(opened.error.message);
   let messages: Messages | null = null;
-  const files = own(
+  const shares = own(
+    createShares({
+      env,
+      db,
+      account,
+      signaling,
+      isContact: (peer) => contacts.isAccepted(peer),
+      sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
+      registerAgain: (fileId) => files.registerAgain(fileId),
+    }),
+  );
+  const files: Files = own(
     createFiles({
       env,
       db,
@@ -162,7 +174,8 @@ const build = async (
       accountKeyOf: (peer) => contacts.accountKeyOf(peer),
       isTrusted: (peer) => contacts.isAccepted(peer) && !contacts.isKeyChanged(peer),
       maySend: (chatId: ChatId) => defined(messages, "messages").mayReceive(chatId),
-      sendFile: (chatId: ChatId, offer: FileOffer) => defined(messages, "messages").sendFile(chatId, offer),
+      sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
+      shares,
     }),
   );
   const transfers = own(
@@ -214,6 +227,7 @@ const build = async (
       links,
       localNetwork,
       messages,
+      shares,
       files,
       transfers,
       monitor,
@@ -274,7 +288,7 @@ const publishAll = (parts: Parts, onListenerError: (error: unknown) => void): Em
   transfers.onChanged((payload) => events.emit({ event: "transfer.changed", payload }));
   links.onChanged((payload) => events.emit({ event: "link.changed", payload }));
   signaling.onStateChanged((payload) => events.emit({ event: "server.changed", payload }));
-  for (const part of [contacts, messages, files, transfers])
+  for (const part of [contacts, messages, parts.shares, files, transfers])
     part.onNotice((payload) => events.emit({ event: "notice", payload }));
   return events;
 };

@@ -3,14 +3,16 @@ import { bytesEqual } from "#shared/base/bytes.ts";
 import { FILES_PER_OWNER_MAX } from "#shared/base/limits.ts";
 import { ok } from "#shared/base/result.ts";
 import type { FileRecord, RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
+import type { ShareList } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { verifySignature } from "./account-key.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Db, Schema, Trx } from "./schema.ts";
+import { extendShare } from "./shares.ts";
 
 /**
  * Who owns a file, who may have it and who holds it. The record is signed by the owner's account key and never changes;
- * members are set by the owner alone: an announcement says "I hold it" and nothing else.
+ * who may have it changes by signed operations (shares.ts) and by nothing else: an announcement says "I hold it".
  */
 const FIRST_VERSION = 1;
 type FileRow = Selectable<Schema["files"]>;
@@ -19,9 +21,10 @@ const unknownFile = () =>
   refuse("unknown_file", "The server does not know this file for you. Ask the person who shared it to share it again.");
 
 export const registerFile = async (
-  { trx, env, session }: WriteContext,
-  { record, members }: RequestValue<"files.register">,
+  context: WriteContext,
+  { record, operations }: RequestValue<"files.register">,
 ): Promise<Answer<RequestOutput<"files.register">>> => {
+  const { trx, env, session } = context;
   if (record.ownerId !== session.userId) {
     return refuse("not_owner", "Only the owner of a file can register it. Share the file from your own account.");
   }
@@ -32,12 +35,11 @@ export const registerFile = async (
   if (!verifySignature(session.accountKey, manifestSigningBytes({ ...record, chunkBytes }), record.signature)) {
     return refuse("bad_signature", "The file's record is not signed by its owner. Share the file again.");
   }
-  const wanted = [...new Set(members)].filter((userId) => userId !== record.ownerId).sort();
   const existing = await fileRow(trx, record.fileId);
   if (existing !== undefined) {
-    const same = sameRecord(existing, record) && sameList(await membersOf(trx, record.fileId), wanted);
-    if (same) return ok({ version: existing.version });
-    return refuse("conflict", "A file with this id is registered with other contents. Share the file again.");
+    if (!sameRecord(existing, record))
+      return refuse("conflict", "A file with this id is registered with other contents. Share the file again.");
+    return versionOf(await extendShare(context, record, operations));
   }
   const owned = await trx
     .selectFrom("files")
@@ -48,11 +50,11 @@ export const registerFile = async (
     return refuse("too_many_files", "This server keeps no more files of yours. Use another server for new ones.");
   }
   await insertFile(trx, record, env.clock.now());
-  for (const userId of wanted) {
-    await trx.insertInto("file_members").values({ file_id: record.fileId, user_id: userId }).execute();
-  }
-  return ok({ version: FIRST_VERSION });
+  return versionOf(await extendShare(context, record, operations));
 };
+
+const versionOf = (list: Answer<ShareList>): Answer<{ version: number }> =>
+  list.ok ? ok({ version: list.value.version }) : list;
 
 const insertFile = async (trx: Trx, record: FileRecord, now: number): Promise<void> => {
   await trx
@@ -80,9 +82,6 @@ const sameRecord = (row: FileRow, record: FileRecord): boolean =>
   row.chunk_count === record.chunkCount &&
   row.created_at === record.createdAtMs &&
   bytesEqual(row.root, record.root);
-
-const sameList = (a: readonly string[], b: readonly string[]): boolean =>
-  a.length === b.length && a.every((item, index) => item === b[index]);
 
 const fileRow = (db: Db | Trx, fileId: string): Promise<FileRow | undefined> =>
   db.selectFrom("files").selectAll().where("file_id", "=", fileId).executeTakeFirst();

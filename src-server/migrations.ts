@@ -177,10 +177,36 @@ const directoryAndRelay: Migration = {
   },
 };
 
+const shareLists: Migration = {
+  async up({ schema }: Kysely<unknown>): Promise<void> {
+    await schema
+      .createTable("share_operations")
+      .addColumn("file_id", "text", (c) => c.notNull())
+      .addColumn("version", "integer", (c) => c.notNull())
+      .addColumn("hash", "blob", (c) => c.notNull())
+      .addColumn("operation", "blob", (c) => c.notNull())
+      .addPrimaryKeyConstraint("share_operations_key", ["file_id", "version"])
+      .execute();
+    await schema
+      .createTable("share_lists")
+      .addColumn("file_id", "text", (c) => c.primaryKey())
+      .addColumn("list", "blob", (c) => c.notNull())
+      .execute();
+    await schema
+      .createTable("share_leavers")
+      .addColumn("file_id", "text", (c) => c.notNull())
+      .addColumn("user_id", "text", (c) => c.notNull())
+      .addColumn("version", "integer", (c) => c.notNull())
+      .addPrimaryKeyConstraint("share_leavers_key", ["file_id", "user_id"])
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   getMigrations: async () => ({
     "0001-start": start,
     "0002-mailbox-senders": mailboxSenders,
     "0003-directory-and-relay": directoryAndRelay,
+    "0004-share-lists": shareLists,
   }),
 };

@@ -7,6 +7,7 @@ import { fetchBundle, keysStatus, publishKeys } from "./keys.ts";
 import { acknowledgeEnvelopes, deferSenders, putEnvelope } from "./mailbox.ts";
 import { watchPresence } from "./presence.ts";
 import { acceptRelay, closeRelay, openRelay } from "./relay-requests.ts";
+import { operateShare, shareOperations } from "./shares.ts";
 import { sendSignal } from "./signals.ts";
 import { issueTurn } from "./turn.ts";
 
@@ -28,6 +29,8 @@ export const handlers: Readonly<Record<HandledRequest, Handler>> = {
   "files.register": write(requests["files.register"].input, 5, registerFile),
   "files.get": read(requests["files.get"].input, 2, getFile),
   "files.announce": write(requests["files.announce"].input, 1, announceFile),
+  "files.operate": write(requests["files.operate"].input, 5, operateShare),
+  "files.operations": read(requests["files.operations"].input, 2, shareOperations),
   turn: read(requests.turn.input, 1, issueTurn),
   "directory.put": write(requests["directory.put"].input, 2, putValue),
   "directory.get": read(requests["directory.get"].input, 1, getValue),

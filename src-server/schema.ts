@@ -105,6 +105,27 @@ interface FileMembersTable {
   user_id: string;
 }
 
+/** The signed operations of each share list (src-shared/shares), in order. */
+interface ShareOperationsTable {
+  file_id: string;
+  version: number;
+  hash: Blob;
+  operation: Blob;
+}
+
+/** The end of each share list, computed from its operations. A file from before there were lists has none. */
+interface ShareListsTable {
+  file_id: string;
+  list: Blob;
+}
+
+/** Who had access and has not any more: they may read the list up to that version, to see that it is true. */
+interface ShareLeaversTable {
+  file_id: string;
+  user_id: string;
+  version: number;
+}
+
 interface SeedersTable {
   file_id: string;
   user_id: string;
@@ -141,6 +162,9 @@ export interface Schema {
   invites: InvitesTable;
   files: FilesTable;
   file_members: FileMembersTable;
+  share_operations: ShareOperationsTable;
+  share_lists: ShareListsTable;
+  share_leavers: ShareLeaversTable;
   seeders: SeedersTable;
   directory: DirectoryTable;
   relay_usage: RelayUsageTable;

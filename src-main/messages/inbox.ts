@@ -5,6 +5,7 @@ import { chatIdOf, type UserId } from "#shared/base/ids.ts";
 import { EARLY_MESSAGE_WAIT_MS, HELD_ENVELOPES_MAX, INBOX_PENDING_MAX } from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { FileView } from "#shared/ipc/views.ts";
+import type { ShareOperation } from "#shared/shares/share-log.ts";
 import { type Content, type ContentOf, type DurableContent, decodeContent } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Contacts } from "../contacts/contacts.ts";
@@ -21,7 +22,7 @@ import type { Resets } from "./resets.ts";
 /** Where files that messages offer are kept. */
 export interface FilesPort {
   /** Inside the transaction that stores the message. An error refuses the message: the manifest is not genuine, say. */
-  record(offer: FileOffer, from: UserId): Result<void>;
+  record(offer: FileOffer, from: UserId, start?: ShareOperation): Result<void>;
   view(fileId: string): FileView | null;
 }
 
@@ -363,10 +364,10 @@ export class Inbox implements Disposable {
 
   #addFile(peer: UserId, content: Extract<Content, { kind: "file" }>, changes: Changes): void {
     const { manifest } = content.offer.signed;
-    const genuine = manifest.ownerId === peer && this.#deps.contacts.isAccepted(peer);
-    if (!genuine || !this.#deps.files.record(content.offer, peer).ok) {
+    const genuine = this.#deps.contacts.isAccepted(peer);
+    if (!genuine || !this.#deps.files.record(content.offer, peer, content.start).ok) {
       this.counters.refused += 1;
-      changes.notice("warning", "file_refused", `A file from ${this.#nameOf(peer)} was refused: it is not theirs.`);
+      changes.notice("warning", "file_refused", `A file from ${this.#nameOf(peer)} was refused: it is not genuine.`);
       return;
     }
     this.#addMessage(peer, content, "", manifest.fileId, changes);

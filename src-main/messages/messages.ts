@@ -7,6 +7,7 @@ import { type ChatId, chatIdOf, type FileId, type MessageId, peerOfChat, type Us
 import { MESSAGE_TEXT_BYTES_MAX, SEEN_ENVELOPE_TTL_MS } from "#shared/base/limits.ts";
 import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { ChatView, ErrorView, MessageView, NoticeView } from "#shared/ipc/views.ts";
+import type { ShareOperation } from "#shared/shares/share-log.ts";
 import type { ContentDraft } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Contacts } from "../contacts/contacts.ts";
@@ -47,7 +48,8 @@ export interface Messages extends Disposable {
 
   /** Errors: `unknown_chat`, `waiting_for_contact`, `contact_not_accepted`, `contact_blocked`, `message_too_long`, `outbox_full`. */
   sendText(chatId: ChatId, text: string): Result<MessageView>;
-  sendFile(chatId: ChatId, offer: FileOffer): Result<MessageView>;
+  /** `start`: the first operation of the file's share list, for people who do not know its owner. */
+  sendFile(chatId: ChatId, offer: FileOffer, start?: ShareOperation): Result<MessageView>;
   /** Whether `sendText` and `sendFile` would take a message for this chat now; the same errors, but those of its size. */
   mayReceive(chatId: ChatId): Result<void>;
   /** Newest first. Errors: `unknown_chat`, `unknown_message` (for `beforeId`). */
@@ -162,10 +164,10 @@ class DirectMessages implements Messages {
     return this.#send(chatId, draft, text, null);
   }
 
-  sendFile(chatId: ChatId, offer: FileOffer): Result<MessageView> {
+  sendFile(chatId: ChatId, offer: FileOffer, start?: ShareOperation): Result<MessageView> {
     const { env } = this.#deps;
     const messageId = newMessageId(env.random);
-    const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer } as const;
+    const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer, start } as const;
     return this.#send(chatId, draft, "", offer.signed.manifest.fileId);
   }
 

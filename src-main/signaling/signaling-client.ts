@@ -3,7 +3,7 @@ import { assertNever } from "#shared/base/assert.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import type { Env, Log } from "#shared/base/env.ts";
-import type { Generation, UserId } from "#shared/base/ids.ts";
+import type { FileId, Generation, UserId } from "#shared/base/ids.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
 import { type AppError, messageOf, type Result } from "#shared/base/result.ts";
 import type { ServerView } from "#shared/ipc/views.ts";
@@ -51,6 +51,7 @@ class SignalingClient implements Signaling {
   readonly #signal: Emitter<{ from: UserId; sealed: Sealed; generation: Generation }>;
   readonly #presence: Emitter<{ userId: UserId; online: boolean }>;
   readonly #keysLow: Emitter<{ oneTimeEc: number; oneTimeKyber: number }>;
+  readonly #shareChanged: Emitter<{ fileId: FileId; version: number }>;
   #serverId: string | null = null;
   #client: { readonly generation: Generation; readonly client: Client } | null = null;
   #timer: Disposable | null = null;
@@ -77,6 +78,7 @@ class SignalingClient implements Signaling {
     this.#signal = new Emitter(onListenerError);
     this.#presence = new Emitter(onListenerError);
     this.#keysLow = new Emitter(onListenerError);
+    this.#shareChanged = new Emitter(onListenerError);
   }
 
   get state(): ServerView {
@@ -118,6 +120,9 @@ class SignalingClient implements Signaling {
   }
   get onKeysLow() {
     return this.#keysLow.event;
+  }
+  get onShareChanged() {
+    return this.#shareChanged.event;
   }
 
   enable(url: string): void {
@@ -172,7 +177,14 @@ class SignalingClient implements Signaling {
     this.#relays.dispose();
     this.#deferrals.dispose();
     this.#requests.dispose();
-    for (const emitter of [this.#stateChanged, this.#connected, this.#signal, this.#presence, this.#keysLow]) {
+    for (const emitter of [
+      this.#stateChanged,
+      this.#connected,
+      this.#signal,
+      this.#presence,
+      this.#keysLow,
+      this.#shareChanged,
+    ]) {
       emitter.dispose();
     }
   }
@@ -315,6 +327,9 @@ class SignalingClient implements Signaling {
         break;
       case "presence":
         this.#accept(pushes.presence, value, name, (presence) => this.#presence.emit(presence));
+        break;
+      case "shareChanged":
+        this.#accept(pushes.shareChanged, value, name, (change) => this.#shareChanged.emit(change));
         break;
       case "keysLow":
         this.#accept(pushes.keysLow, value, name, (left) => this.#keysLow.emit(left));

@@ -1,6 +1,6 @@
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Event } from "#shared/base/emitter.ts";
-import type { EnvelopeId, Generation, UserId } from "#shared/base/ids.ts";
+import type { EnvelopeId, FileId, Generation, UserId } from "#shared/base/ids.ts";
 import type { Result } from "#shared/base/result.ts";
 import type { ServerView } from "#shared/ipc/views.ts";
 import type { Push, RequestInput, RequestName, RequestOutput, Sealed } from "#shared/rendezvous/protocol.ts";
@@ -24,6 +24,8 @@ export interface Signaling extends Disposable {
   readonly onSignal: Event<{ from: UserId; sealed: Sealed; generation: Generation }>;
   readonly onPresence: Event<{ userId: UserId; online: boolean }>;
   readonly onKeysLow: Event<{ oneTimeEc: number; oneTimeKyber: number }>;
+  /** The server says that the share list of a file has grown. */
+  readonly onShareChanged: Event<{ fileId: FileId; version: number }>;
 
   /** Connects, and reconnects with jittered backoff until `disable`. Enabling with another URL replaces the connection and ends its requests. */
   enable(url: string): void;

@@ -14,7 +14,11 @@ export interface FileRecord {
   readonly sourcePath: string | null;
   /** The server has the record and knows whether we hold the file. */
   readonly registered: boolean;
+  /** Not `granted`: taken back by the owner, or given up; the key is gone then. */
+  readonly access: FileAccess;
 }
+
+export type FileAccess = "granted" | "revoked" | "left";
 
 interface Row {
   file_id: string;
@@ -32,7 +36,11 @@ interface Row {
   version: number;
   source_path: string | null;
   registered: number;
+  access: FileAccess;
 }
+
+/** What a key that was deleted is overwritten with. */
+const NO_KEY = Buffer.alloc(32);
 
 const Members = v.array(UserIdSchema);
 
@@ -50,21 +58,20 @@ export class FilesTable {
     this.#statements = {
       insert: db.sql.prepare<[Row]>(
         "INSERT INTO files VALUES (@file_id, @owner_id, @name, @size_bytes, @chunk_bytes, @chunk_count, @root, " +
-          "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered)",
+          "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered, @access)",
       ),
       get: db.sql.prepare<[string], Row>("SELECT * FROM files WHERE file_id = ?"),
-      serves: db.sql
-        .prepare<[string, string], number>(
-          "SELECT 1 FROM files WHERE file_id = ? AND source_path IS NOT NULL AND " +
-            "EXISTS (SELECT 1 FROM json_each(shared_with) WHERE value = ?)",
-        )
-        .pluck(),
       all: db.sql.prepare<[], Row>("SELECT * FROM files ORDER BY created_at_ms DESC, file_id"),
       unregistered: db.sql.prepare<[], Row>(
         `SELECT * FROM files WHERE registered = ${UNREGISTERED} ORDER BY created_at_ms`,
       ),
-      setRegistered: db.sql.prepare<[number, number, string]>(
-        "UPDATE files SET registered = ?, version = ? WHERE file_id = ?",
+      setRegistered: db.sql.prepare<[number, string]>("UPDATE files SET registered = ? WHERE file_id = ?"),
+      setMembers: db.sql.prepare<[string, number, string]>(
+        "UPDATE files SET shared_with = ?, version = ? WHERE file_id = ?",
+      ),
+      loseKey: db.sql.prepare<[FileAccess, Buffer, string]>("UPDATE files SET access = ?, key = ? WHERE file_id = ?"),
+      giveKey: db.sql.prepare<[string, Buffer, Buffer, string]>(
+        "UPDATE files SET access = 'granted', name = ?, key = ?, sha256 = ? WHERE file_id = ?",
       ),
       ownIds: db.sql.prepare<[], string>("SELECT file_id FROM files WHERE source_path IS NOT NULL").pluck(),
       removeOffersOf: db.sql.prepare<[string]>("DELETE FROM files WHERE owner_id = ? AND source_path IS NULL"),
@@ -78,7 +85,7 @@ export class FilesTable {
     };
   }
 
-  insert(record: FileRecord): void {
+  insert(record: Omit<FileRecord, "access">): void {
     const { offer, sharedWith, version, sourcePath, registered } = record;
     const { manifest, signature } = offer.signed;
     this.#statements.insert.run({
@@ -97,17 +104,28 @@ export class FilesTable {
       version,
       source_path: sourcePath,
       registered: registered ? REGISTERED : UNREGISTERED,
+      access: "granted",
     });
+  }
+
+  /** What its share list says. */
+  setMembers(fileId: FileId, members: readonly UserId[], version: number): void {
+    this.#statements.setMembers.run(JSON.stringify(members), version, fileId);
+  }
+
+  /** Nothing of the file can be had or read any more. */
+  loseKey(fileId: FileId, access: Exclude<FileAccess, "granted">): void {
+    this.#statements.loseKey.run(access, NO_KEY, fileId);
+  }
+
+  /** Of a file that is known already, from somebody who has it. */
+  giveKey({ signed, name, key, sha256 }: FileOffer): void {
+    this.#statements.giveKey.run(name, Buffer.from(key), Buffer.from(sha256), signed.manifest.fileId);
   }
 
   get(fileId: string): FileRecord | null {
     const row = this.#statements.get.get(fileId);
     return row === undefined ? null : recordOf(row);
-  }
-
-  /** Whether the file is ours and shared with this person. Asked for every chunk, so nothing is decoded for it. */
-  isServedTo(fileId: FileId, userId: UserId): boolean {
-    return this.#statements.serves.get(fileId, userId) !== undefined;
   }
 
   /** Newest first. */
@@ -131,8 +149,8 @@ export class FilesTable {
   }
 
   /** `holder`: whether the server was told that we hold the file. */
-  setRegistered(fileId: FileId, version: number, holder: boolean): void {
-    this.#statements.setRegistered.run(holder ? REGISTERED : REGISTERED_GONE, version, fileId);
+  setRegistered(fileId: FileId, holder: boolean): void {
+    this.#statements.setRegistered.run(holder ? REGISTERED : REGISTERED_GONE, fileId);
   }
 
   setUnregistered(fileId: FileId): void {
@@ -176,5 +194,6 @@ const recordOf = (row: Row): FileRecord => {
     version: row.version,
     sourcePath: row.source_path,
     registered: row.registered !== UNREGISTERED,
+    access: row.access,
   };
 };

@@ -9,8 +9,11 @@ import { type ChatId, type FileId, FileIdSchema, peerOfChat, type UserId } from 
 import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { FileView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
+import { append, emptyList, type ShareOperation } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
+import { shareCrypto } from "../shares/share-crypto.ts";
+import type { Shares } from "../shares/shares.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { isDiskFull } from "../store/errors.ts";
@@ -33,7 +36,11 @@ export interface FilesDeps {
   /** Whether the chat would take a file now; asked before a large file is read for nothing. */
   readonly maySend: (chatId: ChatId) => Result<unknown>;
   /** Queues the chat message that carries the offer. */
-  readonly sendFile: (chatId: ChatId, offer: FileOffer) => Result<unknown>;
+  readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
+  readonly shares: Pick<
+    Shares,
+    "start" | "mayServe" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
+  >;
 }
 
 /** The files that we own and those that we were offered. The bytes of our own stay where they are. */
@@ -53,8 +60,11 @@ export interface Files extends Disposable {
   refresh(fileId: string): Promise<void>;
   view(fileId: string): FileView | null;
   list(): FileView[];
-  /** Takes an offer from a chat message. Synchronous, because it is part of the transaction that stores the message. */
-  record(offer: FileOffer, from: UserId): Result<void>;
+  /**
+   * Takes an offer from a chat message. Synchronous, because it is part of the transaction that stores the message. From
+   * somebody who does not own the file it comes with the `start` of its share list, which says whose it is.
+   */
+  record(offer: FileOffer, from: UserId, start?: ShareOperation): Result<void>;
 
   /** Real paths of our own files. */
   sharedPaths(): string[];
@@ -68,6 +78,8 @@ export interface Files extends Disposable {
   mayFetch(peer: UserId, fileId: FileId): boolean;
   /** Tells the user that a shared file is not what it was any more. */
   reportChanged(fileId: FileId): void;
+  /** The server has to be given the record of this file of ours again. */
+  registerAgain(fileId: FileId): void;
 }
 
 /** Where the id of the server is kept that `registered` is about. */
@@ -75,7 +87,10 @@ const SERVER_KEY = "filesServer";
 const FILE_ID_BYTES = 16;
 const KEY_BYTES = 32;
 /** Answers of the server that a repetition will not change. */
-const REFUSALS: readonly string[] = ["bad_request", "bad_signature", "conflict", "not_owner"];
+const REFUSALS: readonly string[] = [
+  ...["bad_request", "bad_signature", "conflict", "not_owner"],
+  ...["share_conflict", "share_forged", "share_not_allowed", "share_malformed"],
+];
 
 /** Thrown inside the transaction to undo it; never leaves this file. */
 class MessageRefused extends Error {
@@ -89,7 +104,7 @@ class MessageRefused extends Error {
 }
 
 type Registration =
-  | { readonly kind: "registered"; readonly version: number; readonly holder: boolean }
+  | { readonly kind: "registered"; readonly holder: boolean }
   /** The server may have it another time. */
   | { readonly kind: "later" }
   | { readonly kind: "refused"; readonly error: { type: string; message: string } };
@@ -135,6 +150,7 @@ class SharedFiles implements Files {
         this.#registerAll();
       }),
     );
+    this.#owned.add(deps.shares.onChanged((fileId) => this.#tell(fileId)));
     this.#table.doubtGone();
     void this.#lookAtSources();
   }
@@ -194,8 +210,11 @@ class SharedFiles implements Files {
   /** Record and message belong together: without the one the other is nothing. */
   async #publish(chatId: ChatId, offer: FileOffer, sourcePath: string): Promise<Result<FileView>> {
     const { fileId } = offer.signed.manifest;
-    const record: FileRecord = { offer, sharedWith: [peerOfChat(chatId)], version: 1, sourcePath, registered: false };
-    const refusal = this.#store(record, () => this.#deps.sendFile(chatId, offer));
+    const members = [peerOfChat(chatId)];
+    const record = { offer, sharedWith: members, version: 1, sourcePath, registered: false };
+    const refusal = this.#store(record, () =>
+      this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members)),
+    );
     if (refusal !== null) return this.#giveUp(fileId, refusal);
     // Only now: of what was refused here the server never hears.
     this.#registerAll();
@@ -204,7 +223,7 @@ class SharedFiles implements Files {
   }
 
   /** The record and what `send` stores are committed together, or neither is. */
-  #store(record: FileRecord, send: () => Result<unknown>): AppError | null {
+  #store(record: Omit<FileRecord, "access">, send: () => Result<unknown>): AppError | null {
     try {
       this.#deps.db.transaction(() => {
         this.#table.insert(record);
@@ -235,24 +254,24 @@ class SharedFiles implements Files {
     this.#holders.clear();
   }
 
-  async #register({ offer, sharedWith }: FileRecord): Promise<Registration> {
-    const { signaling } = this.#deps;
+  async #register({ offer }: FileRecord): Promise<Registration> {
+    const { signaling, shares } = this.#deps;
     const { manifest, signature } = offer.signed;
     const { fileId, chunkCount } = manifest;
-    let answer = await signaling.request("files.register", {
-      record: { ...manifest, signature },
-      members: [...sharedWith],
-    });
+    let operations = shares.operations(fileId, 1);
+    let given = await signaling.request("files.register", { record: { ...manifest, signature }, operations });
+    for (let last = operations.at(-1); given.ok && last !== undefined; last = operations.at(-1)) {
+      operations = shares.operations(fileId, last.version + 1);
+      if (operations.length > 0) given = await signaling.request("files.operate", { fileId, operations });
+    }
     const holder = this.#sources.isThere(fileId);
-    if (answer.ok)
-      answer = await signaling.request("files.announce", {
-        fileId,
-        complete: holder,
-        chunksHeld: holder ? chunkCount : 0,
-      });
+    const chunksHeld = holder ? chunkCount : 0;
+    const answer = given.ok
+      ? await signaling.request("files.announce", { fileId, complete: holder, chunksHeld })
+      : given;
     // It may have come or gone while the server answered.
     if (holder !== this.#sources.isThere(fileId)) return { kind: "later" };
-    if (answer.ok) return { kind: "registered", version: answer.value.version, holder };
+    if (answer.ok) return { kind: "registered", holder };
     this.#deps.env.log.warn("a file was not registered", { type: answer.error.type });
     return REFUSALS.includes(answer.error.type) ? { kind: "refused", error: answer.error } : { kind: "later" };
   }
@@ -275,9 +294,10 @@ class SharedFiles implements Files {
       const answer = await this.#register(record);
       if (this.#owned.disposed) return;
       const { fileId } = record.offer.signed.manifest;
-      if (answer.kind === "registered") this.#table.setRegistered(fileId, answer.version, answer.holder);
+      if (answer.kind === "registered") this.#table.setRegistered(fileId, answer.holder);
       // A refusal will not change either; without the record the file can still be sent directly.
-      else if (answer.kind === "refused") this.#table.setRegistered(fileId, 1, true);
+      else if (answer.kind === "refused") this.#table.setRegistered(fileId, true);
+      if (answer.kind === "registered") this.#deps.shares.registered(fileId);
     }
   }
 
@@ -302,11 +322,17 @@ class SharedFiles implements Files {
 
   view(fileId: string): FileView | null {
     const record = this.#table.get(fileId);
-    return record === null ? null : viewOf(record, this.#seedersOf(record));
+    return record === null ? null : this.#viewOf(record);
   }
 
   list(): FileView[] {
-    return this.#table.all().map((record) => viewOf(record, this.#seedersOf(record)));
+    return this.#table.all().map((record) => this.#viewOf(record));
+  }
+
+  #viewOf(record: FileRecord): FileView {
+    const revoking = this.#deps.shares.revoking(record.offer.signed.manifest.fileId);
+    const sharedWith = record.sharedWith.filter((userId) => !revoking.includes(userId));
+    return viewOf({ ...record, sharedWith }, this.#seedersOf(record));
   }
 
   /** Of an own file: ourselves while it is there. Of another's: whom the server names, or else its owner. */
@@ -324,25 +350,24 @@ class SharedFiles implements Files {
     return this.#table.get(fileId);
   }
 
-  record(offer: FileOffer, from: UserId): Result<void> {
+  record(offer: FileOffer, from: UserId, start?: ShareOperation): Result<void> {
     const { manifest, signature } = offer.signed;
-    if (manifest.ownerId !== from)
-      return fail("bad_manifest", "The file's description names another owner than its sender.");
     // 22 characters can spell more than 16 bytes' worth; the cipher needs the one true spelling.
     if (!fromBase64Url(manifest.fileId).ok) return fail("bad_manifest", "The file's description holds a malformed id.");
-    const accountKey = this.#deps.accountKeyOf(from);
-    if (accountKey === null || !verifyAccountSignature(accountKey, manifestSigningBytes(manifest), signature))
-      return fail("bad_signature", "The file's description is not signed by its sender.");
+    const ownerKey = this.#ownerKeyOf(manifest, from, start);
+    if (ownerKey === null)
+      return fail("bad_manifest", "The file's description names another owner than its sender, without a proof.");
+    if (!verifyAccountSignature(ownerKey, manifestSigningBytes(manifest), signature))
+      return fail("bad_signature", "The file's description is not signed by its owner.");
+    const safe = { ...offer, name: safeFileName(offer.name) };
     const known = this.#table.get(manifest.fileId);
-    if (known !== null)
-      return isSameOffer(known.offer, offer) ? ok(undefined) : fail("conflict", "Another file has this id.");
-    this.#table.insert({
-      offer: { ...offer, name: safeFileName(offer.name) },
-      sharedWith: [this.#deps.account.userId],
-      version: 1,
-      sourcePath: null,
-      registered: true,
-    });
+    if (known === null)
+      this.#table.insert({
+        ...{ offer: safe, sharedWith: [this.#deps.account.userId], version: 1, sourcePath: null, registered: true },
+      });
+    else if (!isSameManifest(known.offer, offer)) return fail("conflict", "Another file has this id.");
+    else if (known.access !== "granted") this.#table.giveKey(safe);
+    else if (!isSameSecret(known.offer, offer)) return fail("conflict", "This file is known here with another key.");
     // Told after the caller's transaction, which may still be undone.
     queueMicrotask(() => {
       this.#tell(manifest.fileId);
@@ -351,9 +376,20 @@ class SharedFiles implements Files {
     return ok(undefined);
   }
 
+  /** The account key that the owner's signature has to hold with; null when nobody says whose file it is. */
+  #ownerKeyOf({ fileId, ownerId }: Manifest, from: UserId, start: ShareOperation | undefined): Uint8Array | null {
+    if (from === ownerId) return this.#deps.accountKeyOf(from);
+    if (start === undefined) return null;
+    const list = append(emptyList(fileId, ownerId, shareCrypto), start, shareCrypto);
+    return list.ok ? start.actorKey : null;
+  }
+
   seedersOf(fileId: FileId): UserId[] {
     const record = this.#table.get(fileId);
-    return record === null || record.sourcePath !== null ? [] : [record.offer.signed.manifest.ownerId];
+    if (record === null || record.sourcePath !== null) return [];
+    // It is being downloaded: whether we still may is worth knowing from now on.
+    this.#deps.shares.follow(fileId);
+    return [record.offer.signed.manifest.ownerId];
   }
 
   sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null {
@@ -365,7 +401,7 @@ class SharedFiles implements Files {
   }
 
   mayFetch(peer: UserId, fileId: FileId): boolean {
-    return this.#deps.isTrusted(peer) && this.#table.isServedTo(fileId, peer);
+    return this.#deps.isTrusted(peer) && this.#deps.shares.mayServe(fileId, peer);
   }
 
   reportChanged(fileId: FileId): void {
@@ -379,6 +415,11 @@ class SharedFiles implements Files {
       message: "A file that you shared was changed or moved. Share it again to send it.",
       atMs: this.#deps.env.clock.now(),
     });
+  }
+
+  registerAgain(fileId: FileId): void {
+    this.#table.setUnregistered(fileId);
+    this.#registerAll();
   }
 
   async #lookAtSources(): Promise<void> {
@@ -410,17 +451,18 @@ class SharedFiles implements Files {
   }
 }
 
-const isSameOffer = (a: FileOffer, b: FileOffer): boolean =>
-  bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest)) &&
-  bytesEqual(a.key, b.key) &&
-  bytesEqual(a.sha256, b.sha256);
+const isSameManifest = (a: FileOffer, b: FileOffer): boolean =>
+  bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest));
+
+const isSameSecret = (a: FileOffer, b: FileOffer): boolean =>
+  bytesEqual(a.key, b.key) && bytesEqual(a.sha256, b.sha256);
 
 const sourceOf = ({ offer }: FileRecord, path: string) => {
   const { fileId, sizeBytes } = offer.signed.manifest;
   return { fileId, path, sizeBytes };
 };
 
-const viewOf = ({ offer, sharedWith, version }: FileRecord, seeders: readonly string[]): FileView => {
+const viewOf = ({ offer, sharedWith, version, access }: FileRecord, seeders: readonly string[]): FileView => {
   const { fileId, sizeBytes, chunkCount, ownerId } = offer.signed.manifest;
   return {
     fileId,
@@ -432,6 +474,6 @@ const viewOf = ({ offer, sharedWith, version }: FileRecord, seeders: readonly st
     sharedWith: [...sharedWith],
     version,
     seeders: [...seeders],
-    access: "granted",
+    access: access === "granted" ? "granted" : "revoked",
   };
 };

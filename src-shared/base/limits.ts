@@ -381,6 +381,16 @@ export const RATE_BUNDLE_WINDOW_MS = 10 * MINUTE;
 export const PRESENCE_WATCH_MAX = CONTACTS_MAX;
 export const FILES_PER_OWNER_MAX = 100_000;
 export const SHARE_MEMBERS_MAX = 1000;
+/** Operations in the list of one file. Nobody changes one that often by hand, and a client replays it in a second. */
+export const SHARE_OPERATIONS_MAX = 10_000;
+/** Nobody is added above this version: whatever members do, the owner can still take every access back. */
+export const SHARE_ADDS_VERSION_MAX = SHARE_OPERATIONS_MAX - 2 * SHARE_MEMBERS_MAX;
+/** A list that could not be fetched or changed over a connection that stands is tried again after this long. */
+export const SHARE_RETRY_MS = 3 * SECOND;
+/** Operations in one request or answer: each has three binary fields, see SERVER_MESSAGE_ATTACHMENTS_MAX. */
+export const SHARE_OPERATIONS_PAGE = 64;
+/** The same bound in bytes: an operation that names everybody is 40 KiB. */
+export const SHARE_PAGE_BYTES = 256 * KiB;
 /** Binary fields of one message; a full key upload has 6 + PREKEY_BATCH + 2 x PREKEY_BATCH. socket.io's default is 10. */
 export const SERVER_MESSAGE_ATTACHMENTS_MAX = 320;
 /** Sockets in all; each costs about 50 KiB of memory. */
@@ -515,6 +525,8 @@ assert(
   "a window of envelopes must fit the control queue",
 );
 assert(LINK_ENVELOPES_IN_FLIGHT_MAX * 2 <= INBOX_PENDING_MAX, "an honest window always fits the inbox");
+assert(SHARE_PAGE_BYTES + 64 * KiB <= SERVER_MESSAGE_BYTES_MAX, "a page of operations must fit one message");
+assert(3 * SHARE_OPERATIONS_PAGE + 2 <= SERVER_MESSAGE_ATTACHMENTS_MAX, "a page of operations must fit one message");
 assert(RECEIPT_MESSAGES_MAX <= SHARE_MEMBERS_MAX, "a receipt must pass its own schema");
 assert(
   (ENVELOPE_BYTES_MAX * 4) / 3 + KiB <= CONTROL_MESSAGE_BYTES_MAX,

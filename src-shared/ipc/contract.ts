@@ -7,6 +7,7 @@ import {
   MESSAGES_PAGE_MAX,
   PATH_LENGTH_MAX,
   PROFILE_NAME_LENGTH_MAX,
+  SHARE_MEMBERS_MAX,
 } from "../base/limits.ts";
 import type {
   ChatView,
@@ -45,6 +46,10 @@ const command =
 const none = v.strictObject({});
 const ofUser = v.strictObject({ userId: UserIdSchema });
 const ofFile = v.strictObject({ fileId: FileIdSchema });
+const ofFileAndUsers = v.strictObject({
+  fileId: FileIdSchema,
+  userIds: v.pipe(v.array(UserIdSchema), v.minLength(1), v.maxLength(SHARE_MEMBERS_MAX)),
+});
 const ofChat = v.strictObject({ chatId: ChatIdSchema });
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(PATH_LENGTH_MAX));
 const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
@@ -100,6 +105,12 @@ export const commands = {
   "files.share": command<FileView>()(v.strictObject({ chatId: ChatIdSchema, path })),
   "files.get": command<FileView>()(ofFile),
   "files.list": command<FileView[]>()(none),
+  /** Gives contacts access; the key goes to them in a message. Error `share_not_allowed` where the owner's terms forbid it. */
+  "files.grant": command<FileView>()(ofFileAndUsers),
+  /** The owner takes access back. What was saved by then stays saved. */
+  "files.revoke": command<FileView>()(ofFileAndUsers),
+  /** Gives up the own access to a file of somebody else. */
+  "files.leave": command<FileView>()(ofFile),
 
   "transfers.start": command<TransferView>()(v.strictObject({ fileId: FileIdSchema, directory: v.optional(path) })),
   "transfers.pause": command<TransferView>()(ofFile),

@@ -20,6 +20,7 @@ import {
   KyberPreKeySchema,
   type RequestName,
   type RequestOutput,
+  ShareOperationsSchema,
   timeMs,
 } from "./protocol.ts";
 
@@ -30,6 +31,7 @@ import {
 type AnswerSchemas = { readonly [Name in RequestName]: v.GenericSchema<unknown, RequestOutput<Name>> };
 
 const version = v.object({ version: v.pipe(count, v.minValue(1)) });
+const shareHead = { version: count, head: binary(32) };
 const keysLeft = { oneTimeEc: count, oneTimeKyber: count };
 /** They go into a native library, so nothing unusual passes. */
 const iceUrls = (scheme: IceScheme) =>
@@ -87,6 +89,8 @@ export const answers: AnswerSchemas = {
     ),
   }),
   "files.announce": version,
+  "files.operate": v.object(shareHead),
+  "files.operations": v.object({ ...shareHead, operations: ShareOperationsSchema }),
   turn: v.object({
     stunUrls: iceUrls("stun"),
     turn: v.nullable(

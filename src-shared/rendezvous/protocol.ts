@@ -12,8 +12,9 @@ import {
   MAILBOX_PUSH_WINDOW,
   PREKEY_BATCH,
   PRESENCE_WATCH_MAX,
-  SHARE_MEMBERS_MAX,
+  SHARE_OPERATIONS_PAGE,
 } from "../base/limits.ts";
+import { type ShareErrorType, type ShareOperation, shareOperationSchema } from "../shares/share-log.ts";
 
 /**
  * Client and rendezvous server, over one socket.io connection (websocket only, binary fields as they are).
@@ -107,6 +108,17 @@ export const FileRecordSchema = v.object({
 });
 export type FileRecord = v.InferOutput<typeof FileRecordSchema>;
 
+export const ShareOperationsSchema = v.pipe(
+  v.array(shareOperationSchema((bytes) => binary(bytes))),
+  v.maxLength(SHARE_OPERATIONS_PAGE),
+);
+
+/** The end of a share list. */
+export interface ShareHead {
+  version: number;
+  head: Bytes;
+}
+
 interface Request<Input extends v.GenericSchema, Output> {
   readonly input: Input;
   readonly output?: Output;
@@ -171,9 +183,12 @@ export const requests = {
     v.object({ code: v.pipe(v.string(), v.length(INVITE_CODE_LENGTH)) }),
   ),
 
-  /** Only the owner, once per file id; a repeat with the same content is a success. */
+  /**
+   * Only the owner, once per file id; a repeat with the same content is a success. `operations`: the share list from its
+   * start on, as in `files.operate`.
+   */
   "files.register": request<{ version: number }>()(
-    v.object({ record: FileRecordSchema, members: v.pipe(v.array(UserIdSchema), v.maxLength(SHARE_MEMBERS_MAX)) }),
+    v.object({ record: FileRecordSchema, operations: v.pipe(ShareOperationsSchema, v.minLength(1)) }),
   ),
   /** For the owner and members only; everybody else gets `unknown_file`. */
   "files.get": request<{
@@ -185,6 +200,20 @@ export const requests = {
   /** "I hold (part of) this file." Ignored with `unknown_file` for anybody who is not a member. Never changes members. */
   "files.announce": request<{ version: number }>()(
     v.object({ fileId: FileIdSchema, complete: v.boolean(), chunksHeld: count }),
+  ),
+  /**
+   * Appends to the share list: compare-and-set. Operations that the list has already are passed over, so that a repeat
+   * is a success; `share_conflict` when the first new one does not follow the end of the list.
+   */
+  "files.operate": request<ShareHead>()(
+    v.object({ fileId: FileIdSchema, operations: v.pipe(ShareOperationsSchema, v.minLength(1)) }),
+  ),
+  /**
+   * Operations after version `since`, as many as fit, and the end of the list. Whoever is no member any more gets the
+   * list up to the operation that made it so, and nothing of what came after.
+   */
+  "files.operations": request<ShareHead & { operations: ShareOperation[] }>()(
+    v.object({ fileId: FileIdSchema, since: count }),
   ),
 
   /** STUN servers, and TURN servers with credentials that end after `expiresInMs`; null where the server has none. */
@@ -225,6 +254,8 @@ export const pushes = {
   keysLow: v.object({ oneTimeEc: count, oneTimeKyber: count }),
   /** How many bytes this side may have sent in all (see relay.ts for what a frame counts). The first one opens the relay. */
   relayCredit: v.object({ relayId: RelayIdSchema, grantedBytes: count }),
+  /** The share list of a file that this user has, or had, grew: a hint to fetch it, nothing more. */
+  shareChanged: v.object({ fileId: FileIdSchema, version: count }),
   relayClosed: v.object({ relayId: RelayIdSchema, reason: v.pipe(v.string(), v.regex(/^[a-z_]{1,64}$/)) }),
 } as const;
 export type PushName = keyof typeof pushes;
@@ -254,6 +285,7 @@ export type ServerErrorType =
   | "not_owner"
   | "bad_signature"
   | "conflict"
+  | ShareErrorType
   | "directory_full"
   | "relay_off"
   | "relay_quota"

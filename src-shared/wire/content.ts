@@ -8,6 +8,7 @@ import {
   SHARE_MEMBERS_MAX,
 } from "../base/limits.ts";
 import { fail, type Result } from "../base/result.ts";
+import { ShareOperationSchema } from "../shares/share-log.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
 import { FileOfferSchema } from "./manifest.ts";
 
@@ -76,7 +77,15 @@ const ContentSchema = v.variant("kind", [
     sentAtMs: timeMs,
     text: v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX)),
   }),
-  v.object({ kind: v.literal("file"), ...place, messageId: MessageIdSchema, sentAtMs: timeMs, offer: FileOfferSchema }),
+  v.object({
+    kind: v.literal("file"),
+    ...place,
+    messageId: MessageIdSchema,
+    sentAtMs: timeMs,
+    offer: FileOfferSchema,
+    /** The first operation of the share list: whose file it is, when it comes from somebody else. */
+    start: v.optional(ShareOperationSchema),
+  }),
   v.object({
     kind: v.literal("receipt"),
     ...place,

@@ -12,6 +12,7 @@ import {
   freshEnvelopeId,
   generous,
   RawClient,
+  registration,
   sealed,
   startServer,
   type TestServer,
@@ -149,7 +150,7 @@ describe("floods", () => {
     const client = await RawClient.loggedIn(server.url);
     const members = Array.from({ length: 1000 }, () => createIdentity().userId);
     const record = fileRecord(client.identity);
-    await client.must("files.register", { record, members });
+    await client.must("files.register", registration(client.identity, record, members));
     // 35 KB an answer, and nobody reads.
     const transport = client.socket.io.engine.transport as unknown as { ws: { _socket: { pause(): void } } };
     transport.ws._socket.pause();

@@ -2,7 +2,15 @@ import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FileIdSchema } from "#shared/base/ids.ts";
 import { CHUNK_BYTES, CHUNK_BYTES_LARGE } from "#shared/base/limits.ts";
-import { bytes, fileRecord, plain, RawClient, startServer, type TestServer } from "../support/rendezvous.ts";
+import {
+  bytes,
+  fileRecord,
+  plain,
+  RawClient,
+  registration,
+  startServer,
+  type TestServer,
+} from "../support/rendezvous.ts";
 
 let server: TestServer;
 let owner: RawClient;
@@ -26,7 +34,9 @@ describe("file registry", () => {
   it("shows a registered file to its owner and members, and to nobody else", async () => {
     const record = fileRecord(owner.identity);
     const { fileId } = record;
-    expect(await owner.must("files.register", { record, members: memberOnly() })).toEqual({ version: 1 });
+    expect(await owner.must("files.register", registration(owner.identity, record, memberOnly()))).toEqual({
+      version: 1,
+    });
     const expected = { record, members: memberOnly(), version: 1, seeders: [] };
     expect(plain(await owner.must("files.get", { fileId }))).toEqual(expected);
     expect(plain(await member.must("files.get", { fileId }))).toEqual(expected);
@@ -39,7 +49,7 @@ describe("file registry", () => {
   it("keeps owner, members and seeders over a restart", async () => {
     const record = fileRecord(owner.identity);
     const { fileId } = record;
-    await owner.must("files.register", { record, members: memberOnly() });
+    await owner.must("files.register", registration(owner.identity, record, memberOnly()));
     await member.must("files.announce", { fileId, complete: false, chunksHeld: 2 });
     await server.restart();
     const again = await RawClient.loggedIn(server.url, stranger.identity);
@@ -59,7 +69,7 @@ describe("file registry", () => {
   it("lets an announcement change nothing but who holds the file", async () => {
     const record = fileRecord(owner.identity);
     const { fileId } = record;
-    await owner.must("files.register", { record, members: memberOnly() });
+    await owner.must("files.register", registration(owner.identity, record, memberOnly()));
     expect(await stranger.outcome("files.announce", { fileId, complete: true, chunksHeld: 4 })).toBe("unknown_file");
     expect(await member.outcome("files.announce", { fileId, complete: true, chunksHeld: 5 })).toBe("bad_request");
     await owner.must("files.announce", { fileId, complete: true, chunksHeld: 4 });
@@ -81,13 +91,13 @@ describe("file registry", () => {
 
   it("takes a registration from the owner only", async () => {
     const record = fileRecord(owner.identity);
-    expect(await stranger.outcome("files.register", { record, members: [] })).toBe("not_owner");
+    expect(await stranger.outcome("files.register", registration(stranger.identity, record))).toBe("not_owner");
     const stolen = { ...record, ownerId: stranger.identity.userId };
-    expect(await stranger.outcome("files.register", { record: stolen, members: [] })).toBe("bad_signature");
-    await owner.must("files.register", { record, members: [] });
+    expect(await stranger.outcome("files.register", registration(stranger.identity, stolen))).toBe("bad_signature");
+    await owner.must("files.register", registration(owner.identity, record));
     // The id is taken now: nobody becomes its owner with a record of their own.
     const own = fileRecord(stranger.identity, 5, fileIdOf(record));
-    expect(await stranger.outcome("files.register", { record: own, members: [] })).toBe("conflict");
+    expect(await stranger.outcome("files.register", registration(stranger.identity, own))).toBe("conflict");
     expect(plain(await owner.must("files.get", { fileId: fileIdOf(record) }))).toMatchObject({ record });
   });
 
@@ -98,28 +108,28 @@ describe("file registry", () => {
     ["id", (r: ReturnType<typeof fileRecord>) => ({ ...r, fileId: fileRecord(owner.identity).fileId })],
   ])("refuses a record whose %s is not what the owner signed", async (_what, alter) => {
     const record = alter(fileRecord(owner.identity));
-    expect(await owner.outcome("files.register", { record, members: [] })).toBe("bad_signature");
+    expect(await owner.outcome("files.register", registration(owner.identity, record))).toBe("bad_signature");
   });
 
   it("refuses chunks that do not fit the size", async () => {
     const record = fileRecord(owner.identity);
     for (const wrong of [{ chunkCount: record.chunkCount + 1 }, { chunkBytes: CHUNK_BYTES_LARGE, chunkCount: 1 }]) {
-      expect(await owner.outcome("files.register", { record: { ...record, ...wrong }, members: [] })).toBe(
-        "bad_request",
-      );
+      const input = registration(owner.identity, { ...record, ...wrong });
+      expect(await owner.outcome("files.register", input)).toBe("bad_request");
     }
     const empty = fileRecord(owner.identity, 0);
     expect(empty).toMatchObject({ chunkCount: 0, chunkBytes: CHUNK_BYTES });
-    expect(await owner.outcome("files.register", { record: empty, members: [] })).toBe("ok");
+    expect(await owner.outcome("files.register", registration(owner.identity, empty))).toBe("ok");
   });
 
   it("takes a repetition as a success and refuses other contents under the same id", async () => {
     const record = fileRecord(owner.identity);
-    await owner.must("files.register", { record, members: memberOnly() });
-    const repeated = { record, members: [...memberOnly(), ...memberOnly(), owner.identity.userId] };
-    expect(await owner.must("files.register", repeated)).toEqual({ version: 1 });
-    expect(await owner.outcome("files.register", { record, members: [] })).toBe("conflict");
+    await owner.must("files.register", registration(owner.identity, record, memberOnly()));
+    expect(await owner.must("files.register", registration(owner.identity, record, memberOnly()))).toEqual({
+      version: 1,
+    });
+    expect(await owner.outcome("files.register", registration(owner.identity, record))).toBe("share_conflict");
     const other = fileRecord(owner.identity, 5, fileIdOf(record));
-    expect(await owner.outcome("files.register", { record: other, members: memberOnly() })).toBe("conflict");
+    expect(await owner.outcome("files.register", registration(owner.identity, other, memberOnly()))).toBe("conflict");
   });
 });

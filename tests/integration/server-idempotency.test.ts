@@ -10,6 +10,7 @@ import {
   oneTimeKeys,
   plain,
   RawClient,
+  registration,
   sealed,
   startServer,
   type TestServer,
@@ -56,7 +57,7 @@ const writes = {
     effect: async () => 0,
   },
   "files.register": {
-    input: (): RequestInput<"files.register"> => ({ record: fileRecord(alice.identity), members: [] }),
+    input: (): RequestInput<"files.register"> => registration(alice.identity, fileRecord(alice.identity)),
     effect: async () => 0,
   },
 } as const;

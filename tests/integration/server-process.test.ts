@@ -12,6 +12,7 @@ import {
   freshEnvelopeId,
   oneTimeKeys,
   RawClient,
+  registration,
   sealed,
 } from "../support/rendezvous.ts";
 import { type ServerProcess, startServerProcess } from "../support/server-process.ts";
@@ -115,7 +116,7 @@ describe("the server as a program", () => {
     const canary = Buffer.from("canary-7f3a-canary-7f3a-canary-7f3a");
     const { code } = await client.must("invites.create", { inviteId: bytes(16), commitment: bytes(32) });
     await client.must("keys.publish", { keys: deviceKeys(client.identity), ...oneTimeKeys(2) });
-    await client.must("files.register", { record: fileRecord(client.identity), members: [] });
+    await client.must("files.register", registration(client.identity, fileRecord(client.identity)));
     const signal = { kind: "message", body: new Uint8Array(canary) } as const;
     const other = await RawClient.loggedIn(running.url);
     await client.must("presence.watch", { userIds: [other.identity.userId] });

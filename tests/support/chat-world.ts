@@ -373,7 +373,10 @@ export class ChatPeer {
       signaling,
       links,
       contacts,
-      files: { record: (offer, from) => this.files.record(offer, from), view: (id) => this.files.view(id) },
+      files: {
+        record: (offer, from, start) => this.files.record(offer, from, start),
+        view: (id) => this.files.view(id),
+      },
       preferences: () => this.preferences,
       checkpoint: (point) => this.checkpoint(point),
     });
@@ -504,6 +507,7 @@ export class ChatPeer {
       onSignal: this.#onSignal.event,
       onPresence: () => toDisposable(ignore),
       onKeysLow: () => toDisposable(ignore),
+      onShareChanged: () => toDisposable(ignore),
       enable: ignore,
       disable: ignore,
       // The double answers each request with what the table of requests says; the type is checked by those who use it.

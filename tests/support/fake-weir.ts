@@ -210,6 +210,12 @@ export class FakeWeir {
     const notFound = fail("not_found", "This is no longer here.");
     const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>
       state.contacts.some((contact) => contact.userId === userId) ? ok(this.contact(userId, changes)) : notFound;
+    const changeAccess = (fileId: string, change: (members: string[]) => string[]) => {
+      const file = state.files.find((known) => known.fileId === fileId);
+      if (file === undefined) return notFound;
+      Object.assign(file, { sharedWith: change(file.sharedWith), version: file.version + 1 });
+      return ok(file);
+    };
     const changeTransfer = (fileId: string, changes: Partial<TransferView>): Result<TransferView> =>
       state.transfers.some((transfer) => transfer.fileId === fileId) ? ok(this.transfer(fileId, changes)) : notFound;
     return {
@@ -289,6 +295,11 @@ export class FakeWeir {
         return file ? ok(file) : notFound;
       },
       "files.list": () => ok(state.files),
+      "files.grant": ({ fileId, userIds }) => changeAccess(fileId, (members) => [...new Set([...members, ...userIds])]),
+      "files.revoke": ({ fileId, userIds }) =>
+        changeAccess(fileId, (members) => members.filter((id) => !userIds.includes(id))),
+      "files.leave": ({ fileId }) =>
+        changeAccess(fileId, (members) => members.filter((id) => id !== state.profile.userId)),
       "transfers.start": ({ fileId }) =>
         ok(this.transfer(fileId, { phase: "downloading", paused: false, error: null })),
       "transfers.pause": ({ fileId }) => changeTransfer(fileId, { paused: true, bytesPerSecond: 0, etaMs: null }),

@@ -5,7 +5,14 @@ import { expect } from "vitest";
 import { type Bytes, toBase64Url } from "#shared/base/bytes.ts";
 import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
 import type { Clock, Env, Log } from "#shared/base/env.ts";
-import { type EnvelopeId, EnvelopeIdSchema, FileIdSchema, UserIdSchema } from "#shared/base/ids.ts";
+import {
+  type EnvelopeId,
+  EnvelopeIdSchema,
+  type FileId,
+  FileIdSchema,
+  type UserId,
+  UserIdSchema,
+} from "#shared/base/ids.ts";
 import {
   type DeviceKeys,
   deviceKeysSigningBytes,
@@ -15,8 +22,10 @@ import {
   type RequestName,
   type RequestOutput,
 } from "#shared/rendezvous/protocol.ts";
+import { draftFor, emptyList, type ShareList, type ShareOperation, type ShareWish } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { systemRandom } from "../../src-main/env.ts";
+import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
 import type { SignalingIdentity } from "../../src-main/signaling/signaling.ts";
 import { userIdOf } from "../../src-server/account-key.ts";
 import type { RateOptions } from "../../src-server/rates.ts";
@@ -204,6 +213,33 @@ export const fileRecord = (
     createdAtMs: 1_700_000_000_000,
   };
   return { ...manifest, signature: owner.sign(manifestSigningBytes(manifest)) };
+};
+
+/** The first operation of a file's share list. */
+export const firstOperation = (
+  owner: TestIdentity,
+  fileId: FileId,
+  members: readonly UserId[] = [],
+): ShareOperation => {
+  const empty = emptyList(fileId, owner.userId, shareCrypto);
+  return operationOn(empty, owner, { kind: "add", userIds: members });
+};
+
+/** What an owner sends to register a file. */
+export const registration = (
+  owner: TestIdentity,
+  record: RequestInput<"files.register">["record"],
+  members: readonly UserId[] = [],
+): RequestInput<"files.register"> => ({
+  record,
+  operations: [firstOperation(owner, v.parse(FileIdSchema, record.fileId), members)],
+});
+
+/** What the actor signs to make this so. */
+export const operationOn = (list: ShareList, actor: TestIdentity, wish: ShareWish): ShareOperation => {
+  const draft = draftFor(list, wish, actor.userId, 1_700_000_000_000);
+  if (!draft.ok) throw new Error(draft.error.type);
+  return signOperation(draft.value, actor);
 };
 
 // ---- Clients ---------------------------------------------------------------------------------------------------------

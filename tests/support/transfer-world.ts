@@ -10,6 +10,7 @@ import type { ErrorView, FileView, NoticeView, ServerView, TransferView } from "
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
+import { createShares } from "../../src-main/shares/shares.ts";
 import type { Signaling } from "../../src-main/signaling/signaling.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { FilesTable } from "../../src-main/store/files.ts";
@@ -29,6 +30,8 @@ export class FakeServer {
   /** What it answers; by default as if it were away. */
   answer: (name: string) => Result<unknown> = () => fail("server_unreachable", "There is no server.");
   readonly #connected = new Emitter<{ generation: Generation }>(() => undefined);
+  readonly #stateChanged = new Emitter<ServerView>(() => undefined);
+  readonly #shareChanged = new Emitter<{ fileId: FileId; version: number }>(() => undefined);
   #isThere = false;
 
   get state(): ServerView {
@@ -36,6 +39,12 @@ export class FakeServer {
   }
   get onConnected(): Event<{ generation: Generation }> {
     return this.#connected.event;
+  }
+  get onStateChanged(): Event<ServerView> {
+    return this.#stateChanged.event;
+  }
+  get onShareChanged(): Event<{ fileId: FileId; version: number }> {
+    return this.#shareChanged.event;
   }
 
   come(): void {
@@ -90,7 +99,16 @@ export const startPeer = async (
   await mkdir(downloads, { recursive: true });
   const sent: TransferPeer["sent"] = [];
   const server = new FakeServer();
-  const files = createFiles({
+  const sendFile = (chatId: ChatId, offer: FileOffer): Result<unknown> => {
+    if (server.messageRefusal !== null) return err(server.messageRefusal);
+    sent.push({ chatId, offer });
+    return ok(null);
+  };
+  const shares = createShares({
+    ...{ env, db, account, signaling: server, isContact: () => true, sendFile },
+    registerAgain: (fileId) => files.registerAgain(fileId),
+  });
+  const files: Files = createFiles({
     env,
     db,
     account,
@@ -99,11 +117,8 @@ export const startPeer = async (
     accountKeyOf: (peer) => (peer === other.userId ? other.accountKey : null),
     isTrusted: () => true,
     maySend: (chatId) => (chatId === chatIdOf(other.userId) ? ok(null) : unknownChat()),
-    sendFile: (chatId, offer) => {
-      if (server.messageRefusal !== null) return err(server.messageRefusal);
-      sent.push({ chatId, offer });
-      return ok(null);
-    },
+    sendFile,
+    shares,
   });
   const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs });
   const settingsChanged = new Emitter<{ drainTimeoutMs: number }>(() => undefined);
@@ -134,6 +149,7 @@ export const startPeer = async (
     async dispose() {
       transfers.dispose();
       files.dispose();
+      shares.dispose();
       await worker.dispose();
       db.dispose();
     },

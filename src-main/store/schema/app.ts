@@ -7,6 +7,7 @@ import { filesSchema } from "./0005-files.ts";
 import { safetyNumbersSchema } from "./0006-safety-numbers.ts";
 import { contactNetworkSchema } from "./0007-contact-network.ts";
 import { sessionResetsSchema } from "./0008-session-resets.ts";
+import { sharesSchema } from "./0009-shares.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -18,4 +19,5 @@ export const appMigrations: readonly Migration[] = [
   safetyNumbersSchema,
   contactNetworkSchema,
   sessionResetsSchema,
+  sharesSchema,
 ];

@@ -1,0 +1,142 @@
+import * as v from "valibot";
+import { assert } from "#shared/base/assert.ts";
+import { toHex, utf8 } from "#shared/base/bytes.ts";
+import { type FileId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import {
+  decodeList,
+  decodeOperation,
+  encodeList,
+  encodeOperation,
+  type ShareList,
+  type ShareOperation,
+  ShareTermsSchema,
+  type ShareWish,
+} from "#shared/shares/share-log.ts";
+import { decodeJson } from "#shared/wire/json.ts";
+import type { Database } from "./database.ts";
+
+const WishSchema = v.variant("kind", [
+  v.object({ kind: v.picklist(["add", "revoke"]), userIds: v.array(UserIdSchema) }),
+  v.object({ kind: v.literal("leave") }),
+  v.object({ kind: v.literal("terms"), terms: ShareTermsSchema }),
+]);
+
+export interface StoredShare {
+  readonly list: ShareList;
+  /** Hexadecimal, from version 1 on. */
+  readonly heads: string[];
+  readonly ownerVersion: number;
+}
+
+/** SQL of the share lists in app.db. */
+export class SharesTable {
+  readonly #statements;
+
+  constructor(db: Database) {
+    const { sql } = db;
+    this.#statements = {
+      get: sql.prepare<[string], { list: Buffer; owner_version: number }>(
+        "SELECT list, owner_version FROM shares WHERE file_id = ?",
+      ),
+      set: sql.prepare<[string, Buffer]>(
+        "INSERT INTO shares (file_id, list) VALUES (?, ?) ON CONFLICT (file_id) DO UPDATE SET list = excluded.list",
+      ),
+      setOwnerVersion: sql.prepare<[number, string]>("UPDATE shares SET owner_version = ? WHERE file_id = ?"),
+      heads: sql
+        .prepare<[string], Buffer>("SELECT head FROM share_operations WHERE file_id = ? ORDER BY version")
+        .pluck(),
+      add: sql.prepare<[string, number, Buffer, Buffer]>("INSERT INTO share_operations VALUES (?, ?, ?, ?)"),
+      operations: sql
+        .prepare<[string, number, number], Buffer>(
+          "SELECT operation FROM share_operations WHERE file_id = ? AND version >= ? ORDER BY version LIMIT ?",
+        )
+        .pluck(),
+      withoutList: sql
+        .prepare<[], string>(
+          "SELECT file_id FROM files WHERE source_path IS NOT NULL AND file_id NOT IN (SELECT file_id FROM shares)",
+        )
+        .pluck(),
+      addWish: sql.prepare<[string, string]>("INSERT INTO share_wishes (file_id, wish) VALUES (?, ?)"),
+      wishes: sql.prepare<[string], { id: number; wish: string }>(
+        "SELECT id, wish FROM share_wishes WHERE file_id = ? ORDER BY id",
+      ),
+      removeWish: sql.prepare<[number]>("DELETE FROM share_wishes WHERE id = ?"),
+      wishing: sql.prepare<[], string>("SELECT DISTINCT file_id FROM share_wishes").pluck(),
+      addDue: sql.prepare<[string, string]>("INSERT OR IGNORE INTO share_due VALUES (?, ?)"),
+      due: sql.prepare<[], { peer: string; file_id: string }>("SELECT peer, file_id FROM share_due ORDER BY peer"),
+      clearDue: sql.prepare<[string]>("DELETE FROM share_due WHERE peer = ?"),
+    };
+  }
+
+  get(fileId: FileId): StoredShare | null {
+    const row = this.#statements.get.get(fileId);
+    if (row === undefined) return null;
+    const list = decodeList(row.list);
+    assert(list.ok, "a stored share list can be read");
+    return { list: list.value, heads: this.#statements.heads.all(fileId).map(toHex), ownerVersion: row.owner_version };
+  }
+
+  /** Inside a transaction. `heads[i]` is the head after `operations[i]`. */
+  append(list: ShareList, operations: readonly ShareOperation[], heads: readonly Uint8Array[]): void {
+    this.#statements.set.run(list.fileId, Buffer.from(encodeList(list)));
+    operations.forEach((operation, i) => {
+      const head = Buffer.from(heads[i] ?? list.head);
+      this.#statements.add.run(list.fileId, operation.version, head, Buffer.from(encodeOperation(operation)));
+    });
+  }
+
+  setOwnerVersion(fileId: FileId, version: number): void {
+    this.#statements.setOwnerVersion.run(version, fileId);
+  }
+
+  operations(fileId: FileId, from: number, count: number): ShareOperation[] {
+    return this.#statements.operations.all(fileId, from, count).map((stored) => {
+      const operation = decodeOperation(stored);
+      assert(operation.ok, "a stored operation can be read");
+      return operation.value;
+    });
+  }
+
+  /** Own files from before there were lists. */
+  withoutList(): FileId[] {
+    return this.#statements.withoutList.all().map((text) => v.parse(FileIdSchema, text));
+  }
+
+  addWish(fileId: FileId, wish: ShareWish): number {
+    return Number(this.#statements.addWish.run(fileId, JSON.stringify(wish)).lastInsertRowid);
+  }
+
+  wishes(fileId: FileId): { id: number; what: ShareWish }[] {
+    return this.#statements.wishes.all(fileId).flatMap(({ id, wish }) => {
+      const what = decodeJson(WishSchema, utf8(wish));
+      return what.ok ? [{ id, what: what.value }] : [];
+    });
+  }
+
+  removeWish(id: number): void {
+    this.#statements.removeWish.run(id);
+  }
+
+  /** Files for which something is wished. */
+  wishing(): FileId[] {
+    return this.#statements.wishing.all().map((text) => v.parse(FileIdSchema, text));
+  }
+
+  addDue(peer: UserId, fileId: FileId): void {
+    this.#statements.addDue.run(peer, fileId);
+  }
+
+  /** By contact. */
+  due(): Map<UserId, FileId[]> {
+    const due = new Map<UserId, FileId[]>();
+    for (const row of this.#statements.due.all()) {
+      const peer = v.parse(UserIdSchema, row.peer);
+      due.set(peer, [...(due.get(peer) ?? []), v.parse(FileIdSchema, row.file_id)]);
+    }
+    return due;
+  }
+
+  clearDue(peer: UserId): void {
+    this.#statements.clearDue.run(peer);
+  }
+}

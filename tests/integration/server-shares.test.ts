@@ -1,0 +1,151 @@
+import * as v from "valibot";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
+import { append, emptyList, type ShareList, type ShareOperation } from "#shared/shares/share-log.ts";
+import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
+import {
+  eventually,
+  fileRecord,
+  firstOperation,
+  operationOn,
+  plain,
+  RawClient,
+  startServer,
+  type TestServer,
+} from "../support/rendezvous.ts";
+
+/** What the server does with the list of who may have a file; one server and four people for all of it. */
+let server: TestServer;
+let [owner, member, other, stranger]: RawClient[] = [];
+const who = (client: RawClient | undefined): RawClient => {
+  if (client === undefined) throw new Error("the world is not up");
+  return client;
+};
+beforeAll(async () => {
+  server = await startServer();
+  [owner, member, other, stranger] = await Promise.all([0, 1, 2, 3].map(() => RawClient.loggedIn(server.url)));
+});
+afterAll(async () => {
+  for (const client of [owner, member, other, stranger]) client?.close();
+  await server.dispose();
+});
+const idOf = (client: RawClient | undefined) => who(client).identity.userId;
+
+const extended = (list: ShareList, operation: ShareOperation): ShareList => {
+  const next = append(list, operation, shareCrypto);
+  if (!next.ok) throw new Error(next.error.type);
+  return next.value;
+};
+
+/** A file of the owner that `member` may have. */
+const register = async (): Promise<{ fileId: FileId; list: ShareList; operations: ShareOperation[] }> => {
+  const { identity } = who(owner);
+  const record = fileRecord(identity);
+  const fileId = v.parse(FileIdSchema, record.fileId);
+  const operations = [firstOperation(identity, fileId, [idOf(member)])];
+  await who(owner).must("files.register", { record, operations });
+  return {
+    fileId,
+    operations,
+    list: extended(emptyList(fileId, identity.userId, shareCrypto), operations[0] as ShareOperation),
+  };
+};
+const add = (list: ShareList, actor: RawClient | undefined, whom: RawClient | undefined): ShareOperation =>
+  operationOn(list, who(actor).identity, { kind: "add", userIds: [idOf(whom)] });
+const revoke = (list: ShareList, whom: RawClient | undefined): ShareOperation =>
+  operationOn(list, who(owner).identity, { kind: "revoke", userIds: [idOf(whom)] });
+const operate = (client: RawClient | undefined, fileId: FileId, ...operations: ShareOperation[]): Promise<string> =>
+  who(client).outcome("files.operate", { fileId, operations });
+const membersOf = async (fileId: FileId): Promise<string[]> => (await who(owner).must("files.get", { fileId })).members;
+
+describe("share lists at the server", () => {
+  test("compare-and-set: of two members who share at the same moment one is told to look again, and both get their way", async () => {
+    const { fileId, list } = await register();
+    const both = extended(list, add(list, owner, other));
+    expect(await operate(owner, fileId, add(list, owner, other))).toBe("ok");
+    const newcomers = [await RawClient.loggedIn(server.url), await RawClient.loggedIn(server.url)];
+    const outcomes = await Promise.all([
+      operate(member, fileId, add(both, member, newcomers[0])),
+      operate(other, fileId, add(both, other, newcomers[1])),
+    ]);
+    expect([...outcomes].sort()).toEqual(["ok", "share_conflict"]);
+    const { operations, version } = await who(owner).must("files.operations", { fileId, since: 2 });
+    expect(version).toBe(3);
+    const newest = operations.reduce(extended, both);
+    const loser = outcomes[0] === "ok" ? [other, newcomers[1]] : [member, newcomers[0]];
+    expect(await operate(loser[0], fileId, add(newest, loser[0], loser[1]))).toBe("ok");
+    expect(await membersOf(fileId)).toEqual([idOf(member), idOf(other), ...newcomers.map(idOf)].sort());
+    for (const client of newcomers) client.close();
+  });
+
+  test("takes a repeat as a success, and nothing from whom the list does not allow it", async () => {
+    const { fileId, list } = await register();
+    const added = add(list, member, other);
+    expect(await operate(stranger, fileId, added)).toBe("unknown_file");
+    expect(await operate(member, fileId, added)).toBe("ok");
+    expect(await operate(member, fileId, added)).toBe("ok");
+    const newest = extended(list, added);
+    const forged = { ...revoke(newest, other), actor: idOf(member), actorKey: who(member).identity.accountKey };
+    expect(await operate(member, fileId, forged)).toBe("share_not_allowed");
+    expect(await operate(member, fileId, { ...revoke(newest, other), userIds: [idOf(member)] })).toBe("share_forged");
+    expect(await operate(member, fileId, add(list, member, stranger))).toBe("share_conflict");
+    // One that does not hold takes those before it back.
+    const good = add(newest, member, stranger);
+    expect(await operate(member, fileId, good, { ...good, version: 4, previousHash: new Uint8Array(32) })).toBe(
+      "share_conflict",
+    );
+    expect(await membersOf(fileId)).toEqual([idOf(member), idOf(other)].sort());
+  });
+
+  test("everybody may leave; whoever is gone reads the list up to that and no further, and seeds no more", async () => {
+    const { fileId, list } = await register();
+    await who(member).must("files.announce", { fileId, complete: true, chunksHeld: 4 });
+    const left = operationOn(list, who(member).identity, { kind: "leave" });
+    expect(await operate(member, fileId, left)).toBe("ok");
+    const gone = extended(list, left);
+    expect(await operate(owner, fileId, add(gone, owner, other))).toBe("ok");
+    expect(await who(member).outcome("files.get", { fileId })).toBe("unknown_file");
+    expect((await who(owner).must("files.get", { fileId })).seeders).toEqual([]);
+    const seen = await who(member).must("files.operations", { fileId, since: 0 });
+    expect(seen.version).toBe(2);
+    expect(plain(seen.head)).toEqual(gone.head);
+    expect(seen.operations.map(({ kind }) => kind)).toEqual(["add", "leave"]);
+    expect(await who(stranger).outcome("files.operations", { fileId, since: 0 })).toBe("unknown_file");
+  });
+
+  test("a stale seeder who announces brings nobody back, and a stranger does not get in by announcing", async () => {
+    const { fileId, list } = await register();
+    await who(member).must("files.announce", { fileId, complete: true, chunksHeld: 4 });
+    expect(await operate(owner, fileId, revoke(list, member))).toBe("ok");
+    for (const client of [member, stranger])
+      expect(await who(client).outcome("files.announce", { fileId, complete: true, chunksHeld: 4 })).toBe(
+        "unknown_file",
+      );
+    expect(await membersOf(fileId)).toEqual([]);
+    // Not even with an operation that was allowed to it once.
+    expect(await operate(member, fileId, add(list, member, other))).toBe("unknown_file");
+  });
+
+  test("keeps the lists over a restart: the first to announce afterwards is still nobody", async () => {
+    const { fileId, list } = await register();
+    expect(await operate(member, fileId, add(list, member, other))).toBe("ok");
+    const before = plain(await who(owner).must("files.operations", { fileId, since: 0 }));
+    await server.restart();
+    [owner, member, other, stranger] = await Promise.all(
+      [owner, member, other, stranger].map((client) => RawClient.loggedIn(server.url, who(client).identity)),
+    );
+    expect(await who(stranger).outcome("files.announce", { fileId, complete: true, chunksHeld: 4 })).toBe(
+      "unknown_file",
+    );
+    expect(plain(await who(owner).must("files.operations", { fileId, since: 0 }))).toEqual(before);
+  });
+
+  test("tells those who are online that a list has grown, also whom it leaves out", async () => {
+    const { fileId, list } = await register();
+    const told = (client: RawClient | undefined) => who(client).named("shareChanged");
+    expect(await operate(owner, fileId, revoke(list, member))).toBe("ok");
+    await eventually(() => told(member)).toContainEqual({ fileId, version: 2 });
+    expect(told(stranger)).toEqual([]);
+    expect(told(owner)).not.toContainEqual({ fileId, version: 2 });
+  });
+});
