@@ -9,11 +9,12 @@ import type { ErrorView } from "#shared/ipc/views.ts";
 import type { App, AppOptions } from "./app.ts";
 import { createHandlers } from "./commands.ts";
 import { type Contacts, createContacts } from "./contacts/contacts.ts";
-import { type Account, loadOrCreateAccount, verifyAccountSignature } from "./crypto/identity.ts";
+import { type Account, fingerprintOf, loadOrCreateAccount, verifyAccountSignature } from "./crypto/identity.ts";
 import { createSessions } from "./crypto/signal-sessions.ts";
 import { EventLoopMonitor } from "./diagnostics.ts";
 import { createEngine } from "./engine/engine-client.ts";
 import type { PublishedEvent } from "./ipc/handlers.ts";
+import { createCandidateDirectory } from "./links/candidate-directory.ts";
 import { createLinks } from "./links/connection-manager.ts";
 import type { LinkManager } from "./links/links.ts";
 import { createRelayDriver } from "./links/relay-driver.ts";
@@ -125,8 +126,19 @@ const build = async (
   );
   const contactNetwork = new ContactNetworkTable(db);
   const engine = own(createEngine({ env, fork: options.forkEngine }));
+  const directory = createCandidateDirectory({
+    clock: env.clock,
+    signaling,
+    fingerprint: account.fingerprint,
+    fingerprintOf: (peer) => {
+      const accountKey = contacts.accountKeyOf(peer);
+      return accountKey === null ? null : fingerprintOf(accountKey);
+    },
+    pairwiseSecret: (peer) => sessions.pairwiseSecret(peer),
+  });
   const links = own(
     createLinks({
+      directory,
       env,
       localUserId: account.userId,
       signaling,

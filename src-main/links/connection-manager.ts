@@ -14,6 +14,7 @@ import type { LinkReport, LinkView, NetworkPolicy } from "#shared/ipc/views.ts";
 import type { BulkFrame, OutgoingFrame } from "#shared/wire/frame.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
+import type { CandidateDirectory } from "./candidate-directory.ts";
 import { TokenBucket } from "./flow.ts";
 import { LinkHistory } from "./link-history.ts";
 import type { AllowedVias } from "./link-state.ts";
@@ -41,6 +42,8 @@ export interface LinksDeps {
   onBrokenSession?(peer: UserId, lost: boolean): void;
   /** The contact's network policy, and whether we accepted this contact ourselves. Every way is open by default. */
   policyOf?(peer: UserId): { readonly policy: NetworkPolicy; readonly acceptedByMe: boolean };
+  /** Where signals are left that cannot be delivered. */
+  readonly directory?: CandidateDirectory | undefined;
   /** stun:host:port, turn:user:password@host:port; asked before every connection. */
   iceServers?(): Promise<Result<readonly string[]>>;
   /** See {@link TransportOptions}: only safe on paths that are known to carry it. */
@@ -225,6 +228,7 @@ class ConnectionManager implements LinkManager {
       generation,
       signaling,
       sessions,
+      directory: this.#deps.directory ?? null,
       mayLink,
       linkState: (peer) => this.view(peer).state,
       onSignal: (event) => this.#onSignal(session, event),

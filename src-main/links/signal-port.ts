@@ -1,3 +1,4 @@
+import type { Bytes } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import type { Clock, Log, TimeMs } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
@@ -8,30 +9,34 @@ import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { decodeContent, encodeContent, type LinkSignal } from "#shared/wire/content.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Signaling } from "../signaling/signaling.ts";
+import type { CandidateDirectory } from "./candidate-directory.ts";
+import { LeftSignals } from "./left-signals.ts";
 
 /**
  * Link signals in and out, as Signal ciphertexts: the server sees neither SDP nor candidates. Only for peers that
  * `mayLink` allows, asked again after every wait. Signals of one peer keep their order up to the server, and no more than
- * SIGNAL_QUEUE_MAX of them wait in each direction.
+ * SIGNAL_QUEUE_MAX of them wait in each direction. What the server cannot deliver may go by its directory (left-signals.ts).
  */
 export interface SignalEvent {
   readonly peer: UserId;
   readonly signal: LinkSignal;
   /** How the link to this peer stood when the signal arrived. */
   readonly linkState: LinkState;
-  /** Of the enable in which it arrived, and of the connection to the server that brought it. */
+  /** Of the enable in which it arrived, and of the connection to the server that brought it; null from the directory. */
   readonly generation: Generation;
-  readonly serverGeneration: Generation;
+  readonly serverGeneration: Generation | null;
   readonly atMs: TimeMs;
 }
 
 export interface SignalPortDeps {
-  readonly clock: Pick<Clock, "now">;
+  readonly clock: Clock;
   readonly log: Log;
   /** Of the enable that this port belongs to: it ends with it, and whatever comes later is stale. */
   readonly generation: Generation;
   readonly signaling: Pick<Signaling, "request" | "onSignal">;
   readonly sessions: Pick<Sessions, "seal" | "open">;
+  /** Null where contacts leave nothing for each other at the server. */
+  readonly directory: CandidateDirectory | null;
   mayLink(peer: UserId): boolean;
   linkState(peer: UserId): LinkState;
   onSignal(event: SignalEvent): void;
@@ -49,10 +54,13 @@ export class SignalPort implements Disposable {
   readonly #lines = new Map<string, { tail: Promise<unknown>; waiting: number }>();
   /** How often each peer came online. */
   readonly #hints = new Map<UserId, number>();
+  readonly #left: LeftSignals | null;
   #dropped = 0;
 
   constructor(deps: SignalPortDeps) {
     this.#deps = deps;
+    const { directory } = deps;
+    this.#left = directory === null ? null : this.#owned.add(this.#leftSignals(directory));
     this.#owned.add(deps.signaling.onSignal(({ from, sealed, generation }) => this.#receive(from, sealed, generation)));
   }
 
@@ -67,8 +75,11 @@ export class SignalPort implements Disposable {
    */
   async send(peer: UserId, signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome> {
     const hints = this.#hintsOf(peer);
-    const outcome = await this.#send(peer, signal, isCurrent);
-    return outcome === "offline" && this.#hintsOf(peer) !== hints ? this.#send(peer, signal, isCurrent) : outcome;
+    const first = await this.#send(peer, signal, isCurrent);
+    const cameOnline = first === "offline" && this.#hintsOf(peer) !== hints;
+    const outcome = cameOnline ? await this.#send(peer, signal, isCurrent) : first;
+    if (outcome !== "offline" || this.#owned.disposed || !this.#deps.mayLink(peer) || !isCurrent()) return outcome;
+    return this.#left?.undelivered(peer, signal) ? "delivered" : "offline";
   }
 
   /** The server says that the peer is online now. */
@@ -81,16 +92,8 @@ export class SignalPort implements Disposable {
   }
 
   async #send(peer: UserId, signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome> {
-    const { sessions, signaling, log } = this.#deps;
-    const content = encodeContent({ kind: "link", signal });
-    const sealed = await this.#inLine(`out ${peer}`, async () => {
-      if (this.#owned.disposed || !this.#deps.mayLink(peer) || !isCurrent()) return null;
-      const result = await sessions.seal(peer, content, (ciphertext) => ciphertext);
-      if (result.ok) return result.value;
-      log.warn("signal not sealed", { peer, type: signal.type, error: result.error.type });
-      if (result.error.type === "no_session") this.#deps.onBroken(peer, true);
-      return null;
-    });
+    const { signaling, log } = this.#deps;
+    const sealed = await this.#seal(peer, encodeContent({ kind: "link", signal }), isCurrent);
     if (sealed === null) return "failed";
     // Sealing took its time: the port may have ended, the peer been blocked, the attempt been given up.
     if (this.#owned.disposed) this.#deps.onStale(peer);
@@ -104,6 +107,37 @@ export class SignalPort implements Disposable {
       log.error("signaling request threw", { reason: messageOf(error) });
     }
     return "failed";
+  }
+
+  #seal(peer: UserId, content: Bytes, isCurrent: () => boolean): Promise<Sealed | null> {
+    return this.#inLine(`out ${peer}`, async () => {
+      if (this.#owned.disposed || !this.#deps.mayLink(peer) || !isCurrent()) return null;
+      const result = await this.#deps.sessions.seal(peer, content, (ciphertext) => ciphertext);
+      if (result.ok) return result.value;
+      this.#deps.log.warn("signal not sealed", { peer, error: result.error.type });
+      if (result.error.type === "no_session") this.#deps.onBroken(peer, true);
+      return null;
+    });
+  }
+
+  #leftSignals(directory: CandidateDirectory): LeftSignals {
+    const { clock, log, generation, sessions } = this.#deps;
+    return new LeftSignals({
+      ...{ clock, log, directory },
+      mayLink: (peer) => this.#deps.mayLink(peer),
+      isConnected: (peer) => this.#deps.linkState(peer) === "connected",
+      seal: (peer, plaintext) => this.#seal(peer, plaintext, () => true),
+      open: (peer, sealed) =>
+        this.#inLine(`in ${peer}`, async () => {
+          // Anybody who can write there can make it unreadable: that says nothing about the session.
+          const opened = await sessions.open(peer, sealed, (plaintext) => plaintext);
+          return opened.ok ? opened.value : null;
+        }),
+      onSignal: (peer, signal) => {
+        const linkState = this.#deps.linkState(peer);
+        this.#deps.onSignal({ peer, signal, linkState, generation, serverGeneration: null, atMs: clock.now() });
+      },
+    });
   }
 
   #receive(from: UserId, sealed: Sealed, serverGeneration: Generation): void {

@@ -465,6 +465,15 @@ export const DIRECTORY_VALUE_BYTES_MAX = 4 * KiB;
 export const DIRECTORY_TTL_MS = 1 * HOUR;
 /** How far two people's clocks may be apart for the day of a directory key. */
 export const DIRECTORY_CLOCK_SKEW_MS = 10 * MINUTE;
+/** Signals that are left at once: a description and what leads to one person. All must fit one value. */
+export const LEFT_SIGNALS_MAX = 24;
+/** Candidates are found one after the other; a description waits so long for them before it is left. */
+export const LEFT_GATHER_MS = 250;
+/** How long, and how often, to look for what a contact left after a live signal did not reach it: 20 requests. */
+export const LEFT_WATCH_MS = 1 * MINUTE;
+export const LEFT_LOOK_MS = 3 * SECOND;
+/** Contacts that are looked for at once: 3 requests a second. */
+export const LEFT_WATCHES_MAX = 8;
 /** Entries of one device, one for each contact that it hopes to meet again soon: 4 MiB. */
 export const DIRECTORY_ENTRIES_PER_DEVICE_MAX = 1000;
 

@@ -3,11 +3,12 @@ import type { Bytes } from "../base/bytes.ts";
 import { MessageIdSchema } from "../base/ids.ts";
 import {
   CONTENT_PADDING_BYTES,
+  LEFT_SIGNALS_MAX,
   MESSAGE_TEXT_BYTES_MAX,
   PROFILE_NAME_LENGTH_MAX,
   SHARE_MEMBERS_MAX,
 } from "../base/limits.ts";
-import { fail, type Result } from "../base/result.ts";
+import { fail, ok, type Result } from "../base/result.ts";
 import { ShareOperationSchema } from "../shares/share-log.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
 import { FileOfferSchema } from "./manifest.ts";
@@ -104,18 +105,39 @@ type WithoutPlace<C> = C extends unknown ? Omit<C, keyof typeof place> : never;
 /** A durable content before the outbox gives it its place. */
 export type ContentDraft = WithoutPlace<DurableContent>;
 
+/**
+ * What two contacts leave for each other in the server's directory while no live signal passes: the newest signals of one
+ * of them. Another kind of JSON than {@link Content}: what is left there means nothing in a mailbox, and the other way round.
+ */
+const LeftSignalsSchema = v.object({
+  kind: v.literal("leftSignals"),
+  atMs: timeMs,
+  signals: v.pipe(v.array(LinkSignalSchema), v.minLength(1), v.maxLength(LEFT_SIGNALS_MAX)),
+});
+export type LeftSignals = v.InferOutput<typeof LeftSignalsSchema>;
+
 /** JSON, then 0x80, then zeros up to a multiple of {@link CONTENT_PADDING_BYTES} (ISO/IEC 7816-4). */
-export const encodeContent = (content: Content): Bytes => {
-  const json = encodeJson(content);
+const encodePadded = (value: Content | LeftSignals): Bytes => {
+  const json = encodeJson(value);
   const padded = new Uint8Array(Math.ceil((json.length + 1) / CONTENT_PADDING_BYTES) * CONTENT_PADDING_BYTES);
   padded.set(json);
   padded[json.length] = 0x80;
   return padded;
 };
+export const encodeContent = (content: Content): Bytes => encodePadded(content);
+export const encodeLeftSignals = (left: LeftSignals): Bytes => encodePadded(left);
 
-export const decodeContent = (padded: Uint8Array): Result<Content, DecodeError> => {
+const unpadded = (padded: Uint8Array): Result<Uint8Array, DecodeError> => {
   const end = padded.lastIndexOf(0x80);
   if (end < 0 || padded.subarray(end + 1).some((byte) => byte !== 0))
     return fail("bad_message", "The padding is broken.");
-  return decodeJson(ContentSchema, padded.subarray(0, end));
+  return ok(padded.subarray(0, end));
+};
+export const decodeContent = (padded: Uint8Array): Result<Content, DecodeError> => {
+  const json = unpadded(padded);
+  return json.ok ? decodeJson(ContentSchema, json.value) : json;
+};
+export const decodeLeftSignals = (padded: Uint8Array): Result<LeftSignals, DecodeError> => {
+  const json = unpadded(padded);
+  return json.ok ? decodeJson(LeftSignalsSchema, json.value) : json;
 };

@@ -7,7 +7,7 @@ import {
   MESSAGE_TEXT_BYTES_MAX,
   SEAL_OVERHEAD_BYTES_MAX,
 } from "#shared/base/limits.ts";
-import { decodeContent, encodeContent } from "#shared/wire/content.ts";
+import { decodeContent, decodeLeftSignals, encodeContent } from "#shared/wire/content.ts";
 
 const RUNS = 10_000;
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
@@ -101,6 +101,7 @@ describe("contents", () => {
       fc.property(fc.uint8Array({ maxLength: 600 }), (input) => {
         expect(decodeContent(input).ok).toBe(false);
         expect(typeof decodeContent(padded(input)).ok).toBe("boolean");
+        expect(decodeLeftSignals(input).ok).toBe(false);
       }),
       { numRuns: RUNS },
     );

@@ -42,7 +42,8 @@ beforeEach(() => {
     failure === null ? ok(commit(sealed.body)) : error(failure);
   port = new SignalPort({
     log,
-    clock: { now: () => 0 },
+    clock: { now: () => 0, monotonicMs: () => 0, setTimer: () => ({ dispose: ignore }) },
+    directory: null,
     generation: 1,
     linkState: () => "discovering",
     onStale: ignore,
