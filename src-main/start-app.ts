@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import { type ChatId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ErrorView } from "#shared/ipc/views.ts";
 import type { App, AppOptions } from "./app.ts";
@@ -150,6 +151,7 @@ const build = async (
       policyOf: (peer) => contactNetwork.get(peer),
       iceServers: () => signaling.iceServers(),
       driver: engine.driver,
+      localMtu: LOCAL_MTU_BYTES,
       relay: createRelayDriver({ env, relay: signaling.relay }),
       onBrokenSession: (peer, lost) => messages?.unreadable(peer, lost),
     }),

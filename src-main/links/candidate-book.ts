@@ -63,6 +63,7 @@ export class CandidateBook {
     this.#path = pathOf(pair.local, pair.remote, {
       relays: addresses([...this.#local, ...this.#remote], "relay"),
       remoteHosts: addresses(this.#remote, "host"),
+      localHosts: addresses(this.#local, "host"),
     });
     this.#selected = { local: pair.local.type, remote: pair.remote.type };
   }

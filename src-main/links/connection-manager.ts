@@ -48,6 +48,8 @@ export interface LinksDeps {
   iceServers?(): Promise<Result<readonly string[]>>;
   /** See {@link TransportOptions}: only safe on paths that are known to carry it. */
   readonly mtu?: number | undefined;
+  /** The same for a path within this machine, where a second attempt proves it; undefined: nothing of that kind is tried. */
+  readonly localMtu?: number | undefined;
   readonly bindAddress?: string | undefined;
   /** Both are disposed together with the links; without a relay links are direct or none. */
   readonly driver: TransportDriver;
@@ -213,7 +215,7 @@ class ConnectionManager implements LinkManager {
   }
 
   #allowed(peer: UserId): AllowedVias {
-    return viasOf(this.#policy(peer), this.#deps.relay !== undefined);
+    return { ...viasOf(this.#policy(peer), this.#deps.relay !== undefined), localMtu: this.#deps.localMtu };
   }
 
   enable(): void {

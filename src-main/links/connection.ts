@@ -76,6 +76,8 @@ export interface ConnectionDeps {
   readonly generation: Generation;
   readonly offerGeneration: Generation;
   readonly keys: HandshakeKeys;
+  /** The handshake fails on a path that does not carry packets of this many bytes. */
+  readonly provenBytes?: number | undefined;
   /** STUN and TURN servers to ask, found out when the connection opens; null when it opens without. Never rejects. */
   readonly iceServers: (() => Promise<readonly string[]>) | null;
   /** Whether a candidate, ours or the peer's, may be told or used under the contact's network policy. */
@@ -231,6 +233,7 @@ export class LinkConnection {
       peerUserId: this.#deps.peer,
       offerGeneration: this.#deps.offerGeneration,
       nonce: this.#deps.env.random.bytes(32),
+      paddingBytes: this.#deps.provenBytes ?? 0,
       ...fingerprints.value,
     });
     this.#stage = { name: "handshaking", handshake };

@@ -11,6 +11,9 @@ import { fingerprintBytes } from "./sdp.ts";
  *
  * A proof is an Ed25519 signature of the account key over {@link proofBytes}. It names both certificates, so it is worth
  * nothing on any other connection, and both fresh nonces, so an old one cannot be replayed. Any deviation ends the link.
+ *
+ * A hello with padding does not fit the packets that pass everywhere, and no proof comes before it has arrived: so a proof
+ * says that the path carries larger ones.
  */
 export interface HandshakeFacts {
   readonly localUserId: UserId;
@@ -20,6 +23,7 @@ export interface HandshakeFacts {
   /** From our own description, and from the peer's inside the Signal ciphertext; compared with the real one before. */
   readonly localFingerprint: string;
   readonly remoteFingerprint: string;
+  readonly paddingBytes?: number | undefined;
 }
 
 export interface HandshakeKeys {
@@ -52,6 +56,7 @@ export const startHandshake = (facts: HandshakeFacts): readonly [HandshakeState,
     userId: facts.localUserId,
     generation: facts.offerGeneration,
     nonce: facts.nonce,
+    ...(facts.paddingBytes ? { padding: "0".repeat(facts.paddingBytes) } : {}),
   },
 ];
 

@@ -15,7 +15,6 @@ import {
   enter,
   isRelayed,
   type LinkMachineState,
-  type LinkPath,
   type LinkPhase,
   type LinkVia,
   type Offering,
@@ -32,7 +31,13 @@ import {
 type State = LinkMachineState;
 
 /** Something changed for the better, or somebody asks: what failed before is no reason any more. */
-export const forgetful = (state: State): State => ({ ...state, tries: 0, upgradeTries: 0, peerWantsRelay: false });
+export const forgetful = (state: State): State => ({
+  ...state,
+  tries: 0,
+  upgradeTries: 0,
+  largeTries: 0,
+  peerWantsRelay: false,
+});
 
 /** The peer or the server is back. */
 export const hinted = (state: State, ctx: Context): State => {
@@ -41,11 +46,13 @@ export const hinted = (state: State, ctx: Context): State => {
     case "disconnected":
     case "connecting":
     case "handshaking":
-      return state;
+      return { ...state, largeTries: 0 };
     case "connected":
       // Its network, or ours, may be another one: the dial that says so is lost when the server cannot be reached from
       // there. A search that is due as soon as can be is not put off.
-      return state.upgradeTries > 0 || state.peerWantsRelay ? searchLater(forgetful(state), ctx) : state;
+      return state.upgradeTries > 0 || state.largeTries > 0 || state.peerWantsRelay
+        ? searchLater(forgetful(state), ctx)
+        : state;
     case "discovering":
       // An announcement on its way may have missed the peer by a moment: if so, the next one follows soon.
       return isIdle(phase) ? restart(forgetful(state), state.reason, ctx) : forgetful(state);
@@ -174,7 +181,7 @@ export const policyChanged = (state: State, ctx: Context): State => {
     if (one == null) return false;
     const may = ctx.allowed[one.via];
     // What it may use was fixed when it was opened. Only a path that stands is known to lie within the local network.
-    return may === "lan" ? one !== attempt || pathOf(phase) !== "lan" : !may;
+    return may === "lan" ? one !== attempt || !isWithinLan(phase) : !may;
   };
   const fresh = forgetful(state);
   if (isForbidden(attempt) || isIdle(phase)) return restart(fresh, "policy_changed", ctx);
@@ -184,7 +191,8 @@ export const policyChanged = (state: State, ctx: Context): State => {
   return phase.name === "connected" ? searchLater(alone, ctx) : alone;
 };
 
-const pathOf = (phase: LinkPhase): LinkPath | null => (phase.name === "connected" ? phase.path : null);
+const isWithinLan = (phase: LinkPhase): boolean =>
+  phase.name === "connected" && (phase.path === "lan" || phase.path === "machine");
 
 /** The link is, or soon will be, relayed, perhaps only because of what this side has refused until now. */
 const mayBeDirect = ({ phase, newestOffer }: State, { allowed }: Context): boolean => {

@@ -2,7 +2,7 @@ import type { TimeMs } from "#shared/base/env.ts";
 import type { Generation } from "#shared/base/ids.ts";
 import { LINK_HISTORY_MAX } from "#shared/base/limits.ts";
 import type { LinkAttemptView } from "#shared/ipc/views.ts";
-import type { Attempt, AttemptEnd, LinkPath } from "./link-state.ts";
+import { type Attempt, type AttemptEnd, type LinkPath, shownPath } from "./link-state.ts";
 
 export interface CandidateTypes {
   readonly local: readonly string[];
@@ -31,7 +31,7 @@ export class LinkHistory {
   }
 
   works(generation: Generation, path: LinkPath | null, ms: number): void {
-    this.#change(generation, (entry) => ({ ...entry, result: "connected", path, ms }));
+    this.#change(generation, (entry) => ({ ...entry, result: "connected", path: shownPath(path), ms }));
   }
 
   ended(generation: Generation, end: AttemptEnd, reason: string | null, ms: number): void {
@@ -40,7 +40,7 @@ export class LinkHistory {
 
   /** The path that is really in use can become known after the link works. */
   measured(generation: Generation, path: LinkPath | null): void {
-    this.#change(generation, (entry) => (path === null ? entry : { ...entry, path }));
+    this.#change(generation, (entry) => (path === null ? entry : { ...entry, path: shownPath(path) }));
   }
 
   saw(generation: Generation, types: CandidateTypes): void {

@@ -30,10 +30,12 @@ import {
   type LinkMachineState,
   sayClosed,
   searchLater,
+  sendOffer,
   sendSignal,
   stale,
   startTimer,
   wantsBetter,
+  wantsLarger,
 } from "./link-state.ts";
 import { isHostCandidate } from "./sdp.ts";
 
@@ -56,7 +58,8 @@ import { isHostCandidate } from "./sdp.ts";
  * counted and ignored.
  *
  * A second attempt can run beside the first (link-next.ts): over the server's relay when a direct path takes longer than
- * RELAY_AFTER_MS, towards a better path while the link is relayed, and in place of a link whose network has changed.
+ * RELAY_AFTER_MS, towards a better path while the link is relayed, with larger packets while it leads to this very
+ * machine, and in place of a link whose network has changed.
  * `connected` then stays, only its generation becomes another.
  *
  * Generations. Each attempt has one of ours (`generation`), which native events, timers and results carry back; an event
@@ -120,6 +123,10 @@ const lookFurther = (state: State, ctx: Context): State => {
   if (state.next !== null) return state;
   const attempt = currentAttempt(state.phase);
   if (state.phase.name === "connected") {
+    if (wantsLarger(state, ctx)) {
+      const tried = { ...state, largeTries: state.largeTries + 1 };
+      return startNext(tried, "rtc", "enlarge", ctx, ctx.allowed.localMtu);
+    }
     if (!wantsBetter(state, ctx)) return state;
     return startNext({ ...state, upgradeTries: state.upgradeTries + 1 }, "rtc", "upgrade", ctx);
   }
@@ -202,10 +209,9 @@ const described = (state: State, attempt: Attempt, sdp: string, ctx: Context): S
   const { phase } = state;
   const generation = attempt.offerGeneration;
   if (state.role === "answerer") sendSignal({ type: "answer", generation, sdp }, ctx);
-  else if (phase.name === "discovering") sendSignal({ type: "offer", generation, sdp }, ctx, state.timer);
+  else if (phase.name === "discovering") sendOffer(attempt, sdp, ctx, state.timer);
   // It was the second attempt until a moment ago.
-  else if (phase.name === "connecting" && phase.answer === "awaited")
-    sendSignal({ type: "offer", generation, sdp }, ctx);
+  else if (phase.name === "connecting" && phase.answer === "awaited") sendOffer(attempt, sdp, ctx);
   else return stale(state);
   return state;
 };

@@ -1,5 +1,5 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
-import { HANDSHAKE_TIMEOUT_MS, LINK_CONNECT_TIMEOUT_MS } from "#shared/base/limits.ts";
+import { HANDSHAKE_TIMEOUT_MS, LINK_CONNECT_TIMEOUT_MS, LOCAL_HANDSHAKE_TIMEOUT_MS } from "#shared/base/limits.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
 import {
   type Attempt,
@@ -14,6 +14,7 @@ import {
   type LinkPath,
   type LinkPhase,
   type LinkVia,
+  mtuBeside,
   type NextAttempt,
   type NextPurpose,
   type NextStage,
@@ -21,6 +22,7 @@ import {
   releaseEarly,
   sayClosed,
   searchLater,
+  sendOffer,
   sendSignal,
   stale,
   startTimer,
@@ -31,7 +33,7 @@ import { isHostCandidate } from "./sdp.ts";
  * The second attempt of a link, beside the first one, so that a path is never given up before a better one is proven.
  *
  *   stage        event                                   what becomes of it
- *   connecting   answer, candidates, channelsOpen        -> handshaking; an upgrade that found no better path is given up
+ *   connecting   answer, candidates, channelsOpen        -> handshaking; one in vain (see NextPurpose) is given up
  *   handshaking  proven                                  -> proven; the dialer of a link that has no path yet goes by it at once
  *   proven       confirmed, or FIN on the first          takes over: the first one ends with FIN, nothing on it is lost
  *   any          lost, timer, peer's close, peer's FIN   gone; the first goes on
@@ -72,12 +74,18 @@ export const giveUpNext = (state: State, reason: string, ctx: Context): State =>
 };
 
 /** Replaces a second attempt that is under way. */
-export const startNext = (state: State, via: LinkVia, purpose: NextPurpose, ctx: Context): State => {
+export const startNext = (
+  state: State,
+  via: LinkVia,
+  purpose: NextPurpose,
+  ctx: Context,
+  mtu?: number | undefined,
+): State => {
   assert(state.role === "dialer", "only the dialer makes offers");
   const free = dropNext(state, "replaced", ctx);
   const generation = free.generation + 1;
-  const attempt: Attempt = { generation, offerGeneration: generation, startedAtMs: ctx.atMs, via };
-  ctx.effects.push({ type: "openDialing", generation, via });
+  const attempt: Attempt = { generation, offerGeneration: generation, startedAtMs: ctx.atMs, via, mtu };
+  ctx.effects.push({ type: "openDialing", generation, via, mtu });
   const stage: NextStage = { name: "connecting", answer: "awaited", held: [] };
   return withTimer({ ...free, generation }, { attempt, purpose, stage, timer: 0 }, LINK_CONNECT_TIMEOUT_MS, ctx);
 };
@@ -91,8 +99,9 @@ export const acceptNext = (
   const free = dropNext(state, "replaced", ctx);
   const generation = free.generation + 1;
   const offerGeneration = offer.generation;
-  const attempt: Attempt = { generation, offerGeneration, startedAtMs: ctx.atMs, via };
-  ctx.effects.push({ type: "openAnswering", generation, offerGeneration, via, sdp: offer.sdp });
+  const mtu = mtuBeside(state, offer.local === true, ctx);
+  const attempt: Attempt = { generation, offerGeneration, startedAtMs: ctx.atMs, via, mtu };
+  ctx.effects.push({ type: "openAnswering", generation, offerGeneration, via, mtu, sdp: offer.sdp });
   const opened = releaseEarly({ ...free, generation, newestOffer: offerGeneration }, attempt, ctx);
   const stage: NextStage = { name: "connecting", answer: "known", held: [] };
   return withTimer(opened, { attempt, purpose: "peer", stage, timer: 0 }, LINK_CONNECT_TIMEOUT_MS, ctx);
@@ -134,7 +143,8 @@ export const nextEvent = (state: State, next: NextAttempt, event: ConnectionEven
   switch (event.type) {
     case "localDescription":
       if (stage.name !== "connecting") return stale(state);
-      sendSignal({ type: state.role === "dialer" ? "offer" : "answer", generation, sdp: event.sdp }, ctx);
+      if (state.role === "dialer") sendOffer(attempt, event.sdp, ctx);
+      else sendSignal({ type: "answer", generation, sdp: event.sdp }, ctx);
       return state;
     case "localCandidate": {
       const candidate = { candidate: event.candidate, mid: event.mid };
@@ -166,13 +176,15 @@ export const nextEvent = (state: State, next: NextAttempt, event: ConnectionEven
 const nextOpen = (state: State, next: NextAttempt, path: LinkPath | null, ctx: Context): State => {
   const { phase } = state;
   if (next.stage.name !== "connecting") return stale(state);
-  if (next.purpose === "upgrade" && phase.name === "connected") {
-    const found = [next.attempt.via, path] as const;
-    if (!isBetter(found, [phase.attempt.via, phase.path]))
-      return searchAgain(giveUpNext(state, "no_better_path", ctx), ctx);
-  }
+  const found = [next.attempt.via, path] as const;
+  const isInVain =
+    next.purpose === "enlarge"
+      ? path !== "machine"
+      : next.purpose === "upgrade" && phase.name === "connected" && !isBetter(found, [phase.attempt.via, phase.path]);
+  if (isInVain) return searchAgain(giveUpNext(state, "no_better_path", ctx), ctx);
   ctx.effects.push({ type: "startHandshake", generation: next.attempt.generation });
-  return withTimer(state, { ...next, stage: { name: "handshaking" } }, HANDSHAKE_TIMEOUT_MS, ctx);
+  const timeoutMs = next.purpose === "enlarge" ? LOCAL_HANDSHAKE_TIMEOUT_MS : HANDSHAKE_TIMEOUT_MS;
+  return withTimer(state, { ...next, stage: { name: "handshaking" } }, timeoutMs, ctx);
 };
 
 const nextProven = (state: State, next: NextAttempt, path: LinkPath | null, ctx: Context): State => {

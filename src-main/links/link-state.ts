@@ -4,6 +4,7 @@ import type { Generation } from "#shared/base/ids.ts";
 import {
   EARLY_CANDIDATES_MAX,
   EARLY_OFFERS_MAX,
+  LARGE_PACKET_TRIES_MAX,
   LINK_UPGRADE_BASE_MS,
   LINK_UPGRADE_FIRST_MS,
   LINK_UPGRADE_MAX_MS,
@@ -21,13 +22,18 @@ export const REPLACED = "replaced";
 /** What carries an attempt: WebRTC, which finds a direct path or a TURN server by itself, or the rendezvous server's relay. */
 export type LinkVia = "rtc" | "relay";
 
-export type LinkPath = NonNullable<LinkView["path"]>;
+/** "machine": to another program on this very machine, which is shown as "lan". */
+export type LinkPath = NonNullable<LinkView["path"]> | "machine";
+
+export const shownPath = (path: LinkPath | null): LinkView["path"] => (path === "machine" ? "lan" : path);
 
 /** What the contact's network policy and this machine allow at the moment; asked anew with every event. */
 export interface AllowedVias {
   /** "lan": only within the local network. */
   readonly rtc: boolean | "lan";
   readonly relay: boolean;
+  /** Bytes of a packet that a path within this machine should carry; undefined: not more than any other path. */
+  readonly localMtu?: number | undefined;
 }
 
 export interface Attempt {
@@ -35,6 +41,8 @@ export interface Attempt {
   readonly offerGeneration: Generation;
   readonly startedAtMs: TimeMs;
   readonly via: LinkVia;
+  /** Larger packets than pass everywhere: proven by a handshake that needs one. */
+  readonly mtu?: number | undefined;
 }
 
 export interface Candidate {
@@ -78,10 +86,11 @@ export type LinkPhase =
  *
  *   fallback  the first takes long: over the relay meanwhile
  *   upgrade   the link works, but a better path may exist; given up if what is found is no better
+ *   enlarge   the link leads to this very machine, where larger packets pass; given up if this one does not
  *   refresh   the network under the link changed, or the link is unsteady: replaces it in any case
  *   peer      the dialer's second attempt, as the answerer sees it: the dialer knows why
  */
-export type NextPurpose = "fallback" | "upgrade" | "refresh" | "peer";
+export type NextPurpose = "fallback" | "upgrade" | "enlarge" | "refresh" | "peer";
 
 export interface NextAttempt {
   readonly attempt: Attempt;
@@ -117,6 +126,8 @@ export interface LinkMachineState {
   readonly tries: number;
   /** Attempts at a better path since the link or the network last changed; sets how long until the next. */
   readonly upgradeTries: number;
+  /** Attempts with larger packets, also good ones, since something last changed: what broke must not be tried for ever. */
+  readonly largeTries: number;
   /** The peer refused WebRTC (dialer only); forgotten when it asks for an offer or comes online, and by what is done here. */
   readonly peerWantsRelay: boolean;
   /** Newest token given to any timer or announcement. */
@@ -173,12 +184,18 @@ export interface LinkInput {
 export type AttemptEnd = "failed" | "given_up" | "replaced" | "lost" | "closed";
 
 export type LinkEffect =
-  | { readonly type: "openDialing"; readonly generation: Generation; readonly via: LinkVia }
+  | {
+      readonly type: "openDialing";
+      readonly generation: Generation;
+      readonly via: LinkVia;
+      readonly mtu?: number | undefined;
+    }
   | {
       readonly type: "openAnswering";
       readonly generation: Generation;
       readonly offerGeneration: Generation;
       readonly via: LinkVia;
+      readonly mtu?: number | undefined;
       readonly sdp: string;
     }
   | { readonly type: "acceptAnswer"; readonly generation: Generation; readonly sdp: string }
@@ -225,6 +242,7 @@ export const initialLink = (role: LinkRole, generation: Generation): LinkMachine
   early: [],
   tries: 0,
   upgradeTries: 0,
+  largeTries: 0,
   peerWantsRelay: false,
   tokens: 0,
   timer: 0,
@@ -267,7 +285,7 @@ export const shownGeneration = (state: LinkMachineState): Generation =>
 /** The server's relay is the last resort, below a TURN server: it carries other people's chats too. */
 const rankOf = (via: LinkVia, path: LinkPath | null): number => {
   if (via === "relay" || path === null) return 0;
-  return { relay: 1, direct: 2, lan: 3 }[path];
+  return { relay: 1, direct: 2, lan: 3, machine: 4 }[path];
 };
 /** Whether `a` is worth leaving `b` for. */
 export const isBetter = (a: readonly [LinkVia, LinkPath | null], b: readonly [LinkVia, LinkPath | null]): boolean =>
@@ -350,6 +368,13 @@ export const close = (attempt: Attempt, end: AttemptEnd, reason: string | null, 
   ctx.effects.push({ type: "attemptEnded", attempt, end, reason });
 };
 
+export const sendOffer = ({ offerGeneration, mtu }: Attempt, sdp: string, ctx: Context, token?: number): void =>
+  sendSignal(
+    { type: "offer", generation: offerGeneration, sdp, ...(mtu === undefined ? {} : { local: true }) },
+    ctx,
+    token,
+  );
+
 /** Tells the other side that an attempt is over. */
 export const sayClosed = (attempt: Attempt, reason: string, ctx: Context): void =>
   sendSignal({ type: "close", generation: attempt.offerGeneration, reason }, ctx);
@@ -360,12 +385,31 @@ export const sayClosed = (attempt: Attempt, reason: string, ctx: Context): void 
 export const wantsBetter = ({ role, phase, peerWantsRelay }: State, { allowed }: Context): boolean =>
   role === "dialer" && phase.name === "connected" && allowed.rtc !== false && !peerWantsRelay && isRelayed(phase);
 
+/**
+ * On this very machine larger packets pass. Only the dialer looks: it makes the offers. What has larger packets already has
+ * all there is, and what broke with them is left alone until something changes.
+ */
+export const wantsLarger = ({ role, phase, largeTries }: State, { allowed }: Context): boolean =>
+  role === "dialer" &&
+  phase.name === "connected" &&
+  phase.path === "machine" &&
+  phase.attempt.mtu === undefined &&
+  allowed.rtc !== false &&
+  allowed.localMtu !== undefined &&
+  largeTries < LARGE_PACKET_TRIES_MAX;
+
+/** What this side sends in an attempt that the peer made for larger packets: it must know itself where the link leads. */
+export const mtuBeside = ({ phase }: State, isForLocal: boolean, { allowed }: Context): number | undefined =>
+  isForLocal && phase.name === "connected" && phase.path === "machine" ? allowed.localMtu : undefined;
+
 /** It is, or is about to be, carried by the server or by a TURN server. */
 export const isRelayed = (phase: LinkPhase): boolean =>
   currentAttempt(phase)?.via === "relay" || (phase.name === "connected" && phase.path === "relay");
 
-/** After a while, and ever more rarely, a better path is tried again. */
+/** After a while, and ever more rarely, something better is tried. */
 export const searchLater = (state: State, ctx: Context): State => {
+  if (wantsLarger(state, ctx))
+    return startBetterTimer(state, state.largeTries === 0 ? LINK_UPGRADE_FIRST_MS : LINK_UPGRADE_BASE_MS, ctx);
   if (!wantsBetter(state, ctx)) return stopBetterTimer(state, ctx);
   const { upgradeTries } = state;
   if (upgradeTries === 0) return startBetterTimer(state, LINK_UPGRADE_FIRST_MS, ctx);

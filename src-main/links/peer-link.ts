@@ -21,6 +21,7 @@ import {
   type LinkMachineState,
   type LinkVia,
   shownGeneration,
+  shownPath,
 } from "./link-state.ts";
 import { admits, type EffectivePolicy } from "./network-policy.ts";
 import { natOf } from "./sdp.ts";
@@ -86,7 +87,7 @@ export class PeerLink implements Disposable {
       peerId: this.#deps.peer,
       state,
       generation,
-      path: stats?.path ?? null,
+      path: shownPath(stats?.path ?? null),
       rttMs: stats?.rttMs ?? null,
       reason,
       staleEvents: this.#machine.state.staleEvents,
@@ -240,7 +241,7 @@ export class PeerLink implements Disposable {
   }
 
   #open(
-    { generation, via }: { readonly generation: Generation; readonly via: LinkVia },
+    { generation, via, mtu }: Pick<Attempt, "generation" | "via" | "mtu">,
     offerGeneration: Generation,
     start: (connection: LinkConnection) => void,
   ): void {
@@ -251,7 +252,8 @@ export class PeerLink implements Disposable {
       return;
     }
     const policy = this.#deps.policy();
-    const { rtc, iceServers } = this.#deps;
+    const { iceServers } = this.#deps;
+    const rtc = mtu === undefined ? this.#deps.rtc : { ...this.#deps.rtc, mtu };
     // Asking a STUN server, or a TURN server for an address, tells it and the peer where we are.
     const asks = via === "rtc" && policy === "direct";
     const connection = new LinkConnection({
@@ -259,6 +261,7 @@ export class PeerLink implements Disposable {
       driver,
       rtc: asks ? rtc : { ...rtc, iceServers: [] },
       iceServers: asks ? iceServers : null,
+      provenBytes: mtu ?? 0,
       admits: (candidate) => via === "relay" || admits(policy, candidate),
       generation,
       offerGeneration,

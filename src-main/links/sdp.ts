@@ -1,4 +1,5 @@
-import type { LinkReport, LinkView } from "#shared/ipc/views.ts";
+import type { LinkReport } from "#shared/ipc/views.ts";
+import type { LinkPath } from "./link-state.ts";
 
 /** The few facts that Weir reads from SDP (RFC 8866) and candidates (RFC 8839). Neither is ever logged. */
 
@@ -74,23 +75,24 @@ export interface KnownAddresses {
   readonly relays: ReadonlySet<string>;
   /** Of the peer's own interfaces. */
   readonly remoteHosts: ReadonlySet<string>;
+  /** Of our own interfaces. */
+  readonly localHosts: ReadonlySet<string>;
 }
 
-const NOTHING_KNOWN: KnownAddresses = { relays: new Set(), remoteHosts: new Set() };
+const NOTHING_KNOWN: KnownAddresses = { relays: new Set(), remoteHosts: new Set(), localHosts: new Set() };
 
 /**
  * Where the selected pair leads. An end that ICE met before it was announced is of type `prflx`, so its address is looked
  * up among those that were. Only private addresses of both machines' own interfaces are a local network: what is behind
- * an address translator can have a private address too.
+ * an address translator can have a private address too. A packet to an address of our own never leaves this machine, so what
+ * answers there is on it.
  */
-export const pathOf = (
-  local: CandidateEnd,
-  remote: CandidateEnd,
-  known: KnownAddresses = NOTHING_KNOWN,
-): NonNullable<LinkView["path"]> => {
+export const pathOf = (local: CandidateEnd, remote: CandidateEnd, known: KnownAddresses = NOTHING_KNOWN): LinkPath => {
   if (local.type === "relay" || remote.type === "relay") return "relay";
   if (remote.type === "prflx" && known.relays.has(remote.address)) return "relay";
   const isOwn = remote.type === "host" || (remote.type === "prflx" && known.remoteHosts.has(remote.address));
+  if (local.type !== "srflx" && (remote.address === local.address || known.localHosts.has(remote.address)))
+    return "machine";
   const isLan = isOwn && local.type !== "srflx" && isPrivateAddress(local.address) && isPrivateAddress(remote.address);
   return isLan ? "lan" : "direct";
 };

@@ -41,7 +41,13 @@ const generation = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Num
 const LinkSignalSchema = v.variant("type", [
   /** Asks the dialer (the lower user id) for a fresh offer. */
   v.object({ type: v.literal("dial"), generation }),
-  v.object({ type: v.literal("offer"), generation, sdp: v.pipe(v.string(), v.maxLength(32_768)) }),
+  v.object({
+    type: v.literal("offer"),
+    generation,
+    sdp: v.pipe(v.string(), v.maxLength(32_768)),
+    /** Made for a path within one machine: who knows the peer to be on its own may send larger packets there. */
+    local: v.optional(v.boolean()),
+  }),
   /** `generation` is that of the offer it answers, so that an answer to an older offer is known as stale. */
   v.object({ type: v.literal("answer"), generation, sdp: v.pipe(v.string(), v.maxLength(32_768)) }),
   v.object({

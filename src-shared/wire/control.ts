@@ -6,6 +6,7 @@ import {
   ENVELOPE_BYTES_MAX,
   HAVE_BITMAP_BYTES_MAX,
   LEAVES_PER_PAGE,
+  LINK_HELLO_PADDING_MAX,
   REQUEST_INDICES_MAX,
 } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
@@ -57,6 +58,8 @@ const schemas = {
     userId: UserIdSchema,
     generation: counter,
     nonce: bytesField(32),
+    /** Makes it larger than the packets that pass every network; says nothing. */
+    padding: v.optional(v.pipe(v.string(), v.maxLength(LINK_HELLO_PADDING_MAX))),
   }),
   proof: v.object({ type: v.literal("proof"), signature: bytesField(64) }),
   ping: v.object({ type: v.literal("ping"), id: u32 }),

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { EARLY_CANDIDATES_MAX, EARLY_OFFERS_MAX } from "#shared/base/limits.ts";
+import { EARLY_CANDIDATES_MAX, EARLY_OFFERS_MAX, LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
 import { stepLink } from "../../src-main/links/link-machine.ts";
 import {
@@ -28,13 +28,13 @@ const reason = fc.oneof(fc.constantFrom("not_wanted", "relay_only", "no_relay", 
 const mid = fc.constant("0");
 const signal: fc.Arbitrary<LinkSignal> = fc.oneof(
   fc.record({ type: fc.constant("dial" as const), generation }),
-  fc.record({ type: fc.constant("offer" as const), generation, sdp }),
+  fc.record({ type: fc.constant("offer" as const), generation, sdp, local: fc.boolean() }),
   fc.record({ type: fc.constant("answer" as const), generation, sdp }),
   fc.record({ type: fc.constant("answer" as const), generation, sdp }),
   fc.record({ type: fc.constant("candidate" as const), generation, candidate: fc.string({ maxLength: 20 }), mid }),
   fc.record({ type: fc.constant("close" as const), generation, reason }),
 );
-const path = fc.constantFrom("lan" as const, "direct" as const, "relay" as const, null);
+const path = fc.constantFrom("machine" as const, "lan" as const, "direct" as const, "relay" as const, null);
 const open = fc.record({
   type: fc.constantFrom("channelsOpen" as const, "proven" as const, "measured" as const),
   generation,
@@ -86,7 +86,7 @@ const step = fc.record({
   event,
   random: fc.double({ min: 0, max: 0.999, noNaN: true }),
   allowed: fc.oneof(
-    { weight: 9, arbitrary: fc.constant({ rtc: true, relay: true }) },
+    { weight: 9, arbitrary: fc.constant({ rtc: true, relay: true, localMtu: LOCAL_MTU_BYTES }) },
     { weight: 1, arbitrary: fc.record({ rtc: fc.boolean(), relay: fc.boolean() }) },
   ),
   /** Whom the event is for: often one of the attempts that exist. */

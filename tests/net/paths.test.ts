@@ -268,6 +268,50 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
     figures.add(`${percent} % lost`, { mebibytes: 8, ms: Math.round(performance.now() - begun) });
   });
 
+  it("stay linked on one computer, with larger packets as soon as its loopback carries them", async () => {
+    const host = await siteA.host();
+    await host.namespace.ip("link set lo mtu 1500");
+    const people = [await world.person("dave", host), await world.person("erin", host)];
+    // Who makes the offers decides about larger packets too.
+    const [dave, erin] = people.sort((a, b) => (a.userId < b.userId ? -1 : 1));
+    if (dave === undefined || erin === undefined) throw new Error("two people were made");
+    await pair(dave, erin);
+    const { view } = await untilLinked(dave, erin);
+    const history = async () => (await dave.call("links.report", { peerId: erin.userId }))[0]?.attempts ?? [];
+    // The attempt at larger packets gets as far as its handshake, and the link that stands is none the worse for it.
+    await dave.until("the failed attempt", async () =>
+      (await history()).some(({ via, result, reason }) => via === "rtc" && result === "failed" && reason !== null)
+        ? true
+        : null,
+    );
+    expect((await untilLinked(dave, erin)).view.generation).toBe(view.generation);
+
+    await host.namespace.ip("link set lo mtu 65536");
+    await dave.call("links.reconnect", { peerId: erin.userId });
+    await dave.until("larger packets", async () => ((await history()).at(-2)?.result === "replaced" ? true : null));
+    const enlarged = await untilLinked(dave, erin);
+    const path = join(world.dir, "one-computer.bin");
+    const sha256 = await writeRandomFile(path, 8 * MiB);
+    const sent = async (): Promise<number> =>
+      Number((await host.namespace.shell("awk '/^Udp: [0-9]/ { print $5 }' /proc/net/snmp")).trim());
+    const { fileId } = await dave.call("files.share", { chatId: erin.userId, path });
+    await erin.until("the offer", async () =>
+      (await erin.call("files.list", {})).some((file) => file.fileId === fileId) ? true : null,
+    );
+    const before = await sent();
+    await erin.call("transfers.start", { fileId });
+    const done = await erin.until("the file", async () => {
+      const found = (await erin.call("transfers.list", {})).find((transfer) => transfer.fileId === fileId);
+      return found?.phase === "complete" ? found : null;
+    });
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    // In packets that pass every network it would take 7,000 for the data alone.
+    const packets = (await sent()) - before;
+    figures.add("one computer", { mebibytes: 8, packets });
+    expect(packets).toBeLessThan(5000);
+    expect((await untilLinked(dave, erin)).view.generation).toBe(enlarged.view.generation);
+  });
+
   it("find each other on the local network when they share one, and announce themselves only when that is chosen", async () => {
     const eve = await siteA.host();
     await using listener = await startLanChild(eve, "listen", eve.address);

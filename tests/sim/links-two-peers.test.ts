@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
 import { stepLink } from "../../src-main/links/link-machine.ts";
 import {
@@ -33,6 +34,7 @@ interface End {
   readonly generation: number;
   readonly offerGeneration: number;
   readonly via: LinkVia;
+  readonly mtu: number | undefined;
   answered: boolean;
   candidates: number;
   open: boolean;
@@ -104,7 +106,7 @@ class Side {
       if (effect.type !== "changed" && !this.ends.has(effect.generation)) this.staleApplied += 1;
     switch (effect.type) {
       case "openDialing":
-        this.#open(effect.generation, effect.generation, effect.via);
+        this.#open(effect.generation, effect.generation, effect.via, effect.mtu);
         this.sim.later(3, () =>
           this.dispatch({ type: "localDescription", generation: effect.generation, sdp: sdpOf(effect.via) }),
         );
@@ -113,7 +115,7 @@ class Side {
         expect(effect.offerGeneration).toBeGreaterThan(this.newestOffer);
         expect(effect.via).toBe(effect.sdp === sdpOf("relay") ? "relay" : "rtc");
         this.newestOffer = effect.offerGeneration;
-        this.#open(effect.generation, effect.offerGeneration, effect.via);
+        this.#open(effect.generation, effect.offerGeneration, effect.via, effect.mtu);
         this.sim.later(3, () => {
           const end = this.ends.get(effect.generation);
           if (end !== undefined) end.answered = true;
@@ -135,7 +137,8 @@ class Side {
       case "startHandshake":
         this.sim.later(5, () => {
           const end = this.ends.get(effect.generation);
-          if (end === undefined || end.leaving) return;
+          // A packet that is too large for the path is lost silently, whichever side sends it.
+          if (end === undefined || end.leaving || !this.sim.carries(end.offerGeneration)) return;
           end.proven = true;
           this.dispatch({ type: "proven", generation: effect.generation, path: this.sim.pathOf(end) });
           this.sim.confirm(end.offerGeneration);
@@ -168,9 +171,11 @@ class Side {
     }
   }
 
-  #open(generation: number, offerGeneration: number, via: LinkVia): void {
+  #open(generation: number, offerGeneration: number, via: LinkVia, mtu: number | undefined): void {
+    // Nobody sends large packets anywhere but on its own machine.
+    if (mtu !== undefined) expect([this.sim.isOneMachine, via]).toEqual([true, "rtc"]);
     const fresh = { answered: false, candidates: 0, open: false, proven: false, leaving: false };
-    this.ends.set(generation, { generation, offerGeneration, via, ...fresh });
+    this.ends.set(generation, { generation, offerGeneration, via, mtu, ...fresh });
     this.mostAtOnce = Math.max(this.mostAtOnce, [...this.ends.values()].filter((end) => !end.leaving).length);
     for (const name of ["a", "b"])
       this.sim.later(4, () => this.dispatch({ type: "localCandidate", generation, candidate: name, mid: "0" }));
@@ -215,6 +220,9 @@ class Sim {
   staleSeen = 0;
   /** No datagram passes between the two: only the relay is left. */
   isBlocked = false;
+  /** Both run on one machine, and what its path carries. */
+  isOneMachine = false;
+  carriesLarge = false;
   readonly #choices: readonly number[];
   #next = 0;
   #pending: Pending[] = [];
@@ -262,7 +270,14 @@ class Sim {
   }
 
   pathOf(end: End): LinkPath {
-    return end.via === "relay" ? "relay" : "direct";
+    if (end.via === "relay") return "relay";
+    return this.isOneMachine ? "machine" : "direct";
+  }
+
+  /** Whether the handshake of both ends of this offer gets through. */
+  carries(offerGeneration: number): boolean {
+    const ends = [this.dialer, this.answerer].flatMap((side) => [...side.ends.values()]);
+    return this.carriesLarge || !ends.some((end) => end.offerGeneration === offerGeneration && end.mtu !== undefined);
   }
 
   /** Both sides stand on it: each gets the other's first word. */
@@ -316,30 +331,43 @@ interface Network {
   readonly hasRelay: boolean;
   /** Blocked while it is rough, and afterwards. */
   readonly blocked: readonly [boolean, boolean];
+  /** Two programs on one machine, whose loopback carries large packets, or does not. */
+  readonly machine: "two" | "small" | "large";
 }
 const network: fc.Arbitrary<Network> = fc
-  .record({ hasRelay: fc.boolean(), blocked: fc.tuple(fc.boolean(), fc.boolean()) })
-  .map((made) => (made.hasRelay ? made : { ...made, blocked: [made.blocked[0], false] as const }));
+  .record({
+    hasRelay: fc.boolean(),
+    blocked: fc.tuple(fc.boolean(), fc.boolean()),
+    machine: fc.constantFrom("two" as const, "small" as const, "large" as const),
+  })
+  // Without a relay nobody would ever meet, and no network blocks a machine's own loopback.
+  .map(({ blocked: [before, after], ...made }) => {
+    const isNetwork = made.machine === "two";
+    return { ...made, blocked: [before && isNetwork, after && isNetwork && made.hasRelay] as const };
+  });
 
 const play = (
   choices: readonly number[],
   actions: readonly Action[],
   wanted: boolean,
-  { hasRelay, blocked }: Network = { hasRelay: false, blocked: [false, false] },
+  { hasRelay, blocked, machine }: Network = { hasRelay: false, blocked: [false, false], machine: "two" },
 ): Sim => {
   const sim = new Sim(choices);
   sim.isBlocked = blocked[0];
+  sim.isOneMachine = machine !== "two";
+  sim.carriesLarge = machine === "large";
   const sides = [sim.dialer, sim.answerer] as const;
-  for (const side of sides) side.allowed = { rtc: true, relay: hasRelay };
+  const localMtu = LOCAL_MTU_BYTES;
+  for (const side of sides) side.allowed = { rtc: true, relay: hasRelay, localMtu };
   for (const { at, side, event } of actions)
     sim.later(at, () => {
-      if (event.type === "policy") sides[side].setPolicy({ rtc: event.rtc, relay: hasRelay });
+      if (event.type === "policy") sides[side].setPolicy({ rtc: event.rtc, relay: hasRelay, localMtu });
       else sides[side].dispatch(event);
     });
   sim.runUntil(60_000);
   sim.rough = false;
   sim.isBlocked = blocked[1];
-  for (const side of sides) if (!side.allowed.rtc) side.setPolicy({ rtc: true, relay: hasRelay });
+  for (const side of sides) if (!side.allowed.rtc) side.setPolicy({ rtc: true, relay: hasRelay, localMtu });
   for (const side of sides) side.dispatch(wanted ? { type: "connect" } : { type: "disconnect", reason: "closed" });
   // Longer than every timeout and backoff that can still be under way, a hint in between as presence would give it.
   sim.runUntil(140_000);
@@ -365,6 +393,7 @@ const runs = counted(600, 10_000);
 
 test("after quiet two peers who want a link have one, the best there is, whatever happened before", () => {
   let staleSeen = 0;
+  let largeBothWays = 0;
   fc.assert(
     fc.property(choices, fc.array(action, { maxLength: 25 }), network, (random, actions, net) => {
       const sim = play(random, actions, true, net);
@@ -372,12 +401,18 @@ test("after quiet two peers who want a link have one, the best there is, whateve
       expect([sim.dialer.state.phase.name, sim.answerer.state.phase.name]).toEqual(["connected", "connected"]);
       expect(sim.dialer.used?.offerGeneration).toBe(sim.answerer.used?.offerGeneration);
       expect(sim.dialer.used?.via).toBe("rtc");
+      const large = net.machine === "large" ? LOCAL_MTU_BYTES : undefined;
+      expect(sim.dialer.used?.mtu).toBe(large);
+      // Where the network was rough when it was made, the answerer did not know yet that this is its own machine.
+      expect([large, undefined]).toContain(sim.answerer.used?.mtu);
+      if (sim.answerer.used?.mtu !== undefined) largeBothWays += 1;
       staleSeen += sim.staleSeen;
     }),
     { numRuns: runs },
   );
   // Otherwise the runs were too tame to say anything.
   expect(staleSeen).toBeGreaterThan(10 * runs);
+  expect(largeBothWays).toBeGreaterThan(runs / 6);
 }, 3_600_000);
 
 test("after quiet two peers who want none have none", () => {

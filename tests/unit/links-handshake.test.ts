@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from "node:crypto";
 import { expect, test } from "vitest";
 import { bytesEqual } from "#shared/base/bytes.ts";
-import type { ControlMessage, ControlOf } from "#shared/wire/control.ts";
+import { LINK_HELLO_PADDING_MAX, LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
+import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import {
   type HandshakeFacts,
   type HandshakeKeys,
@@ -114,10 +115,11 @@ test("a description must name exactly one SHA-256 certificate", () => {
   expect(fingerprintOf("v=0\r\n")).toBeNull();
 });
 
-const nothingKnown = { relays: new Set<string>(), remoteHosts: new Set<string>() };
+const nothingKnown = { relays: new Set<string>(), remoteHosts: new Set<string>(), localHosts: new Set<string>() };
 
 test.each([
-  ["127.0.0.1", "127.0.0.1", "lan"],
+  ["127.0.0.1", "127.0.0.1", "machine"],
+  ["203.0.113.4", "203.0.113.4", "machine"],
   ["192.168.1.4", "10.0.0.1", "lan"],
   ["fd00::2", "fe80::1", "lan"],
   ["172.16.0.1", "172.32.0.1", "direct"],
@@ -136,6 +138,27 @@ test("an end that ICE met before it was announced is what it was announced as", 
   expect(pathOf(local, remote, { ...nothingKnown, remoteHosts: new Set(["10.9.0.1"]) })).toBe("lan");
   expect(pathOf(local, remote, { ...nothingKnown, relays: new Set(["10.9.0.1"]) })).toBe("relay");
   expect(pathOf(local, { address: "10.9.0.1", type: "srflx" }, nothingKnown)).toBe("direct");
+});
+
+test("an address of our own leads to this machine, whichever of its interfaces it is of, but not by way of others", () => {
+  const known = { ...nothingKnown, localHosts: new Set(["10.0.0.2", "192.168.7.1"]) };
+  const remote = { address: "192.168.7.1", type: "host" };
+  expect(pathOf({ address: "10.0.0.2", type: "host" }, remote, known)).toBe("machine");
+  expect(pathOf({ address: "10.0.0.2", type: "host" }, remote, nothingKnown)).toBe("lan");
+  // Two homes with the same private network: the peer is behind another translator.
+  expect(pathOf({ address: "203.0.113.4", type: "srflx" }, { ...remote, type: "prflx" }, known)).toBe("direct");
+  expect(pathOf({ address: "192.168.7.1", type: "relay" }, remote, known)).toBe("relay");
+});
+
+test("a hello that must prove a path does not fit into a packet that passes everywhere, and is understood all the same", () => {
+  const [, plain] = startHandshake(facts("alice"));
+  const [, large] = startHandshake(facts("alice", { paddingBytes: LOCAL_MTU_BYTES }));
+  expect(encodeControl(plain).length).toBeLessThan(1000);
+  expect(encodeControl(large).length).toBeGreaterThan(LOCAL_MTU_BYTES);
+  expect(decodeControl(encodeControl(large))).toEqual({ ok: true, value: large });
+  const endless = { ...large, padding: "0".repeat(LINK_HELLO_PADDING_MAX + 1) };
+  expect(decodeControl(encodeControl(endless)).ok).toBe(false);
+  expect(shake({ paddingBytes: LOCAL_MTU_BYTES }).map(({ step }) => step)).toEqual(["proven", "proven"]);
 });
 
 test("only addresses of one's own private network are candidates of a local network", () => {

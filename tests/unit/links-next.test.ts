@@ -1,12 +1,15 @@
 import { expect, test } from "vitest";
 import {
   EARLY_OFFERS_MAX,
+  LARGE_PACKET_TRIES_MAX,
   LINK_CONNECT_TIMEOUT_MS,
   LINK_UPGRADE_FIRST_MS,
+  LOCAL_MTU_BYTES,
   RELAY_AFTER_MS,
 } from "#shared/base/limits.ts";
 import { stepLink } from "../../src-main/links/link-machine.ts";
 import {
+  type AllowedVias,
   currentAttempt,
   initialLink,
   type LinkEffect,
@@ -18,11 +21,16 @@ import {
 import { RELAY_MARK } from "../../src-main/links/transport.ts";
 
 /** The second attempt of a link: when it begins, and when it takes over. */
-const play = (role: LinkRole, events: readonly LinkEvent[], start = initialLink(role, 100)) => {
+const play = (
+  role: LinkRole,
+  events: readonly LinkEvent[],
+  start = initialLink(role, 100),
+  allowed: AllowedVias = { rtc: true, relay: true },
+) => {
   let state: LinkMachineState = start;
   const effects: LinkEffect[] = [];
   for (const event of events) {
-    const [next, out] = stepLink(state, { atMs: 1000, random: 0.5, allowed: { rtc: true, relay: true }, event });
+    const [next, out] = stepLink(state, { atMs: 1000, random: 0.5, allowed, event });
     state = next;
     effects.push(...out);
   }
@@ -298,4 +306,105 @@ test("the first attempt keeps its own time, whatever the second one does", () =>
     token: both.state.next?.timer,
     delayMs: LINK_CONNECT_TIMEOUT_MS,
   });
+});
+
+// ---- Larger packets on one machine -----------------------------------------------------------------------------------
+
+const localMtu = LOCAL_MTU_BYTES;
+/** As `play`, where larger packets are wanted. */
+const playLocal = (role: LinkRole, events: readonly LinkEvent[], start = initialLink(role, 100)) =>
+  play(role, events, start, { rtc: true, relay: true, localMtu });
+const here = (generation: number): LinkEvent[] => [
+  { type: "channelsOpen", generation, path: "machine" },
+  { type: "proven", generation, path: "machine" },
+];
+const onMachine: Record<LinkRole, readonly LinkEvent[]> = {
+  dialer: [{ type: "connect" }, answer(101), ...here(101)],
+  answerer: [{ type: "connect" }, offer(7), ...here(101)],
+};
+const localOffer = (generation: number): LinkEvent => ({
+  type: "signal",
+  signal: { type: "offer", generation, sdp: "v=0", local: true },
+});
+
+test("a link to this very machine gets larger packets, beside the one that works, and both sides know what for", () => {
+  const linked = playLocal("dialer", onMachine.dialer);
+  expect(linked.effects.filter(({ type }) => type === "openDialing")).toEqual([
+    { type: "openDialing", generation: 101, via: "rtc" },
+  ]);
+  const begun = playLocal(
+    "dialer",
+    [better(linked.state), { type: "localDescription", generation: 102, sdp: "v=0" }],
+    linked.state,
+  );
+  expect(begun.effects).toContainEqual({ type: "openDialing", generation: 102, via: "rtc", mtu: localMtu });
+  expect(begun.effects).toContainEqual({
+    type: "sendSignal",
+    signal: { type: "offer", generation: 102, sdp: "v=0", local: true },
+    token: null,
+  });
+  expect(shownGeneration(begun.state)).toBe(101);
+  const done = playLocal("dialer", [answer(102), ...here(102), confirmed(102)], begun.state);
+  expect(shownGeneration(done.state)).toBe(102);
+  // It has all there is.
+  expect(done.state.betterTimer).toBeNull();
+
+  const answered = playLocal("answerer", [...onMachine.answerer, localOffer(8)]);
+  expect(answered.effects).toContainEqual({
+    type: "openAnswering",
+    generation: 102,
+    offerGeneration: 8,
+    via: "rtc",
+    mtu: localMtu,
+    sdp: "v=0",
+  });
+});
+
+test("no packet is larger than passes everywhere where the link does not lead to this machine, whatever the peer says", () => {
+  for (const events of [connected.answerer, [{ type: "connect" } as const]]) {
+    const { effects } = playLocal("answerer", [...events, localOffer(8)]);
+    expect(effects.filter(({ type }) => type === "openAnswering").at(-1)).not.toHaveProperty("mtu", localMtu);
+  }
+  // Nor where it is not wanted.
+  const { state } = play("dialer", onMachine.dialer);
+  expect(state.betterTimer).toBeNull();
+  expect(playLocal("dialer", connected.dialer).state.betterTimer).toBeNull();
+});
+
+test("an attempt at larger packets that ends up elsewhere is given up before its handshake", () => {
+  const linked = playLocal("dialer", onMachine.dialer);
+  const after = playLocal("dialer", [better(linked.state), answer(102), open(102)], linked.state);
+  expect(after.kinds).toContain("abandon 102");
+  expect(after.kinds).not.toContain("startHandshake 102");
+  expect([shownGeneration(after.state), after.state.next]).toEqual([101, null]);
+});
+
+test("larger packets that are lost, or break the link, are left alone until something changes", () => {
+  let { state } = playLocal("dialer", onMachine.dialer);
+  const fail = (): void => {
+    state = playLocal("dialer", [better(state)], state).state;
+    const generation = state.next?.attempt.generation ?? 0;
+    state = playLocal("dialer", [answer(generation), here(generation)[0] as LinkEvent], state).state;
+    state = playLocal("dialer", [{ type: "timer", token: state.next?.timer ?? -1 }], state).state;
+    expect([shownGeneration(state), state.phase.name, state.next]).toEqual([101, "connected", null]);
+  };
+  for (let tries = 0; tries < LARGE_PACKET_TRIES_MAX; tries += 1) {
+    expect(state.betterTimer).not.toBeNull();
+    fail();
+  }
+  expect(state.betterTimer).toBeNull();
+  expect(playLocal("dialer", [{ type: "hint" }], state).state.betterTimer).not.toBeNull();
+
+  // One that worked and broke counts too.
+  let broken = playLocal("dialer", onMachine.dialer).state;
+  for (let tries = 0; tries < LARGE_PACKET_TRIES_MAX; tries += 1) {
+    broken = playLocal("dialer", [better(broken)], broken).state;
+    const large = broken.generation;
+    broken = playLocal("dialer", [answer(large), ...here(large), confirmed(large), lost(large)], broken).state;
+    broken = playLocal("dialer", [{ type: "timer", token: broken.timer }], broken).state;
+    const plain = currentAttempt(broken.phase);
+    expect(plain?.mtu).toBeUndefined();
+    broken = playLocal("dialer", [answer(broken.generation), ...here(broken.generation)], broken).state;
+  }
+  expect([broken.phase.name, broken.betterTimer]).toEqual(["connected", null]);
 });
