@@ -129,8 +129,11 @@ const runHeadless = async (sizeBytes: number, json: boolean): Promise<boolean> =
     const ok = view.phase === "complete" && sha256Match && allPhases && exitCodes.every((code) => code === 0);
     const megabytesPerSecond = Math.round(sizeBytes / 10_000 / (totalMs / 1000)) / 100;
     if (json) {
-      const { requestedChunks, duplicateChunks, lateChunks, rejectedChunks, chunkCount, error } = view;
-      const counters = { chunkCount, requestedChunks, duplicateChunks, lateChunks, rejectedChunks };
+      const { requestedChunks, duplicateChunks, lateChunks, rejectedChunks, cancelledChunks, chunkCount, error } = view;
+      const counters = {
+        ...{ chunkCount, requestedChunks, duplicateChunks },
+        ...{ lateChunks, rejectedChunks, cancelledChunks },
+      };
       process.stdout.write(
         `${JSON.stringify({ ok, sha256Match, phases, totalMs, sizeBytes, megabytesPerSecond, ...counters, exitCodes, error })}\n`,
       );

@@ -158,7 +158,12 @@ const diagnose = (parts: Parts): Record<string, unknown> => {
       ...{ phase: view.phase, paused: view.paused, waitingForSeeders: view.waitingForSeeders, drain: view.drain },
       ...{ sizeBytes: view.sizeBytes, chunksStored: view.chunksStored, chunkCount: view.chunkCount },
       ...{ requestedChunks: view.requestedChunks, duplicateChunks: view.duplicateChunks },
-      ...{ lateChunks: view.lateChunks, rejectedChunks: view.rejectedChunks, error: view.error?.type ?? null },
+      ...{ lateChunks: view.lateChunks, rejectedChunks: view.rejectedChunks },
+      ...{
+        cancelledChunks: view.cancelledChunks,
+        dropped: view.dropped.map(({ reason }) => reason),
+        error: view.error?.type ?? null,
+      },
     })),
     memory: { rssBytes: process.memoryUsage.rss(), heapBytes: process.memoryUsage().heapUsed },
     eventLoop: monitor.report(),

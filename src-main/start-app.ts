@@ -200,6 +200,7 @@ const build = async (
       links,
       files,
       hindranceOf: (owner) => hindranceOf(contacts, owner),
+      nameOf: (peer) => contacts.get(peer)?.name ?? "Somebody",
       settings: () => settings.get(),
       onSettingsChanged: settings.onChanged,
     }),

@@ -2,7 +2,12 @@ import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import { REQUEST_WINDOW_BYTES, REQUEST_WINDOW_CHUNKS, STORE_BACKLOG_BYTES_MAX } from "#shared/base/limits.ts";
+import {
+  REQUEST_WINDOW_BYTES,
+  REQUEST_WINDOW_CHUNKS,
+  REQUEST_WINDOWS_MAX,
+  STORE_BACKLOG_BYTES_MAX,
+} from "#shared/base/limits.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
 import type { Payload } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
@@ -14,6 +19,7 @@ import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
 import type { FileSpec, JobName, StoreOutcome, WorkError } from "./chunk-worker-protocol.ts";
 import { specOf } from "./files.ts";
 import { PieceMap } from "./piece-map.ts";
+import type { Fault } from "./seeder-sessions.ts";
 import { SpeedMeter } from "./speed-meter.ts";
 import { step } from "./transfer-machine.ts";
 import {
@@ -24,6 +30,7 @@ import {
   type FrameId,
   failedState,
   initialState,
+  type Setup,
   type State,
   storedCountOf,
 } from "./transfer-state.ts";
@@ -41,6 +48,8 @@ export interface DownloadDeps {
   readonly save: (record: TransferRecord) => boolean;
   /** The state changed; `phase` when it is another kind of state. */
   readonly onChanged: (download: Download, change: "progress" | "phase") => void;
+  /** A seeder is not asked any more, for something that no honest one does. */
+  readonly onFault: (download: Download, peer: UserId, fault: Fault) => void;
 }
 
 /** A received frame that the machine has not decided about yet. */
@@ -88,7 +97,7 @@ export class Download implements Disposable {
     this.#directory = record.directory;
     this.startedAtMs = record.startedAtMs;
     this.#cleaned = record.status.kind === "complete" && record.status.cleaned;
-    const initial = stateOf(this.spec, deps.drainTimeoutMs, record);
+    const initial = stateOf(setupOf(this.spec, deps), record);
     this.#savedKind = initial.kind;
     this.#runner = new MachineRunner(initial, step, (effect, state) => this.#run(effect, state));
   }
@@ -207,6 +216,9 @@ export class Download implements Disposable {
         return;
       case "proceed":
         this.dispatch({ type: "proceed" });
+        return;
+      case "report":
+        this.#deps.onFault(this, effect.peer, effect.fault);
         return;
       case "wakeAt":
         this.#wakeAt(effect.atMs);
@@ -419,16 +431,14 @@ const storeEvent = (
 
 const plainError = ({ type, message }: WorkError): { type: string; message: string } => ({ type, message });
 
+const setupOf = ({ chunkCount, chunkBytes }: FileSpec, { drainTimeoutMs, env }: DownloadDeps): Setup => {
+  const windowChunks = Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / chunkBytes));
+  const startAt = new DataView(env.random.bytes(4).buffer).getUint32(0) % Math.max(1, chunkCount);
+  return { chunkCount, windowChunks, backlogChunks: REQUEST_WINDOWS_MAX * windowChunks, drainTimeoutMs, startAt };
+};
+
 /** A download as it was written down; one that was active begins queued. */
-const stateOf = (spec: FileSpec, drainTimeoutMs: number, { status, stored, counters }: TransferRecord): State => {
-  const windowChunks = Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / spec.chunkBytes));
-  const setup = {
-    chunkCount: spec.chunkCount,
-    windowChunks,
-    // Whatever is asked for and not committed is lost with the process: over all seeders no more than one window.
-    backlogChunks: windowChunks,
-    drainTimeoutMs,
-  };
+const stateOf = (setup: Setup, { status, stored, counters }: TransferRecord): State => {
   switch (status.kind) {
     case "active":
       return initialState(setup, { rest: "queued", storedCount: stored, counters });

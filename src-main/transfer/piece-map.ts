@@ -21,6 +21,9 @@ interface Branch {
   readonly count: number;
 }
 
+/** `count` pieces from `first` on. */
+export type Run = readonly [first: number, count: number];
+
 export class PieceMap {
   readonly size: number;
   readonly count: number;
@@ -98,6 +101,56 @@ export class PieceMap {
     return null;
   }
 
+  /** The pieces that `newer` has and this map lacks, from the first on, in at most `most` runs. */
+  runsAddedBy(newer: PieceMap, most: number): Run[] {
+    const runs: Run[] = [];
+    for (let next = this.nextMissing(0, newer); next !== null; next = this.nextMissing(next, newer)) {
+      const first = next;
+      while (next < this.size && newer.has(next) && !this.has(next)) next += 1;
+      runs.push([first, next - first]);
+      if (runs.length === most) break;
+    }
+    return runs;
+  }
+
+  /** Adds whole runs; what lies at `size` or beyond is ignored. */
+  withRuns(runs: readonly Run[]): PieceMap {
+    return runs.reduce<PieceMap>((map, [first, count]) => map.#withRun(first, Math.min(first + count, map.size)), this);
+  }
+
+  #withRun(first: number, end: number): PieceMap {
+    let map: PieceMap = this;
+    for (let at = map.nextMissing(first, null); at !== null && at < end; at = map.nextMissing(at, null)) {
+      const leafEnd = at - (at % LEAF_BITS) + LEAF_BITS;
+      map = map.#withinLeaf(at, Math.min(end, leafEnd));
+    }
+    return map;
+  }
+
+  #withinLeaf(first: number, end: number): PieceMap {
+    const leaf = this.#leafOf(first);
+    const bytes = leaf === undefined ? new Uint8Array(LEAF_BYTES) : leaf.bytes.slice();
+    let added = 0;
+    for (let index = first; index < end; index += 1) {
+      const bit = index % LEAF_BITS;
+      if (bitAt(bytes, bit)) continue;
+      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) | (1 << (bit & 7));
+      added += 1;
+    }
+    return this.#replaceLeaf(first, { bytes, count: (leaf?.count ?? 0) + added }, added);
+  }
+
+  toBytes(): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(Math.ceil(this.size / 8));
+    this.#branches.forEach((branch, b) => {
+      branch?.leaves.forEach((leaf, l) => {
+        const at = (b * BRANCH_BITS + l * LEAF_BITS) / 8;
+        if (leaf !== undefined) bytes.set(leaf.bytes.subarray(0, bytes.length - at), at);
+      });
+    });
+    return bytes;
+  }
+
   lacksBranch(index: number): boolean {
     return this.#branches[Math.floor(index / BRANCH_BITS)] === undefined;
   }
@@ -113,19 +166,22 @@ export class PieceMap {
   #set(index: number, value: boolean): PieceMap {
     assert(Number.isInteger(index) && index >= 0 && index < this.size, "piece index out of range");
     if (this.has(index) === value) return this;
-    const step = value ? 1 : -1;
-    const branchAt = Math.floor(index / BRANCH_BITS);
-    const leafAt = Math.floor((index % BRANCH_BITS) / LEAF_BITS);
-    const branch = this.#branches[branchAt];
-    const leaf = branch?.leaves[leafAt];
+    const leaf = this.#leafOf(index);
     const bytes = leaf === undefined ? new Uint8Array(LEAF_BYTES) : leaf.bytes.slice();
     const bit = index % LEAF_BITS;
     bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+    const step = value ? 1 : -1;
+    return this.#replaceLeaf(index, { bytes, count: (leaf?.count ?? 0) + step }, step);
+  }
+
+  #replaceLeaf(index: number, leaf: Leaf, change: number): PieceMap {
+    const branchAt = Math.floor(index / BRANCH_BITS);
+    const branch = this.#branches[branchAt];
     const leaves = branch === undefined ? [] : branch.leaves.slice();
-    leaves[leafAt] = { bytes, count: (leaf?.count ?? 0) + step };
+    leaves[Math.floor((index % BRANCH_BITS) / LEAF_BITS)] = leaf;
     const branches = this.#branches.slice();
-    branches[branchAt] = { leaves, count: (branch?.count ?? 0) + step };
-    return new PieceMap(this.size, this.count + step, branches);
+    branches[branchAt] = { leaves, count: (branch?.count ?? 0) + change };
+    return new PieceMap(this.size, this.count + change, branches);
   }
 }
 

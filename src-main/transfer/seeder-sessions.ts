@@ -1,8 +1,14 @@
 import { assert } from "#shared/base/assert.ts";
 import type { TimeMs } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import { LEAF_REQUESTS_MAX, LEAVES_PER_PAGE, REQUEST_TIMEOUT_MAX_MS, REQUEST_TIMEOUT_MS } from "#shared/base/limits.ts";
-import type { PieceMap } from "./piece-map.ts";
+import {
+  FALSE_CLAIMS_MAX,
+  REQUEST_TIMEOUT_MAX_MS,
+  REQUEST_TIMEOUT_MS,
+  UNASKED_FRAMES_MAX,
+} from "#shared/base/limits.ts";
+import { PieceMap } from "./piece-map.ts";
+import { chunkCame, type Flow, freshFlow } from "./seeder-flow.ts";
 
 /**
  * The seeders of one download, as data: who is linked, which sessions are open with them, what each still owes us. Pure;
@@ -16,21 +22,47 @@ export interface Session {
   readonly generation: Generation;
   readonly stage:
     | { readonly kind: "opening" }
-    /** `available`: null means every chunk. */
-    | { readonly kind: "serving"; readonly available: PieceMap | null }
-    /** `stop` was sent; `framesSent` is the seeder's answer. */
-    | { readonly kind: "stopping"; readonly framesSent: number | null };
-  /** Chunks requested and not yet answered. */
+    | {
+        readonly kind: "serving";
+        /** Null means every chunk. */
+        readonly available: PieceMap | null;
+        /** It holds the whole hash tree, so it can prove pages. */
+        readonly leaves: boolean;
+        /** It lacked what it had claimed: what it really has is asked again, by a new session. */
+        readonly shrunk: boolean;
+      }
+    /** `stop` was sent; `framesSent` is the seeder's answer, `available` what it had. */
+    | { readonly kind: "stopping"; readonly framesSent: number | null; readonly available: PieceMap | null };
+  /** Chunks requested and not yet answered, in the order of the requests. */
   readonly owed: ReadonlySet<number>;
   /** Chunks given up here after a timeout or a cancel; they may still come. */
   readonly overdue: ReadonlySet<number>;
   readonly owedPages: ReadonlySet<number>;
+  /** Frames asked for in all; it cannot have sent more. */
+  readonly framesAsked: number;
   readonly framesReceived: number;
+  /** Requests that were repeated to the same seeder: as many chunks may come twice. */
+  readonly repeats: number;
+  /** Chunks that came without being asked for. */
+  readonly unasked: number;
+  /** Chunks that it claimed to have and lacked. */
+  readonly falseClaims: number;
+  /** Timeouts since it last sent something. */
+  readonly timeouts: number;
   readonly chunksStored: number;
+  readonly flow: Flow;
+  /** Where the search for rare chunks goes on. */
+  readonly searchFrom: number;
   /** When it last sent something, or was last asked after it owed nothing. */
   readonly quietSinceMs: TimeMs;
   readonly timeoutMs: number;
 }
+
+/**
+ * Why a seeder is not asked any more for this file: a chunk or page that its hash refutes, chunks that nobody asked for,
+ * chunks that it claimed and lacked, or numbers that cannot be.
+ */
+export type Fault = "bad_data" | "unasked_data" | "false_claims";
 
 /** A linked seeder and how it stands with this download. */
 export interface Peer {
@@ -39,10 +71,10 @@ export interface Peer {
     | { readonly kind: "ready" }
     | { readonly kind: "session"; readonly session: number }
     /** Asked again at that time. */
-    | { readonly kind: "resting"; readonly untilMs: TimeMs }
-    /** It will not serve; asked again over a new link or when the user retries. */
+    | { readonly kind: "resting"; readonly untilMs: TimeMs; readonly silent: boolean }
+    /** It will not serve; asked again over a new link, when it shows interest in the file, or when the user retries. */
     | { readonly kind: "refused"; readonly reason: string }
-    /** It sent a chunk that does not belong to the file; asked again only when the user retries. */
+    /** It did what no honest seeder does; asked again only when the user retries. */
     | { readonly kind: "banned" };
 }
 
@@ -50,12 +82,23 @@ export interface Swarm {
   /** Linked ones only. */
   readonly peers: ReadonlyMap<UserId, Peer>;
   /** Bans outlive links. */
-  readonly banned: ReadonlySet<UserId>;
+  readonly banned: ReadonlyMap<UserId, Fault>;
   readonly sessions: ReadonlyMap<number, Session>;
   readonly nextSession: number;
+  /** Chunks that seeders claimed and lacked, in sessions that are over. */
+  readonly falseClaims: ReadonlyMap<UserId, number>;
+  /** Requests of sessions that were removed, until the machine counts them. */
+  readonly unanswered: number;
 }
 
-export const emptySwarm: Swarm = { peers: new Map(), banned: new Set(), sessions: new Map(), nextSession: 1 };
+export const emptySwarm: Swarm = {
+  peers: new Map(),
+  banned: new Map(),
+  sessions: new Map(),
+  nextSession: 1,
+  falseClaims: new Map(),
+  unanswered: 0,
+};
 
 const withEntry = <K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> => new Map(map).set(key, value);
 const withoutEntry = <K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> => {
@@ -98,8 +141,15 @@ export const addSession = (swarm: Swarm, peer: UserId, now: TimeMs): { swarm: Sw
     owed: new Set(),
     overdue: new Set(),
     owedPages: new Set(),
+    framesAsked: 0,
     framesReceived: 0,
+    repeats: 0,
+    unasked: 0,
+    falseClaims: swarm.falseClaims.get(peer) ?? 0,
+    timeouts: 0,
     chunksStored: 0,
+    flow: freshFlow(now),
+    searchFrom: 0,
     quietSinceMs: now,
     timeoutMs: REQUEST_TIMEOUT_MS,
   };
@@ -124,6 +174,9 @@ export const removeSession = (swarm: Swarm, id: number, standing: Peer["standing
   return {
     ...swarm,
     sessions,
+    unanswered: swarm.unanswered + outstandingRequestsOf(session),
+    falseClaims:
+      session.falseClaims > 0 ? withEntry(swarm.falseClaims, session.peer, session.falseClaims) : swarm.falseClaims,
     peers: isItsOwn ? withEntry(swarm.peers, session.peer, { ...entry, standing }) : swarm.peers,
   };
 };
@@ -143,21 +196,22 @@ export const leavePeer = (swarm: Swarm, peer: UserId, generation: Generation): S
 };
 
 /** Ends every session with this seeder and opens none until it is forgiven. */
-export const banPeer = (swarm: Swarm, peer: UserId): Swarm => {
-  const cleared = { ...dropSessionsOf(swarm, peer), banned: new Set([...swarm.banned, peer]) };
+export const banPeer = (swarm: Swarm, peer: UserId, fault: Fault): Swarm => {
+  const cleared = { ...dropSessionsOf(swarm, peer), banned: withEntry(swarm.banned, peer, fault) };
   const entry = swarm.peers.get(peer);
   return entry === undefined ? cleared : withPeer(cleared, peer, { ...entry, standing: { kind: "banned" } });
 };
 
 const dropSessionsOf = (swarm: Swarm, peer: UserId): Swarm => {
-  const kept = [...swarm.sessions].filter(([, session]) => session.peer !== peer);
-  return kept.length === swarm.sessions.size ? swarm : { ...swarm, sessions: new Map(kept) };
+  const gone = [...swarm.sessions].filter(([, session]) => session.peer === peer);
+  return gone.reduce((rest, [id]) => removeSession(rest, id, { kind: "ready" }), swarm);
 };
 
 /** Seeders that refused or were banned are asked again: the user wants it. */
 export const forgive = (swarm: Swarm): Swarm => ({
   ...swarm,
-  banned: new Set(),
+  banned: new Map(),
+  falseClaims: new Map(),
   peers: new Map(
     [...swarm.peers].map(([peer, entry]) => [
       peer,
@@ -169,6 +223,8 @@ export const forgive = (swarm: Swarm): Swarm => ({
 /** Frames that may still come from this session. */
 export const outstandingOf = (session: Session): number =>
   session.owed.size + session.overdue.size + session.owedPages.size;
+
+export const outstandingRequestsOf = ({ owed, overdue }: Session): number => owed.size + overdue.size;
 
 /** Nothing more can come: everything was answered, or as many frames arrived as the seeder says it sent. */
 export const isSettled = (session: Session): boolean =>
@@ -187,13 +243,24 @@ export const receivedFrame = (
   const session = swarm.sessions.get(id);
   if (session === undefined) return swarm;
   const { index, page } = frame;
+  const isOwed = index !== undefined && session.owed.has(index);
+  const isRepeat = index !== undefined && !isOwed && !session.overdue.has(index) && session.repeats > 0;
+  const isAsked = index === undefined || isOwed || isRepeat || session.overdue.has(index);
   return withSession(swarm, id, {
     framesReceived: session.framesReceived + 1,
-    quietSinceMs: now,
-    timeoutMs: REQUEST_TIMEOUT_MS,
+    // What nobody asked for is no sign of life: it must not put off the timeout.
+    ...(isAsked ? { quietSinceMs: now, timeoutMs: REQUEST_TIMEOUT_MS, timeouts: 0 } : { unasked: session.unasked + 1 }),
+    ...(isRepeat ? { repeats: session.repeats - 1 } : {}),
     ...(index === undefined ? {} : { owed: removing(session.owed, index), overdue: removing(session.overdue, index) }),
+    ...(isOwed ? { flow: chunkCame(session.flow, now) } : {}),
     ...(page === undefined ? {} : { owedPages: removing(session.owedPages, page) }),
   });
+};
+
+/** What this session did that no honest seeder does. */
+export const faultOf = ({ unasked, falseClaims }: Session): Fault | null => {
+  if (unasked > UNASKED_FRAMES_MAX) return "unasked_data";
+  return falseClaims > FALSE_CLAIMS_MAX ? "false_claims" : null;
 };
 
 /** When this session counts as silent; null while nothing is expected of it. */
@@ -208,71 +275,17 @@ export const expireRequests = (session: Session, now: TimeMs): Session => ({
   owed: new Set(),
   overdue: adding(session.overdue, session.owed),
   owedPages: new Set(),
+  timeouts: session.timeouts + 1,
   quietSinceMs: now,
   timeoutMs: Math.min(session.timeoutMs * 2, REQUEST_TIMEOUT_MAX_MS),
 });
 
-const servesChunk = (session: Session, index: number): boolean =>
+/** What it has, or had when it was stopped; null means every chunk. */
+export const availableOf = ({ stage }: Session): PieceMap | null =>
+  stage.kind === "opening" ? PieceMap.empty(0) : stage.available;
+
+export const servesChunk = (session: Session, index: number): boolean =>
   session.stage.kind === "serving" && (session.stage.available?.has(index) ?? true);
-
-/** What of the file is there, on its way to the disk, or not needed from this seeder. */
-export interface Wanted {
-  readonly stored: PieceMap;
-  readonly storing: ReadonlyMap<number, unknown>;
-  readonly pages: PieceMap;
-  readonly pagesStoring: ReadonlySet<number>;
-}
-export interface Picked {
-  readonly indices: number[];
-  readonly pages: number[];
-}
-
-/**
- * The next chunks to ask this session for, in file order, at most `room`; and the pages of leaves that must come first.
- * The page after the last one in use is asked for ahead, so that its round trip is not waited for.
- */
-export const pickRequests = (swarm: Swarm, id: number, wanted: Wanted, room: number): Picked => {
-  const session = swarm.sessions.get(id);
-  const picked: Picked = { indices: [], pages: [] };
-  if (session?.stage.kind !== "serving") return picked;
-  const others = [...swarm.sessions].filter(([other]) => other !== id).map(([, other]) => other);
-  const { available } = session.stage;
-
-  const pageIsComing = (page: number): boolean =>
-    wanted.pagesStoring.has(page) ||
-    picked.pages.includes(page) ||
-    session.owedPages.has(page) ||
-    others.some((other) => other.owedPages.has(page));
-  const askForPage = (page: number): void => {
-    const room = LEAF_REQUESTS_MAX - session.owedPages.size - picked.pages.length;
-    if (room > 0 && !pageIsComing(page)) picked.pages.push(page);
-  };
-
-  let next = wanted.stored.nextMissing(0, available);
-  while (next !== null && picked.indices.length < room) {
-    const index = next;
-    const page = Math.floor(index / LEAVES_PER_PAGE);
-    if (!wanted.pages.has(page)) {
-      askForPage(page);
-      // Further pages are worth a look only while one of them could be there already.
-      if (picked.pages.length + session.owedPages.size >= LEAF_REQUESTS_MAX) break;
-      next = wanted.stored.nextMissing((page + 1) * LEAVES_PER_PAGE, available);
-      continue;
-    }
-    const claimed = wanted.storing.has(index) || session.owed.has(index) || others.some((o) => o.owed.has(index));
-    // Somebody who was silent about it is asked again only if nobody else can be.
-    const leftToOthers =
-      session.overdue.has(index) && others.some((o) => servesChunk(o, index) && !o.overdue.has(index));
-    if (!claimed && !leftToOthers) picked.indices.push(index);
-    next = wanted.stored.nextMissing(index + 1, available);
-  }
-  const last = picked.indices.at(-1);
-  if (last !== undefined) {
-    const ahead = Math.floor(last / LEAVES_PER_PAGE) + 1;
-    if (ahead < wanted.pages.size && !wanted.pages.has(ahead)) askForPage(ahead);
-  }
-  return picked;
-};
 
 /** Seeders that rested long enough are ready again. */
 export const endRests = (swarm: Swarm, now: TimeMs): Swarm => {

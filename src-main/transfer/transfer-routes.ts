@@ -77,8 +77,13 @@ const answerOf = ({ download, session }: Route, message: Answer): void => {
       return;
     case "have": {
       const { chunkCount } = download.spec;
-      const available = message.chunks === "all" ? null : PieceMap.fromBytes(chunkCount, message.chunks);
-      download.dispatch({ type: "have", session, available });
+      const { chunks, leaves = true } = message;
+      if (Array.isArray(chunks)) {
+        download.dispatch({ type: "haveMore", session, runs: chunks, leaves });
+        return;
+      }
+      const available = chunks === "all" ? null : PieceMap.fromBytes(chunkCount, chunks);
+      download.dispatch({ type: "have", session, available, leaves });
       return;
     }
     case "refuse":

@@ -1,8 +1,8 @@
 import type { TimeMs } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import type { AppError } from "#shared/base/result.ts";
-import type { PieceMap } from "./piece-map.ts";
-import { emptySwarm, type Swarm } from "./seeder-sessions.ts";
+import type { PieceMap, Run } from "./piece-map.ts";
+import { emptySwarm, type Fault, type Swarm } from "./seeder-sessions.ts";
 
 /** States, events and effects of one download; what they mean and the table of transitions are in transfer-machine.ts. */
 
@@ -13,11 +13,23 @@ export interface Setup {
   readonly windowChunks: number;
   /** Chunks that may be asked for and not stored, over all sessions. */
   readonly backlogChunks: number;
+  /** Where this downloader begins while others fetch the file too: a chunk index. */
+  readonly startAt: number;
   /** The user's setting; a new value holds from the next draining or pausing on. */
   readonly drainTimeoutMs: number;
 }
 
-export interface Counters {
+/**
+ * Every request ends in one way: its chunk is stored, a duplicate or rejected, or the request is cancelled (given up, or
+ * its link is gone). So when nothing is outstanding, requested = stored + duplicate + rejected + cancelled. `late` counts
+ * frames besides: those whose request had ended before, and those that nobody asked for.
+ */
+export interface Counters extends KeptCounters {
+  readonly cancelled: number;
+}
+
+/** What is written down; `cancelled` follows from it. */
+export interface KeptCounters {
   readonly requested: number;
   readonly duplicate: number;
   readonly late: number;
@@ -39,6 +51,8 @@ interface Common {
   /** Results that came too late to mean anything. */
   readonly staleResults: number;
   readonly drain: Drain | null;
+  /** Chunks that may be asked for before more is granted; null without a limit. */
+  readonly allowance: number | null;
   /** When its worker was lost, lately. */
   readonly workerLosses: readonly TimeMs[];
   /** The timer that the shell was last told to set. */
@@ -105,8 +119,20 @@ export type Event = { readonly now: TimeMs } & (
   | { readonly type: "proceed" }
   | { readonly type: "seederJoined"; readonly peer: UserId; readonly generation: Generation }
   | { readonly type: "seederLeft"; readonly peer: UserId; readonly generation: Generation }
+  /** It has begun to fetch the file itself, so it has, or soon will have, some of it. */
+  | { readonly type: "seederInterested"; readonly peer: UserId }
+  /** A limit begins (with this many chunks) or ends; `granted` adds to it. */
+  | { readonly type: "limited"; readonly allowance: number | null }
+  | { readonly type: "granted"; readonly chunks: number }
   | { readonly type: "accepted"; readonly session: number }
-  | { readonly type: "have"; readonly session: number; readonly available: PieceMap | null }
+  | {
+      readonly type: "have";
+      readonly session: number;
+      readonly available: PieceMap | null;
+      /** Whether it can prove pages of leaves. */
+      readonly leaves: boolean;
+    }
+  | { readonly type: "haveMore"; readonly session: number; readonly runs: readonly Run[]; readonly leaves: boolean }
   | { readonly type: "refused"; readonly session: number; readonly reason: string }
   | { readonly type: "unavailable"; readonly session: number; readonly indices: readonly number[] }
   | { readonly type: "stopped"; readonly session: number; readonly framesSent: number }
@@ -117,7 +143,7 @@ export type Event = { readonly now: TimeMs } & (
       readonly run: number;
       readonly stored: PieceMap;
       readonly pages: PieceMap;
-      readonly counters: Counters;
+      readonly counters: KeptCounters;
       readonly finishedPath: string | null;
     }
   | {
@@ -176,6 +202,8 @@ export type Effect =
   | { readonly type: "dropFrame"; readonly frame: FrameId }
   | { readonly type: "scan" | "assemble" | "verify" | "finish"; readonly run: number }
   | { readonly type: "stopWork" | "proceed" }
+  /** A seeder is not asked any more, for something that no honest one does. */
+  | { readonly type: "report"; readonly peer: UserId; readonly fault: Fault }
   | { readonly type: "dropChunks"; readonly what: "chunks" | "everything" }
   /** Write the phase down; what was downloaded is in chunks.db anyway. */
   | { readonly type: "checkpoint" }
@@ -184,23 +212,40 @@ export type Effect =
 
 // ---- First states, and questions to any state ----
 
-export const initialState = (setup: Setup, from: { rest: Rest; storedCount: number; counters: Counters }): State => ({
+/** With nothing outstanding, whatever was asked for and led to nothing was cancelled. */
+export const allCounters = (kept: KeptCounters, stored: number): Counters => {
+  const { requested, duplicate, late, rejected } = kept;
+  const answered = stored + duplicate + rejected;
+  return {
+    requested: Math.max(requested, answered),
+    duplicate,
+    late,
+    rejected,
+    cancelled: Math.max(0, requested - answered),
+  };
+};
+
+export const initialState = (
+  setup: Setup,
+  from: { rest: Rest; storedCount: number; counters: KeptCounters },
+): Extract<State, { kind: "idle" }> => ({
   kind: "idle",
   rest: from.rest,
   storedCount: from.storedCount,
   setup,
-  counters: from.counters,
+  counters: allCounters(from.counters, from.storedCount),
   swarm: emptySwarm,
   run: 0,
   staleResults: 0,
   drain: null,
+  allowance: null,
   workerLosses: [],
   wakeAtMs: null,
 });
 
 export const failedState = (
   setup: Setup,
-  from: { error: AppError; storedCount: number; counters: Counters },
+  from: { error: AppError; storedCount: number; counters: KeptCounters },
 ): State => ({
   ...common(initialState(setup, { rest: "paused", ...from })),
   kind: "failed",
@@ -208,27 +253,50 @@ export const failedState = (
   storedCount: from.storedCount,
 });
 
-export const completeState = (setup: Setup, from: { savedPath: string; counters: Counters }): State => ({
-  ...common(initialState(setup, { rest: "paused", storedCount: 0, counters: from.counters })),
+export const completeState = (setup: Setup, from: { savedPath: string; counters: KeptCounters }): State => ({
+  ...common(initialState(setup, { rest: "paused", storedCount: setup.chunkCount, counters: from.counters })),
   kind: "complete",
   savedPath: from.savedPath,
 });
 
-export const cancelledState = (setup: Setup, counters: Counters): State => ({
+export const cancelledState = (setup: Setup, counters: KeptCounters): State => ({
   ...common(initialState(setup, { rest: "paused", storedCount: 0, counters })),
   kind: "cancelled",
 });
 
 /** What every state has, without what is its own. */
-export const common = ({ setup, counters, swarm, run, staleResults, drain, workerLosses, wakeAtMs }: State) => ({
+export const common = ({
   setup,
   counters,
   swarm,
   run,
   staleResults,
   drain,
+  allowance,
   workerLosses,
   wakeAtMs,
+}: State) => ({
+  setup,
+  counters,
+  swarm,
+  run,
+  staleResults,
+  drain,
+  allowance,
+  workerLosses,
+  wakeAtMs,
+});
+
+export const count = <S extends State>(state: S, counter: keyof Counters, by = 1): S => ({
+  ...state,
+  counters: { ...state.counters, [counter]: state.counters[counter] + by },
+});
+
+export const stale = (state: State): State => ({ ...state, staleResults: state.staleResults + 1 });
+
+export const withPieces = <S extends Receiving>(state: S, change: Partial<Pieces>): S => ({
+  ...state,
+  pieces: { ...state.pieces, ...change },
 });
 
 export const isReceiving = (state: State): state is Receiving =>

@@ -3,7 +3,7 @@ import type { UserId } from "#shared/base/ids.ts";
 import type { ErrorView, PathKind, TransferPhase, TransferView } from "#shared/ipc/views.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import type { Download } from "./download.ts";
-import { isSettled, outstandingOf } from "./seeder-sessions.ts";
+import { availableOf, isSettled, outstandingOf } from "./seeder-sessions.ts";
 import { type State, storedCountOf } from "./transfer-state.ts";
 
 interface Surroundings {
@@ -39,12 +39,14 @@ export const viewOfDownload = (
     etaMs: bytesPerSecond > 0 && left > 0 ? Math.round((left * 1000) / bytesPerSecond) : null,
     inFlight: inFlightOf(state),
     seeders: seedersOf(download, nowMs, pathOf),
+    dropped: droppedOf(state),
     // The machine counts in monotonic time; people and other programs read the calendar's.
     drain: drainOf(state, clock.now() - nowMs),
     requestedChunks: state.counters.requested,
     duplicateChunks: state.counters.duplicate,
     lateChunks: state.counters.late,
     rejectedChunks: state.counters.rejected,
+    cancelledChunks: state.counters.cancelled,
     error: errorOf(state, hindrance),
     savedPath: state.kind === "complete" ? state.savedPath : null,
   };
@@ -88,8 +90,14 @@ const bytesOf = ({ spec, state }: Download, stored: number): number => {
 
 const isMoving = (state: State): boolean => state.kind === "downloading" || state.kind === "draining";
 
-const isWaiting = (state: State): boolean =>
-  state.kind === "downloading" && ![...state.swarm.sessions.values()].some(({ stage }) => stage.kind === "serving");
+/** Nobody who is there has anything of what is missing. */
+const isWaiting = (state: State): boolean => {
+  if (state.kind !== "downloading") return false;
+  const { stored } = state.pieces;
+  return ![...state.swarm.sessions.values()].some(
+    ({ stage }) => stage.kind === "serving" && stored.nextMissing(0, stage.available) !== null,
+  );
+};
 
 const assembledOf = (state: State): number => {
   if (state.kind === "assembling") return state.assembled;
@@ -111,19 +119,29 @@ const drainOf = (state: State, calendarOffsetMs: number): TransferView["drain"] 
   return { startedAtMs, endedBy: state.drain.endedBy, remaining: owed + storing };
 };
 
+const droppedOf = ({ swarm }: State): TransferView["dropped"] => [
+  ...[...swarm.banned].map(([userId, reason]) => ({ userId, reason })),
+  ...[...swarm.peers].flatMap(([userId, { standing }]) =>
+    standing.kind === "resting" && standing.silent ? [{ userId, reason: "silent" as const }] : [],
+  ),
+];
+
 const seedersOf = (
   { state, totalsByPeer }: Download,
   nowMs: number,
   pathOf: (peer: UserId) => PathKind,
 ): TransferView["seeders"] => {
-  const serving = [...state.swarm.sessions.values()].filter(({ stage }) => stage.kind !== "opening");
-  return [...new Set(serving.map(({ peer }) => peer))].map((peer) => {
+  const held = new Map<UserId, number>();
+  for (const session of state.swarm.sessions.values())
+    if (session.stage.kind !== "opening") held.set(session.peer, availableOf(session)?.count ?? state.setup.chunkCount);
+  return [...held].map(([peer, chunksHeld]) => {
     const totals = totalsByPeer.get(peer);
     return {
       userId: peer,
       path: pathOf(peer),
       bytesPerSecond: totals?.speed.bytesPerSecond(nowMs) ?? 0,
       chunks: totals?.chunks ?? 0,
+      held: chunksHeld,
     };
   });
 };

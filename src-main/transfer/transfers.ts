@@ -17,6 +17,7 @@ import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
 import { Seeder } from "./seeder.ts";
+import type { Fault } from "./seeder-sessions.ts";
 import { expectedBytesOf, isActive, isFinishing, startableOf, surplusOf, unstoredBytesOf } from "./transfer-places.ts";
 import { TransferRecords } from "./transfer-records.ts";
 import { TransferRoutes } from "./transfer-routes.ts";
@@ -30,6 +31,8 @@ export interface TransfersDeps {
   readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged">;
   /** What keeps this person from sending us anything, and what to do about it; null when nothing does. */
   readonly hindranceOf: (owner: UserId) => ErrorView | null;
+  /** A contact's name, for notices. */
+  readonly nameOf: (peer: UserId) => string;
   readonly settings: () => { downloadDirectory: string; drainTimeoutMs: number };
   readonly onSettingsChanged: Event<{ drainTimeoutMs: number }>;
 }
@@ -390,6 +393,7 @@ class FileTransfers implements Transfers {
         closeRoute: (peer, generation, tag) => this.#routes.close(peer, generation, tag),
         save: (saved) => this.#records.save(saved),
         onChanged: (download, change) => this.#onDownload(download, change),
+        onFault: (download, peer, fault) => this.#onFault(download, peer, fault),
       },
       file,
       record,
@@ -448,6 +452,19 @@ class FileTransfers implements Transfers {
       });
       this.#progressTimers.set(download, timer);
     }
+  }
+
+  /** Silence and refusals are not worth a notice; that somebody sends what is not the file is. */
+  #onFault({ file }: Download, peer: UserId, fault: Fault): void {
+    const { env, nameOf } = this.#deps;
+    env.log.warn("a seeder is not asked any more", { fault });
+    const what = fault === "bad_data" ? "sent damaged data" : "did not keep to what they offered";
+    this.#notices.emit({
+      level: "warning",
+      type: "bad_seeder",
+      message: `${nameOf(peer)} ${what} for “${file.offer.name}”. Nothing of it was kept, and they are not asked for this file any more.`,
+      atMs: env.clock.now(),
+    });
   }
 
   #isKnown(download: Download): boolean {

@@ -33,12 +33,44 @@ export const FILE_NAME_BYTES_MAX = 230;
 // ---- Transfer ---------------------------------------------------------------------------------------------------
 
 /**
- * Chunks of one transfer that were asked for and are not stored yet; with 64 KiB chunks 3 MiB, several times the loopback
- * bandwidth x delay and what a commit takes. It is also what a killed download asks for once more.
+ * Chunks that one seeder was asked for and that are not stored yet; with 64 KiB chunks 3 MiB, several times the loopback
+ * bandwidth x delay and what a commit takes.
  */
 export const REQUEST_WINDOW_CHUNKS = 48;
 /** The same bound in bytes: with 256 KiB chunks the window is smaller in number. Must fit the receive credit. */
 export const REQUEST_WINDOW_BYTES = 3 * MiB;
+/**
+ * Windows of one download over all its seeders: bounds memory, and is what a killed download asks for once more. Four
+ * seeders on the widest links fill it; more of them share it.
+ */
+export const REQUEST_WINDOWS_MAX = 4;
+/** Chunks under way from a seeder whose speed is not known yet: enough for the first round trip, little to wait for if it is slow. */
+export const REQUEST_WINDOW_START_CHUNKS = 16;
+/** Chunks under way even from the slowest seeder: one that travels and one that waits. */
+export const REQUEST_WINDOW_MIN_CHUNKS = 2;
+/** A window holds what a seeder delivers in this time, or in two round trips: it survives a pause, and is soon over. */
+export const REQUEST_WINDOW_TIME_MS = 400;
+/** A seeder's speed is measured over this time: several chunks of a slow one, and soon enough for a short download. */
+export const FLOW_SAMPLE_MS = 100;
+/** Silence after which others, if they have nothing else to do, are asked for what a seeder owes. */
+export const SEEDER_PATIENCE_MS = 500;
+/** Seeders that may owe the same chunk at the end of a download: two waste one window at most. */
+export const ENDGAME_COPIES_MAX = 2;
+/** A seeder that delivers this many times faster than another makes waiting for the other's last chunks useless. */
+export const ENDGAME_SPEEDUP = 1.5;
+/** Missing chunks that are compared for their rarity before a request: a fraction of a millisecond. */
+export const RAREST_SCAN_CHUNKS = 4096;
+/** Seeders that one download has sessions with; more would not be faster, and each costs memory on both sides. */
+export const SEEDERS_PER_DOWNLOAD_MAX = 32;
+/** Timeouts in a row after which a silent seeder is left alone for {@link SEEDER_SILENT_REST_MS}, if there is another. */
+export const SEEDER_TIMEOUTS_MAX = 2;
+export const SEEDER_SILENT_REST_MS = 1 * MINUTE;
+/** Chunks that nobody asked for, from one seeder; an honest one sends none, but a request that crosses its own repeat may. */
+export const UNASKED_FRAMES_MAX = 8;
+/** Chunks that a seeder said it had and then had not. Its disk may lose some. */
+export const FALSE_CLAIMS_MAX = 64;
+/** Runs of chunks in one `have` message. */
+export const HAVE_RUNS_MAX = 256;
 /** Indices in one request message: keeps the message far below {@link CONTROL_MESSAGE_BYTES_MAX}. */
 export const REQUEST_INDICES_MAX = 64;
 /** Requests that a seeder queues for one peer over all its transfers; more is answered with `refuse`. */
@@ -525,6 +557,10 @@ export const SHUTDOWN_TIMEOUT_MS = 10 * SECOND;
 assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a large chunk must fit one message");
 assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
 assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
+assert(
+  REQUEST_WINDOW_MIN_CHUNKS <= REQUEST_WINDOW_START_CHUNKS && REQUEST_WINDOW_START_CHUNKS <= REQUEST_WINDOW_CHUNKS,
+  "a window starts within its bounds",
+);
 assert(STORE_GATHER_CHUNKS * 2 < REQUEST_WINDOW_CHUNKS, "most of a window must be on its way while a commit gathers");
 assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
 assert(WORK_BATCH_BYTES >= CHUNK_BYTES_LARGE, "a batch holds a chunk");

@@ -27,7 +27,10 @@ export interface TransferView {
   etaMs: number | null;
   /** Chunks requested and neither stored nor given up. */
   inFlight: number;
-  seeders: { userId: string; path: PathKind; bytesPerSecond: number; chunks: number }[];
+  /** `chunks`: what it has sent us and was stored; `held`: how many it has. */
+  seeders: { userId: string; path: PathKind; bytesPerSecond: number; chunks: number; held: number }[];
+  /** Seeders that are not asked any more: they sent wrong, unasked or no data, or claimed what they lack. */
+  dropped: { userId: string; reason: "bad_data" | "unasked_data" | "false_claims" | "silent" }[];
   drain: {
     startedAtMs: number;
     remaining: number;
@@ -38,6 +41,8 @@ export interface TransferView {
   duplicateChunks: number;
   lateChunks: number;
   rejectedChunks: number;
+  /** When nothing is outstanding, requestedChunks = chunksStored + duplicateChunks + rejectedChunks + cancelledChunks. */
+  cancelledChunks: number;
   error: ErrorView | null;
   savedPath: string | null;
 }

@@ -5,6 +5,7 @@ import {
   CHUNKS_PER_FILE_MAX,
   ENVELOPE_BYTES_MAX,
   HAVE_BITMAP_BYTES_MAX,
+  HAVE_RUNS_MAX,
   LEAVES_PER_PAGE,
   LINK_HELLO_PADDING_MAX,
   REQUEST_INDICES_MAX,
@@ -23,7 +24,8 @@ import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts"
  *   envelope, envelopeAck sealed chat content and its durable receipt
  *   typing                somebody writes; worth nothing a second later
  *   open, accept, refuse  a downloader names a file and a tag; the seeder says what it holds, or why it will not serve
- *   have                  chunks a seeder holds: all of them, or a bitmap (bit i of byte i >> 3, least significant first)
+ *   have                  chunks a seeder holds: all of them, or a bitmap (bit i of byte i >> 3, least significant first);
+ *                         later, as runs, those it has got since; and whether it can prove pages of leaves
  *   leaves                asks for a page of leaf hashes, which comes as a bulk frame
  *   request, cancel       chunks wanted, chunks no longer wanted
  *   unavailable           requested chunks that the seeder does not have or could not rebuild
@@ -38,12 +40,14 @@ const counter = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number
 const index = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(CHUNKS_PER_FILE_MAX - 1));
 const indices = v.pipe(v.array(index), v.minLength(1), v.maxLength(REQUEST_INDICES_MAX));
 const page = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(CHUNKS_PER_FILE_MAX / LEAVES_PER_PAGE));
+const runLength = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(CHUNKS_PER_FILE_MAX));
 const word = v.pipe(v.string(), v.maxLength(64));
 const version = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000));
 
 /** Reasons a seeder gives; a downloader shows an unknown one as it is. */
 export type RefuseReason =
   | "no_access"
+  | "not_held"
   | "unknown_file"
   | "file_changed"
   | "busy"
@@ -82,7 +86,12 @@ const schemas = {
   have: v.object({
     type: v.literal("have"),
     tag: u32,
-    chunks: v.union([v.literal("all"), bytesField(1, HAVE_BITMAP_BYTES_MAX)]),
+    chunks: v.union([
+      v.literal("all"),
+      v.pipe(v.array(v.tuple([index, runLength])), v.maxLength(HAVE_RUNS_MAX)),
+      bytesField(1, HAVE_BITMAP_BYTES_MAX),
+    ]),
+    leaves: v.optional(v.boolean()),
   }),
   leaves: v.object({ type: v.literal("leaves"), tag: u32, page }),
   request: v.object({ type: v.literal("request"), tag: u32, indices }),

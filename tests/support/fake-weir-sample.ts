@@ -87,6 +87,7 @@ const seeder = (userIdOf: string, path: "lan" | "direct" | "relay", bytesPerSeco
   path,
   bytesPerSecond,
   chunks,
+  held: 112_001,
 });
 
 export const transfersByPhase = {

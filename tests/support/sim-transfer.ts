@@ -6,6 +6,7 @@ import {
   type Effect,
   type Event,
   initialState,
+  isReceiving,
   type State,
   storedCountOf,
 } from "../../src-main/transfer/transfer-state.ts";
@@ -17,6 +18,23 @@ import {
  */
 type Untimed<E> = E extends unknown ? Omit<E, "now"> : never;
 type Choice = { readonly label: string; readonly act: () => void };
+
+/**
+ * `wrong`: some of its chunks are not the file's. `pages`: its pages of hashes are not. `repeats`: sends everything twice.
+ * `unasked`: sends what it was not asked for. `silent`: sends nothing. `mute`: does not even answer. `claims`: has nothing
+ * of what it claims. `counts`: says that it sent more than it was asked for. `partial` is honest: it receives the file itself.
+ */
+export type SimKind =
+  | "honest"
+  | "partial"
+  | "wrong"
+  | "pages"
+  | "repeats"
+  | "unasked"
+  | "silent"
+  | "mute"
+  | "claims"
+  | "counts";
 
 interface SimSession {
   readonly session: number;
@@ -31,7 +49,9 @@ interface SimSession {
 
 interface SimSeeder {
   readonly id: UserId;
-  readonly honest: boolean;
+  readonly kind: SimKind;
+  /** What a partial one has. */
+  held: PieceMap;
   generation: number;
   linked: boolean;
   sessions: Map<number, SimSession>;
@@ -39,11 +59,13 @@ interface SimSeeder {
 
 export interface WorldOptions {
   readonly chunkCount: number;
-  readonly seeders: readonly { id: UserId; honest: boolean }[];
+  readonly seeders: readonly { id: UserId; kind: SimKind }[];
   readonly windowChunks?: number;
   /** For tests of the tests: the machine with something taken out. */
   readonly step?: typeof step;
 }
+
+const isHonest = ({ kind }: { kind: SimKind }): boolean => kind === "honest" || kind === "partial";
 
 /** One step may pass through a state that has nothing to wait for: downloading, then pausing, then idle. */
 const LEGAL: Readonly<Record<State["kind"], readonly State["kind"][]>> = {
@@ -80,12 +102,16 @@ export class SimWorld {
   constructor(options: WorldOptions) {
     this.#options = options;
     this.#step = options.step ?? step;
-    this.#seeders = options.seeders.map((seeder) => ({ ...seeder, generation: 0, linked: false, sessions: new Map() }));
+    this.#seeders = options.seeders.map((seeder) => ({
+      ...{ ...seeder, generation: 0, linked: false, sessions: new Map() },
+      held: PieceMap.empty(options.chunkCount),
+    }));
     const setup = {
       chunkCount: options.chunkCount,
       windowChunks: options.windowChunks ?? 4,
       backlogChunks: 16,
       drainTimeoutMs: 5000,
+      startAt: 0,
     };
     const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
     this.state = initialState(setup, { rest: "queued", storedCount: 0, counters });
@@ -130,10 +156,26 @@ export class SimWorld {
     )
       assert(this.#disk.size === this.#options.chunkCount, `${state.kind} with a hole`);
     assert(stored <= this.#options.chunkCount, "more chunks than there are");
+    this.#checkCounters(stored);
     if (state.kind === "assembling" && before.kind === "draining")
       for (const [, session] of state.swarm.sessions)
         assert(session.owed.size === 0 || session.stage.kind === "stopping", "assembly while a request is outstanding");
     this.#maxStored = Math.max(this.#maxStored, stored);
+  }
+
+  /** Every request ends in exactly one way, or is outstanding. */
+  #checkCounters(stored: number): void {
+    const { requested, duplicate, rejected, cancelled } = this.state.counters;
+    const isCounting = isReceiving(this.state) || this.state.kind === "complete";
+    if (!isCounting || this.#options.step !== undefined) return;
+    const sessions = [...this.state.swarm.sessions.values()];
+    const owed = sessions.reduce((sum, session) => sum + session.owed.size + session.overdue.size, 0);
+    const storing = isReceiving(this.state) ? this.state.pieces.storing.size : 0;
+    const ended = stored + duplicate + rejected + cancelled;
+    assert(
+      requested === ended + owed + storing,
+      `${requested} requests, ${ended} ended, ${owed} + ${storing} under way`,
+    );
   }
 
   // ---- What could happen next -------------------------------------------------------------------------------------------
@@ -152,10 +194,12 @@ export class SimWorld {
       });
     for (const seeder of this.#seeders) {
       if (!seeder.linked) {
-        if (seeder.honest) choices.push({ label: `${seeder.id[0]} joins`, act: () => this.#join(seeder) });
+        if (isHonest(seeder)) choices.push({ label: `${seeder.id[0]} joins`, act: () => this.#join(seeder) });
         continue;
       }
       for (const session of seeder.sessions.values()) choices.push(...this.#sessionChoices(seeder, session));
+      if (seeder.kind === "partial" && !seeder.held.isFull)
+        choices.push({ label: `${seeder.id[0]} gains`, act: () => this.#gain(seeder) });
     }
     if (choices.length === 0 && this.#wakeAtMs !== null) choices.push(this.#timer(this.#wakeAtMs));
     return choices;
@@ -172,7 +216,8 @@ export class SimWorld {
           this.dispatch(message);
         },
       });
-    if (s.queue.length > 0) choices.push({ label: "send", act: () => this.#send(seeder, s) });
+    if (s.queue.length > 0 && seeder.kind !== "silent")
+      choices.push({ label: "send", act: () => this.#send(seeder, s) });
     s.frames.forEach((frame, at) => {
       choices.push({
         label: `frame ${frame.index}`,
@@ -215,8 +260,7 @@ export class SimWorld {
       if (!seeder.linked) choices.push({ label: "join", act: () => this.#join(seeder) });
       else choices.push({ label: "leave", act: () => this.#leave(seeder) });
       for (const s of seeder.sessions.values()) {
-        for (const frame of s.frames.filter(({ kind }) => kind === "chunk"))
-          choices.push({ label: `double ${frame.index}`, act: () => this.#double(s, frame) });
+        if (seeder.kind === "unasked") choices.push({ label: "unasked", act: () => this.#sendUnasked(s) });
         choices.push({ label: "refuse", act: () => this.#refuse(s) });
         if (s.queue.length > 0) choices.push({ label: "unavailable", act: () => this.#lack(s) });
       }
@@ -228,10 +272,20 @@ export class SimWorld {
     this.dispatch({ type: "cancel" });
   }
 
-  /** The same chunk sent twice: it counts as a frame of its own, as with a seeder that repeats itself. */
-  #double(s: SimSession, frame: SimSession["frames"][number]): void {
+  #sendUnasked(s: SimSession): void {
     s.framesSent += 1;
-    this.#deliver(s, frame);
+    this.#deliver(s, { kind: "chunk", index: s.framesSent % Math.max(1, this.#options.chunkCount), bad: true });
+  }
+
+  /** A receiver that seeds has stored one chunk more, and says so. */
+  #gain(seeder: SimSeeder): void {
+    const index = seeder.held.nextMissing(0, null);
+    if (index === null) return;
+    seeder.held = seeder.held.with(index);
+    const leaves = seeder.held.count > 1;
+    for (const { session, control, ended } of seeder.sessions.values())
+      if (!ended) control.push({ type: "haveMore", session, runs: [[index, 1]], leaves });
+    if (seeder.held.count === 1) this.dispatch({ type: "seederInterested", peer: seeder.id });
   }
 
   #refuse(s: SimSession): void {
@@ -281,8 +335,14 @@ export class SimWorld {
   #send(seeder: SimSeeder, s: SimSession): void {
     const index = s.queue.shift();
     assert(index !== undefined, "something is queued");
-    s.framesSent += 1;
-    s.frames.push({ kind: "chunk", index, bad: !seeder.honest && index % 3 === 0 });
+    if (seeder.kind === "claims" || (seeder.kind === "partial" && !seeder.held.has(index))) {
+      s.control.push({ type: "unavailable", session: s.session, indices: [index] });
+      return;
+    }
+    const copies = seeder.kind === "repeats" ? 2 : 1;
+    s.framesSent += copies;
+    for (let copy = 0; copy < copies; copy += 1)
+      s.frames.push({ kind: "chunk", index, bad: seeder.kind === "wrong" && index % 3 === 0 });
   }
 
   #deliver(s: SimSession, { kind, index, bad }: SimSession["frames"][number]): void {
@@ -316,11 +376,17 @@ export class SimWorld {
         const seeder = this.#seeders.find(({ id }) => id === effect.peer);
         assert(seeder?.linked === true && seeder.generation === effect.generation, "opened over a link that is gone");
         const { session } = effect;
-        const control: Untimed<Event>[] = [
-          { type: "accepted", session },
-          { type: "have", session, available: null },
-        ];
-        seeder.sessions.set(session, { session, control, frames: [], queue: [], framesSent: 0, ended: false });
+        const { kind, held } = seeder;
+        const have = { available: kind === "partial" ? held : null, leaves: kind !== "partial" || held.count > 1 };
+        const nothing = kind === "partial" && held.count === 0;
+        const control: Untimed<Event>[] = nothing
+          ? [{ type: "refused", session, reason: "not_held" }]
+          : [
+              { type: "accepted", session },
+              { type: "have", session, ...have },
+            ];
+        if (kind === "mute") control.length = 0;
+        seeder.sessions.set(session, { session, control, frames: [], queue: [], framesSent: 0, ended: nothing });
         return;
       }
       case "request": {
@@ -338,8 +404,10 @@ export class SimWorld {
       case "requestLeaves": {
         const s = this.#session(effect.session);
         if (s === undefined || s.ended) return;
+        const from = this.#seeders.find(({ sessions }) => sessions.has(effect.session));
+        if (from?.kind === "silent") return;
         s.framesSent += 1;
-        s.frames.push({ kind: "leaves", index: effect.page, bad: false });
+        s.frames.push({ kind: "leaves", index: effect.page, bad: from?.kind === "pages" });
         return;
       }
       case "stop": {
@@ -347,7 +415,10 @@ export class SimWorld {
         if (s === undefined || s.ended) return;
         s.ended = true;
         s.queue = [];
-        s.control.push({ type: "stopped", session: s.session, framesSent: s.framesSent });
+        const by = this.#seeders.find(({ sessions }) => sessions.has(effect.session));
+        if (by?.kind === "mute" || by?.kind === "silent") return;
+        const framesSent = s.framesSent + (by?.kind === "counts" ? 1000 : 0);
+        s.control.push({ type: "stopped", session: s.session, framesSent });
         return;
       }
       case "storeChunk": {
@@ -373,17 +444,24 @@ export class SimWorld {
         return;
       }
       case "storeLeaves": {
-        const { run, page } = effect;
+        const { run, page, session } = effect;
+        const isBad = this.#frames.get(effect.frame)?.bad === true;
+        const peer = this.#peerOf(session);
         this.#work.push({
           label: `leaves ${page}`,
-          commit: () => void this.#pages.add(page),
+          commit: () => {
+            if (!isBad) this.#pages.add(page);
+          },
           act: () => {
+            if (isBad) return this.dispatch({ type: "leavesRejected", run, page, session, peer });
             this.#pages.add(page);
             this.dispatch({ type: "leavesStored", run, page });
           },
         });
         return;
       }
+      case "report":
+        return;
       case "scan":
         this.#scan(effect.run);
         return;

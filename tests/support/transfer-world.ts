@@ -125,7 +125,10 @@ export const startPeer = async (
   const onSettingsChanged = settingsChanged.event;
   const hindrance: { now: ErrorView | null } = { now: null };
   const hindranceOf = () => hindrance.now;
-  const transfers = createTransfers({ env, db, worker, links, files, settings, onSettingsChanged, hindranceOf });
+  const transfers = createTransfers({
+    ...{ env, db, worker, links, files, settings, onSettingsChanged, hindranceOf },
+    nameOf: (peer) => `Person ${peer.slice(0, 4)}`,
+  });
   const views: TransferView[] = [];
   const notices: NoticeView[] = [];
   transfers.onChanged((view) => views.push(view));
