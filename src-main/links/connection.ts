@@ -27,7 +27,7 @@ import {
 import { CandidateBook, type PathFacts } from "./candidate-book.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
-import { REPLACED } from "./link-state.ts";
+import { type LinkVia, REPLACED } from "./link-state.ts";
 import type { AppMessage } from "./links.ts";
 import { Liveness } from "./liveness.ts";
 import { MessageLanes } from "./message-lanes.ts";
@@ -70,6 +70,7 @@ export type ConnectionReport =
 export interface ConnectionDeps {
   readonly env: Env;
   readonly driver: TransportDriver;
+  readonly via: LinkVia;
   readonly rtc: Omit<TransportOptions, "bulkLowBytes">;
   readonly localUserId: UserId;
   readonly peer: UserId;
@@ -99,6 +100,7 @@ export interface ConnectionStats extends PathFacts {
   /** Lossy messages that made way for newer ones. */
   readonly droppedMessages: number;
   readonly servers: LinkAttemptView["servers"];
+  readonly via: LinkVia;
 }
 
 export class LinkConnection {
@@ -150,6 +152,7 @@ export class LinkConnection {
       unknownMessages: this.#unknownMessages,
       droppedMessages: this.#lanes.dropped,
       servers: this.#servers,
+      via: this.#deps.via,
     };
   }
 

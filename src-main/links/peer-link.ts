@@ -83,11 +83,13 @@ export class PeerLink implements Disposable {
 
   #viewAs(state: LinkView["state"], generation: Generation, reason: string | null): LinkView {
     const stats = state === "connected" ? this.#connections.get(generation)?.stats : undefined;
+    const path = shownPath(stats?.path ?? null);
     return {
       peerId: this.#deps.peer,
       state,
       generation,
-      path: shownPath(stats?.path ?? null),
+      path,
+      ...(path === "relay" && { relay: stats?.via === "relay" ? "server" : "turn" }),
       rttMs: stats?.rttMs ?? null,
       reason,
       staleEvents: this.#machine.state.staleEvents,
@@ -152,6 +154,7 @@ export class PeerLink implements Disposable {
       shown.state === view.state &&
       shown.generation === view.generation &&
       shown.path === view.path &&
+      shown.relay === view.relay &&
       shown.reason === view.reason &&
       Math.round(shown.rttMs ?? -1) === Math.round(view.rttMs ?? -1);
     if (same || this.#disposed) return;
@@ -259,6 +262,7 @@ export class PeerLink implements Disposable {
     const connection = new LinkConnection({
       ...this.#deps,
       driver,
+      via,
       rtc: asks ? rtc : { ...rtc, iceServers: [] },
       iceServers: asks ? iceServers : null,
       provenBytes: mtu ?? 0,

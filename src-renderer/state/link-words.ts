@@ -9,10 +9,20 @@ export interface LinkWords {
   explanation: string;
 }
 
-const CONNECTED: Record<"lan" | "direct" | "relay", LinkWords> = {
+const CONNECTED: Record<"lan" | "direct" | "relay" | "turn" | "server", LinkWords> = {
   lan: { kind: "lan", label: "Local", explanation: "Connected within your network. Files do not leave it." },
   direct: { kind: "direct", label: "Direct", explanation: "Connected straight to this person over the internet." },
   relay: { kind: "relay", label: "Relayed", explanation: "Connected through a relay, which sees only encrypted data." },
+  turn: {
+    kind: "relay",
+    label: "TURN relay",
+    explanation: "Connected through a TURN server, which sees only encrypted data.",
+  },
+  server: {
+    kind: "relay",
+    label: "Server relay",
+    explanation: "Connected through the meeting server, which sees only encrypted data.",
+  },
 };
 
 const opening = (label: string, explanation: string): LinkWords => ({ kind: "opening", label, explanation });
@@ -26,7 +36,7 @@ export const linkWords = (link: LinkView | undefined, online: boolean): LinkWord
   if (link === undefined) return none("Messages wait at the server. Files need a connection.");
   switch (link.state) {
     case "connected":
-      return CONNECTED[link.path ?? "direct"];
+      return CONNECTED[link.relay ?? link.path ?? "direct"];
     case "discovering":
       if (!online && AWAY.has(link.reason)) return none("Offline. Messages wait at the server.");
       return opening("Looking…", "Looking for a way to this person.");

@@ -110,6 +110,8 @@ export interface LinkView {
   state: LinkState;
   generation: number;
   path: "lan" | "direct" | "relay" | null;
+  /** Which one, where the path is a relay. */
+  relay?: "turn" | "server";
   rttMs: number | null;
   reason: string | null;
   staleEvents: number;

@@ -66,6 +66,8 @@ describe("the way in use", () => {
     expect(words({ state: "failed", reason: "made_up_code" }).explanation).not.toContain("made_up_code");
     expect(words({ state: "discovering", reason: "peer_offline" }, false).label).toBe("No link");
     expect(words({ state: "discovering", reason: "peer_offline" }, true).label).toBe("Looking…");
+    expect(words({ path: "relay", relay: "turn" }).label).toBe("TURN relay");
+    expect(words({ path: "relay", relay: "server" }).label).toBe("Server relay");
   });
 });
 

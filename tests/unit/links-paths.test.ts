@@ -80,6 +80,7 @@ test("where WebRTC finds no path the server's relay carries the link within seco
   it.rtc.blocked = true;
   await it.connect(RELAY_AFTER_MS + 200);
   expect(it.states()).toEqual(["connected relay", "connected relay"]);
+  expect(it.views().map(({ relay }) => relay)).toEqual(["server", "server"]);
   expect(it.alice.links.report(it.bob.id).selected).toEqual({ local: "relay", remote: "relay" });
 });
 
@@ -140,7 +141,7 @@ test("an upgrade that finds nothing better is given up before it replaces anythi
   const [{ generation }] = it.views();
   const offers = (): number => it.signals.filter(({ signal }) => signal.type === "offer").length;
   await it.clock.advance(20 * LINK_UPGRADE_BASE_MS);
-  expect(it.views()[0]).toMatchObject({ state: "connected", generation, path: "relay" });
+  expect(it.views()[0]).toMatchObject({ state: "connected", generation, path: "relay", relay: "turn" });
   expect(offers()).toBeGreaterThanOrEqual(3);
   expect(offers()).toBeLessThanOrEqual(8);
   const last = it.alice.links.report(it.bob.id).attempts.at(-1);
