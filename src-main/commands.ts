@@ -8,7 +8,7 @@ import { makeDownloadFolder } from "./transfer/download-folder.ts";
 export const createHandlers = (parts: Parts): AppHandlers => {
   const { account, settings, signaling, contacts, contactNetwork, links, localNetwork, messages, shares, files } =
     parts;
-  const { transfers } = parts;
+  const { transfers, activity } = parts;
   const profile = (): ProfileView => ({
     userId: account.userId,
     name: settings.name,
@@ -114,6 +114,14 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       if (!contacts.isAccepted(peerId)) return fail("unknown_contact", "There is no accepted contact with this id.");
       return ok(await links.test(peerId));
     },
+
+    "activity.summary": async ({ fromMs, toMs, userId }) => ok(await activity.summary({ fromMs, toMs, userId })),
+    "activity.health": async () => ok(await activity.health()),
+    "activity.run": async () => ok(await activity.run()),
+    "activity.check": ({ repair }) => activity.check(repair),
+    "activity.transfer": async ({ fileId }) => ok(await activity.transfer(fileId)),
+    "activity.availability": ({ userId }) => ok(activity.availability(userId)),
+    "activity.deleteHistory": async () => ok(await activity.deleteHistory()),
 
     "settings.get": () => ok(settings.get()),
     "settings.set": async (change) => {

@@ -13,6 +13,7 @@ const Saved = v.object({
   readReceipts: v.optional(v.boolean()),
   typingIndicators: v.optional(v.boolean()),
   lanDiscovery: v.optional(v.boolean()),
+  activityGuards: v.optional(v.object({ lock: v.boolean(), batches: v.boolean(), sequence: v.boolean() })),
 });
 const Name = v.pipe(v.string(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
 const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
@@ -41,6 +42,7 @@ export class Settings {
       readReceipts: true,
       typingIndicators: true,
       lanDiscovery: false,
+      activityGuards: { lock: true, batches: true, sequence: true },
     };
     this.#changed = new Emitter(onListenerError);
     this.onChanged = this.#changed.event;

@@ -7,6 +7,7 @@ import { type ChatId, FileIdSchema, type UserId, UserIdSchema } from "#shared/ba
 import { LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ErrorView } from "#shared/ipc/views.ts";
+import { type Activity, createActivity } from "./activity/activity.ts";
 import type { App, AppOptions } from "./app.ts";
 import { createHandlers } from "./commands.ts";
 import { type Contacts, createContacts } from "./contacts/contacts.ts";
@@ -52,6 +53,7 @@ export interface Parts {
   readonly shares: Shares;
   readonly files: Files;
   readonly transfers: Transfers;
+  readonly activity: Activity;
   readonly monitor: EventLoopMonitor;
   readonly upkeep: Upkeep;
   readonly server: ServerChoice;
@@ -118,6 +120,8 @@ const build = async (
   if (options.name !== undefined) settings.name = options.name;
 
   const account = loadOrCreateAccount(db, env);
+  // Before anything that is logged with its row.
+  const activity = own(createActivity({ env, db, self: account.userId, guards: () => settings.get().activityGuards }));
   const sessions = await createSessions({ db, env, account, deviceId: 1 });
   const signaling = own(
     createSignaling({ env, identity: { ...account, deviceId: 1, newRequestKey: () => newEnvelopeId(env.random) } }),
@@ -224,6 +228,14 @@ const build = async (
     else if (contact.state === "blocked") transfers.contactGone(userId, "blocked");
     else transfers.contactChanged(userId);
   });
+  const ownerOf = (fileId: string): string | null => files.find(fileId)?.offer.signed.manifest.ownerId ?? null;
+  const notices = [contacts, messages, files, transfers].map((part) => part.onNotice);
+  own(
+    activity.record({
+      ...{ links, contacts, transfers, notices },
+      files: { list: () => files.list(), onChanged: files.onChanged, ownerOf },
+    }),
+  );
   const localNetwork = own(
     followLocalNetwork({ env, self: account.userId, settings, contacts, contactNetwork, sessions, links }),
   );
@@ -245,6 +257,7 @@ const build = async (
       shares,
       files,
       transfers,
+      activity,
       monitor,
       upkeep,
     },

@@ -10,6 +10,7 @@ import {
 } from "#shared/base/limits.ts";
 import type { ControlOf, RefuseReason } from "#shared/wire/control.ts";
 import { type BulkKind, withBulkHeader } from "#shared/wire/frame.ts";
+import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { Links } from "../links/links.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
@@ -27,6 +28,8 @@ export interface SeederDeps {
   readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
   /** The file is not what was shared any more, or is gone. */
   readonly onChanged: (fileId: FileId) => void;
+  /** A chunk was handed to the link; `bytes` of the file. */
+  readonly onServed: (served: { peer: UserId; fileId: FileId; bytes: number }) => void;
 }
 
 /** One file that a peer has open over one link. It ends with `stopped` or `refuse`, or with the link. */
@@ -268,6 +271,8 @@ export class Seeder implements Disposable {
       const outcome = this.#deps.links.sendBulk(peer.userId, peer.generation, withBulkHeader(frame.bytes, header));
       if (outcome === "sent") {
         session.framesSent += 1;
+        if (frame.kind === "chunk")
+          this.#deps.onServed({ peer: peer.userId, fileId, bytes: chunkLength(session.spec, frame.index) });
         // The link has its own copy.
         const buffer = this.#batches.sent(frame.bytes);
         if (buffer !== null) this.#deps.worker.recycle(buffer);

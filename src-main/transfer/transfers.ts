@@ -45,6 +45,8 @@ export interface Transfers extends Disposable {
   /** At most one in PROGRESS_INTERVAL_MS per download, and at once with every new state. */
   readonly onChanged: Event<TransferView>;
   readonly onNotice: Event<NoticeView>;
+  /** A chunk of ours was handed to a link; `bytes` of the file. */
+  readonly onServed: Event<{ peer: UserId; fileId: FileId; bytes: number }>;
 
   /**
    * Starts, or goes on with, a download. The space is reserved before it answers. Without a `directory` it goes to the
@@ -88,6 +90,7 @@ class FileTransfers implements Transfers {
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<TransferView>;
   readonly #notices: Emitter<NoticeView>;
+  readonly #served: Emitter<{ peer: UserId; fileId: FileId; bytes: number }>;
   readonly #downloads = new Map<FileId, Download>();
   readonly #starting = new Map<FileId, Promise<Result<TransferView>>>();
   readonly #routes: TransferRoutes;
@@ -101,6 +104,7 @@ class FileTransfers implements Transfers {
       deps.env.log.error("a listener of transfers failed", { reason: messageOf(error) });
     this.#changed = this.#owned.add(new Emitter<TransferView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
+    this.#served = this.#owned.add(new Emitter<{ peer: UserId; fileId: FileId; bytes: number }>(onError));
     const { links, files, env, worker } = deps;
     this.#routes = new TransferRoutes(links, deps.worker);
     this.#seeder = this.#owned.add(
@@ -111,6 +115,7 @@ class FileTransfers implements Transfers {
         sourceOf: (fileId) => files.sourceOf(fileId),
         mayFetch: (peer, fileId) => files.mayFetch(peer, fileId),
         onChanged: (fileId) => files.reportChanged(fileId),
+        onServed: (served) => this.#served.emit(served),
       }),
     );
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
@@ -131,6 +136,9 @@ class FileTransfers implements Transfers {
   }
   get onNotice(): Event<NoticeView> {
     return this.#notices.event;
+  }
+  get onServed(): Event<{ peer: UserId; fileId: FileId; bytes: number }> {
+    return this.#served.event;
   }
 
   // ---- Commands -----------------------------------------------------------------------------------------------------

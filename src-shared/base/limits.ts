@@ -557,6 +557,36 @@ export const SHUTDOWN_TIMEOUT_MS = 10 * SECOND;
 assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a large chunk must fit one message");
 assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
 assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
+// ---- Activity ---------------------------------------------------------------------------------------------------------
+
+/** Events of one transaction of the aggregator, and distinct sums that end it earlier: some 10 ms of the main process. */
+export const ACTIVITY_BATCH_EVENTS = 1000;
+export const ACTIVITY_BATCH_SUMS = 500;
+/** A run that takes longer is ended; the next one goes on where its last transaction got to. */
+export const ACTIVITY_RUN_MS = 5 * MINUTE;
+/** How often new events are taken up by themselves. */
+export const ACTIVITY_INTERVAL_MS = MINUTE;
+/** Events stay this long after they were taken up, so that the sums can be checked against them... */
+export const ACTIVITY_RETENTION_MS = 30 * DAY;
+/** ...but no more of them than this: some 60 MB. */
+export const ACTIVITY_EVENTS_MAX = 500_000;
+/** Events without a row of their own wait this long, or until they are this many, for a common transaction. */
+export const ACTIVITY_GATHER_MS = SECOND;
+export const ACTIVITY_GATHER_EVENTS = 256;
+/** While nothing can be written: then the oldest are dropped and counted. */
+export const ACTIVITY_UNWRITTEN_MAX = 10_000;
+/** Progress of a download is logged this often at most; a longer one is logged a hundredth of its age apart. */
+export const ACTIVITY_PROGRESS_MIN_MS = SECOND;
+export const ACTIVITY_PROGRESS_MAX_MS = 5 * MINUTE;
+/** Points of the plot of one download, and entries of its timeline. */
+export const ACTIVITY_SAMPLES_MAX = 120;
+export const ACTIVITY_STEPS_MAX = 60;
+/** A longer span is a wrong clock, not a link. */
+export const ACTIVITY_SPAN_MAX_MS = 31 * DAY;
+/** Finished downloads, links and times of presence that are kept for the lists: some 20 MB. */
+export const ACTIVITY_SESSIONS_MAX = 20_000;
+/** Health checks by itself as long as a replay takes a moment only. */
+export const ACTIVITY_QUICK_CHECK_EVENTS = 20_000;
 assert(
   REQUEST_WINDOW_MIN_CHUNKS <= REQUEST_WINDOW_START_CHUNKS && REQUEST_WINDOW_START_CHUNKS <= REQUEST_WINDOW_CHUNKS,
   "a window starts within its bounds",

@@ -10,6 +10,11 @@ import {
   SHARE_MEMBERS_MAX,
 } from "../base/limits.ts";
 import type {
+  ActivityCheckView,
+  ActivityHealth,
+  ActivityRunView,
+  ActivitySummary,
+  AvailabilityView,
   ChatView,
   ContactNetworkView,
   ContactView,
@@ -26,6 +31,7 @@ import type {
   ServerView,
   SettingsView,
   ShareProgressView,
+  TransferDetailsView,
   TransferView,
 } from "./views.ts";
 
@@ -55,6 +61,8 @@ const path = v.pipe(v.string(), v.minLength(1), v.maxLength(PATH_LENGTH_MAX));
 const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
 /** Bytes, not characters, are what travels; valibot counts them as UTF-8. */
 const text = v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX));
+/** Milliseconds since 1970, within what a Date can hold. */
+const time = v.pipe(v.number(), v.minValue(0), v.maxValue(8.64e15));
 const serverSetting = v.pipe(
   v.string(),
   v.maxLength(512),
@@ -128,6 +136,19 @@ export const commands = {
   /** Makes a fresh connection beside the link, if there is one, and answers when it is known what became of it. */
   "links.test": command<LinkReport>()(v.strictObject({ peerId: UserIdSchema })),
 
+  /** Without times everything that was ever counted; `toMs` is included. Takes up what was logged before it answers. */
+  "activity.summary": command<ActivitySummary>()(
+    v.strictObject({ fromMs: v.optional(time), toMs: v.optional(time), userId: v.optional(UserIdSchema) }),
+  ),
+  "activity.health": command<ActivityHealth>()(none),
+  "activity.run": command<ActivityRunView>()(none),
+  /** Replays the events that are kept and compares; `repair` puts right what differs. */
+  "activity.check": command<ActivityCheckView>()(v.strictObject({ repair: v.optional(v.boolean(), false) })),
+  "activity.transfer": command<TransferDetailsView>()(ofFile),
+  "activity.availability": command<AvailabilityView>()(ofUser),
+  /** Forgets all events and sums; what is under way is counted from now on. */
+  "activity.deleteHistory": command<ActivityHealth>()(none),
+
   "settings.get": command<SettingsView>()(none),
   "settings.set": command<SettingsView>()(
     v.partial(
@@ -144,6 +165,7 @@ export const commands = {
         readReceipts: v.boolean(),
         typingIndicators: v.boolean(),
         lanDiscovery: v.boolean(),
+        activityGuards: v.strictObject({ lock: v.boolean(), batches: v.boolean(), sequence: v.boolean() }),
       }),
     ),
   ),

@@ -200,6 +200,141 @@ export interface SettingsView {
   typingIndicators: boolean;
   /** Contacts on the same local network may find this computer, and it looks for them. Off until it is chosen. */
   lanDiscovery: boolean;
+  /** What protects the sums of the activity page; each is on unless it was switched off. */
+  activityGuards: ActivityGuardsView;
+}
+
+/** What moved in one span of time; milliseconds of links and presence count when they end. */
+export interface ActivityCounts {
+  bytesReceived: number;
+  bytesSent: number;
+  messagesReceived: number;
+  messagesSent: number;
+}
+
+export interface ActivityDay extends ActivityCounts {
+  /** In local time, as 2026-11-21. */
+  day: string;
+}
+
+export interface ActivityContact extends ActivityCounts {
+  userId: string;
+  linkUps: number;
+  linkDowns: number;
+  linkFailures: number;
+  linkMs: number;
+  onlineMs: number;
+  /** For each hour of the day, how much of the time that we were running the contact was online; null where we never were. */
+  onlineByHour: (number | null)[];
+}
+
+export interface ActivityPath {
+  path: string;
+  bytesReceived: number;
+  bytesSent: number;
+  linkMs: number;
+}
+
+export interface ActivityTransfer {
+  fileId: string;
+  startedAtMs: number;
+  endedAtMs: number | null;
+  outcome: "completed" | "failed" | "cancelled" | null;
+  bytes: number;
+}
+
+/** Sums of the days from `fromDay` to `toDay`; with a contact asked for, of that contact. */
+export interface ActivitySummary extends ActivityCounts {
+  fromDay: string;
+  toDay: string;
+  messagesDelivered: number;
+  messagesFailed: number;
+  transfersCompleted: number;
+  transfersFailed: number;
+  errors: number;
+  byDay: ActivityDay[];
+  byContact: ActivityContact[];
+  byFile: { fileId: string; bytesReceived: number; bytesSent: number }[];
+  byPath: ActivityPath[];
+  /** How many downloads drained in up to so many milliseconds; null for longer than all the others. Always of everybody. */
+  drains: { upToMs: number | null; count: number }[];
+  /** Newest first; at most 100. */
+  transfers: ActivityTransfer[];
+}
+
+export interface ActivityGuardsView {
+  lock: boolean;
+  batches: boolean;
+  sequence: boolean;
+}
+
+export interface ActivityHealth {
+  /** Result of the newest check: the sums are what a replay of the events gives. */
+  consistent: boolean;
+  checkedAtMs: number | null;
+  lastRunAtMs: number | null;
+  lastRunMs: number | null;
+  lastRunEvents: number;
+  lastError: string | null;
+  /** Events that no run has taken up yet. */
+  backlog: number;
+  /** Events that are kept for the check, and those of a kind that this version does not know. */
+  events: number;
+  aside: number;
+  /** How often numbers were missing from the log. */
+  gaps: number;
+  /** Locks of dead runs taken away, gaps and repairs. */
+  recoveries: number;
+  /** Events that could not be written for so long that they were given up; since the program started. */
+  dropped: number;
+  running: boolean;
+  guards: ActivityGuardsView;
+}
+
+/** A run of the aggregator: a refusal is a value, not an error. */
+export type ActivityRunView =
+  | { success: true; processedEvents: number }
+  | {
+      success: false;
+      reason: "already_processing" | "timeout" | "fenced" | "failed" | "stopped";
+      processedEvents: number;
+    };
+
+export interface ActivityCheckView {
+  consistent: boolean;
+  /** Events that were replayed, and sums that were not what they say. */
+  events: number;
+  differences: number;
+}
+
+/** One run of a download, from its start until it ended; a retry is another run. */
+export interface TransferRunView {
+  startedAtMs: number;
+  endedAtMs: number | null;
+  outcome: "completed" | "failed" | "cancelled" | null;
+  error: string | null;
+  bytes: number;
+  sizeBytes: number;
+  /** What happened, with how long what was before it took. */
+  steps: { atMs: number; what: string; ms: number | null }[];
+  samples: { atMs: number; bytesPerSecond: number }[];
+  shares: { userId: string; path: PathKind; bytes: number; chunks: number }[];
+  drain: { ms: number; endedBy: string } | null;
+  counters: { requested: number; duplicate: number; late: number; rejected: number } | null;
+}
+
+export interface TransferDetailsView {
+  fileId: string;
+  /** Newest first. */
+  runs: TransferRunView[];
+}
+
+/** When a contact is usually online, in local hours; `hours` null while too little is known. */
+export interface AvailabilityView {
+  userId: string;
+  /** From `from` o'clock up to `to` o'clock; past midnight when `to` is not after `from`. */
+  hours: { from: number; to: number } | null;
+  lastOnlineMs: number | null;
 }
 
 export interface InviteView {

@@ -26,6 +26,7 @@ export const fakeSettings: SettingsView = {
   readReceipts: true,
   typingIndicators: true,
   lanDiscovery: false,
+  activityGuards: { lock: true, batches: true, sequence: true },
 };
 
 type AnyHandler = (input: unknown) => Result<unknown> | Promise<Result<unknown>>;

@@ -250,6 +250,7 @@ export const emptyState = (): FakeState => ({
     readReceipts: true,
     typingIndicators: true,
     lanDiscovery: false,
+    activityGuards: { lock: true, batches: true, sequence: true },
   },
   host: {
     kind: "electron",

@@ -13,6 +13,7 @@ import type {
   SettingsView,
   TransferView,
 } from "#shared/ipc/views.ts";
+import { emptySummary, sampleDetails, sampleHealth, sampleSummary } from "./fake-activity.ts";
 import { freshTransferView } from "./transfer-view.ts";
 
 /**
@@ -337,6 +338,24 @@ export class FakeWeir {
         const link = state.links.find((known) => known.peerId === peerId);
         return link ? ok(link) : notFound;
       },
+      "activity.summary": ({ userId }) => {
+        if (state.contacts.length === 0) return ok(emptySummary(state.nowMs));
+        const people = state.contacts.filter((contact) => contact.state === "accepted").map((each) => each.userId);
+        const summary = sampleSummary(state.nowMs, people, state.files);
+        const own = summary.byContact.find((contact) => contact.userId === userId);
+        return ok(own === undefined ? summary : { ...summary, ...own, byContact: [own] });
+      },
+      "activity.health": () => ok(sampleHealth(state.nowMs)),
+      "activity.run": () => ok({ success: true, processedEvents: 4 }),
+      "activity.check": () => ok({ consistent: true, events: 8123, differences: 0 }),
+      "activity.transfer": ({ fileId }) => {
+        const file = state.files.find((known) => known.fileId === fileId);
+        return ok(
+          file === undefined ? { fileId, runs: [] } : sampleDetails(fileId, state.nowMs, file.sizeBytes, file.ownerId),
+        );
+      },
+      "activity.availability": ({ userId }) => ok({ userId, hours: { from: 18, to: 23 }, lastOnlineMs: state.nowMs }),
+      "activity.deleteHistory": () => ok({ ...sampleHealth(state.nowMs), events: 2, backlog: 2 }),
       "settings.get": () => ok(state.settings),
       "settings.set": (changes) => {
         Object.assign(state.settings, changes);

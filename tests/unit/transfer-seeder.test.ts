@@ -19,7 +19,9 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
   const control: { peer: UserId; message: AppMessage }[] = [];
   const frames: { peer: UserId; tag: number; index: number; sequence: number; kind: string }[] = [];
   const changed: FileId[] = [];
+  const served: { peer: UserId; bytes: number }[] = [];
   const world = {
+    served,
     control,
     frames,
     changed,
@@ -84,6 +86,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     sourceOf: (fileId) =>
       files.includes(fileId) ? { spec: specOf(fileId), source: { kind: "file", path: "/x" } } : null,
     mayFetch: () => world.access,
+    onServed: (entry) => served.push(entry),
     onChanged: (fileId) => changed.push(fileId),
   });
   return { world, seeder, file: world.file };
@@ -107,6 +110,8 @@ describe("a seeder", () => {
     ]);
     seeder.onMessage(BOB, 1, { type: "stop", tag: 7 });
     expect(world.of("stopped")).toEqual([{ type: "stopped", tag: 7, framesSent: 4 }]);
+    // Chunks only, and the bytes of the file in them.
+    expect(world.served.map(({ bytes }) => bytes)).toEqual([CHUNK, CHUNK, CHUNK]);
   });
 
   test("stops exactly: what was read but not sent never leaves, and is not counted", async () => {

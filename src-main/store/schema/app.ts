@@ -8,6 +8,7 @@ import { safetyNumbersSchema } from "./0006-safety-numbers.ts";
 import { contactNetworkSchema } from "./0007-contact-network.ts";
 import { sessionResetsSchema } from "./0008-session-resets.ts";
 import { sharesSchema } from "./0009-shares.ts";
+import { activitySchema } from "./0010-activity.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -20,4 +21,5 @@ export const appMigrations: readonly Migration[] = [
   contactNetworkSchema,
   sessionResetsSchema,
   sharesSchema,
+  activitySchema,
 ];
