@@ -18,6 +18,7 @@ export default defineConfig({
           main: "src-main/main.ts",
           engine: "src-main/host/electron/engine-entry.ts",
           "chunk-worker": "src-main/transfer/chunk-worker.ts",
+          "chunk-checkpointer": "src-main/transfer/chunk-checkpointer.ts",
         },
         output: { format: "es", entryFileNames: "[name].js", chunkFileNames: "shared-[hash].js" },
       },

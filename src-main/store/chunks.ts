@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { assert } from "#shared/base/assert.ts";
 import type { Bytes } from "#shared/base/bytes.ts";
 import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
-import { CHUNKS_CHECKPOINT_PAGES, CHUNKS_PER_FILE_MAX, LEAVES_PER_PAGE } from "#shared/base/limits.ts";
+import { CHUNKS_PER_FILE_MAX, LEAVES_PER_PAGE, WAL_PAGES_MAX } from "#shared/base/limits.ts";
 import type { Database } from "./database.ts";
 
 const PAGES_PER_FILE_MAX = CHUNKS_PER_FILE_MAX / LEAVES_PER_PAGE;
@@ -30,11 +30,15 @@ interface FileRow extends DownloadCounters {
 /** SQL of chunks.db. Knows nothing of hashes and keys: what comes here has been proven. One user at a time: the chunk worker. */
 export class ChunkTables {
   readonly #db: Database;
+  readonly #committed: () => void;
   readonly #statements;
 
-  constructor(db: Database) {
+  /** `committed` is called after every transaction. */
+  constructor(db: Database, committed: () => void = () => undefined) {
     this.#db = db;
-    db.sql.pragma(`wal_autocheckpoint = ${CHUNKS_CHECKPOINT_PAGES}`);
+    this.#committed = committed;
+    // A backstop: see wal-machine.ts for who copies the WAL before that.
+    db.sql.pragma(`wal_autocheckpoint = ${WAL_PAGES_MAX}`);
     this.#statements = {
       file: db.sql.prepare<[string], FileRow>(
         "SELECT file, requested, duplicate, late, rejected, final_path, final_inode FROM files WHERE file_id = ?",
@@ -75,7 +79,9 @@ export class ChunkTables {
   }
 
   transaction<T>(body: () => T): T {
-    return this.#db.transaction(body);
+    const value = this.#db.transaction(body);
+    if (!this.#db.sql.inTransaction) this.#committed();
+    return value;
   }
 
   find(fileId: FileId): FileRow | null {

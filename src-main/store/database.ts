@@ -5,6 +5,7 @@ import { assert } from "#shared/base/assert.ts";
 import { toHex } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
+import { CHUNKS_PAGE_BYTES, WAL_RESTART_PAGES } from "#shared/base/limits.ts";
 import { isDiskFull, OpenDatabaseError, openErrorOf } from "./errors.ts";
 import { type Migration, migrate } from "./migrate.ts";
 
@@ -15,11 +16,23 @@ import { type Migration, migrate } from "./migrate.ts";
  */
 export type SqliteConnection = Sqlite.Database;
 
-/** Bytes the WAL file keeps after a checkpoint; without a limit it stays at its largest size for ever. */
+/** Bytes the WAL file of app.db keeps when it begins anew; without a limit it stays at its largest size for ever. */
 const JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024;
 const SYNCHRONOUS_FULL = 2;
 const AUTO_VACUUM_INCREMENTAL = 2;
 const KEY_BYTES = 32;
+
+/** Frames (pages) in the WAL since it last began anew, and how many of them are in the database file too. */
+export interface WalPosition {
+  readonly frames: number;
+  readonly copied: number;
+}
+
+/**
+ * `passive` copies what it can without waiting; `restart` waits for others, so that the next transaction begins the WAL
+ * anew; `truncate` makes the file empty besides. `noop` only looks.
+ */
+export type CheckpointMode = "noop" | "passive" | "restart" | "truncate";
 
 export class Database implements Disposable {
   readonly sql: SqliteConnection;
@@ -66,22 +79,54 @@ export class Database implements Disposable {
     return opened("damaged", () => {
       makePrivate(path);
       const sql = new Sqlite(path);
-      return Database.#prepare(sql, migrations, () => {
-        sql.pragma("page_size = 65536");
-        // Setting it writes, even when it is set already, and a newer Weir's file must not be written.
-        if (sql.pragma("auto_vacuum", { simple: true }) !== AUTO_VACUUM_INCREMENTAL)
-          sql.pragma("auto_vacuum = INCREMENTAL");
-      });
+      return Database.#prepare(
+        sql,
+        migrations,
+        () => {
+          sql.pragma(`page_size = ${CHUNKS_PAGE_BYTES}`);
+          // Setting it writes, even when it is set already, and a newer Weir's file must not be written.
+          if (sql.pragma("auto_vacuum", { simple: true }) !== AUTO_VACUUM_INCREMENTAL)
+            sql.pragma("auto_vacuum = INCREMENTAL");
+        },
+        WAL_RESTART_PAGES * CHUNKS_PAGE_BYTES,
+      );
     });
   }
 
-  static #prepare(sql: SqliteConnection, migrations: readonly Migration[], configure: () => void): Database {
+  /**
+   * A second connection to a `chunks.db` that is open already, for nothing but {@link checkpoint}: in another thread than
+   * the one that commits.
+   */
+  static openForCheckpoints(path: string): Database {
+    return opened("damaged", () => {
+      const sql = new Sqlite(path, { fileMustExist: true });
+      try {
+        assert(
+          sql.pragma("journal_mode", { simple: true }) === "wal",
+          "the database is open elsewhere, so it has a WAL",
+        );
+        sql.pragma("synchronous = FULL");
+        sql.pragma("wal_autocheckpoint = 0");
+        return new Database(sql);
+      } catch (error) {
+        sql.close();
+        throw error;
+      }
+    });
+  }
+
+  static #prepare(
+    sql: SqliteConnection,
+    migrations: readonly Migration[],
+    configure: () => void,
+    journalBytes = JOURNAL_SIZE_LIMIT,
+  ): Database {
     try {
       configure();
       sql.pragma("journal_mode = WAL");
       sql.pragma("synchronous = FULL");
       sql.pragma("foreign_keys = ON");
-      sql.pragma(`journal_size_limit = ${JOURNAL_SIZE_LIMIT}`);
+      sql.pragma(`journal_size_limit = ${journalBytes}`);
       migrate(sql, migrations);
       // A write that always happens, then set and check again: see the head comment.
       sql.exec(
@@ -108,6 +153,33 @@ export class Database implements Disposable {
       // Only the outermost tells: the inner one's caller may still handle the failure.
       if (!nested && isDiskFull(error)) this.#diskFull.emit();
       throw error;
+    }
+  }
+
+  /** Not within a transaction. When another connection is at it, `restart` and `truncate` wait for a while, and may not succeed. */
+  checkpoint(mode: CheckpointMode): WalPosition {
+    try {
+      const rows = this.sql.prepare<[], { log: number; checkpointed: number }>(`PRAGMA wal_checkpoint(${mode})`).all();
+      assert(this.sql.pragma("synchronous", { simple: true }) === SYNCHRONOUS_FULL, "a checkpoint is not durable");
+      return { frames: Math.max(0, rows[0]?.log ?? 0), copied: Math.max(0, rows[0]?.checkpointed ?? 0) };
+    } catch (error) {
+      if (isDiskFull(error)) this.#diskFull.emit();
+      throw error;
+    }
+  }
+
+  /**
+   * Ends it without copying the WAL, which closing the last connection does. One that may only read copies nothing, and
+   * while it is open the other is not the last. The WAL is read at the next start.
+   */
+  disposeWithoutCheckpoint(): void {
+    if (this.#closed) return;
+    const reader = new Sqlite(this.sql.name, { readonly: true, fileMustExist: true });
+    try {
+      reader.pragma("schema_version");
+      this.dispose();
+    } finally {
+      reader.close();
     }
   }
 

@@ -2,6 +2,7 @@ import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Log, LogLevel } from "#shared/base/env.ts";
+import { WAL_CLOSE_PAGES_MAX } from "#shared/base/limits.ts";
 import { err, messageOf, ok } from "#shared/base/result.ts";
 import { loadNative } from "../../native/index.ts";
 import { systemClock } from "../env.ts";
@@ -25,11 +26,12 @@ import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/
 import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
-import { ChunkReceiver, storeLeaves } from "./worker/receive.ts";
+import { ChunkReceiver, type Stored, storeLeaves } from "./worker/receive.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
 import { hashFile } from "./worker/share.ts";
 import { SourceFiles } from "./worker/source-files.ts";
 import { Orphans } from "./worker/sweep.ts";
+import { checkpointThread, WalKeeper } from "./worker/wal-keeper.ts";
 
 /**
  * Entry of the chunk worker: owns chunks.db, hashes, encrypts, decrypts and writes files. Jobs run side by side and give
@@ -77,12 +79,18 @@ const databaseErrorOf = (error: unknown): WorkError | null => {
 
 const db = openDatabase();
 db.onDiskFull(() => post({ type: "diskFull" }));
-const tables = new ChunkTables(db);
+const checkpointerUrl = new URL(import.meta.url.replace(/chunk-worker(\.[jt]s)$/, "chunk-checkpointer$1"));
+const wal = new WalKeeper({
+  ...{ db, clock: systemClock, log },
+  startThread: checkpointThread(checkpointerUrl, settings.databasePath, log),
+});
+const tables = new ChunkTables(db, () => wal.committed());
 const files = new KnownFiles(tables);
 const tools = { tables, files, native: loadNative(log), dataDirectory: dirname(settings.databasePath) };
 const orphans = new Orphans(tools);
 const serveTools = { tables, files, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
-const receiver = new ChunkReceiver(systemClock, tables, files, (results) => post({ type: "stored", results }));
+const answer = (results: Stored[]): void => post({ type: "stored", results });
+const receiver = new ChunkReceiver(systemClock, tables, files, answer, (bytes) => wal.beforeChunks(bytes));
 
 const handlers: JobHandlers = {
   hashFile: (input, context) => hashFile(tables, input, context),
@@ -151,8 +159,10 @@ const end = async (): Promise<void> => {
   for (const { abort } of jobs) abort.abort();
   await Promise.allSettled(jobs.map(({ ended }) => ended));
   receiver.flush();
-  await serveTools.sources.dispose();
-  db.dispose();
+  await Promise.all([serveTools.sources.dispose(), wal.dispose()]);
+  const { frames, copied } = db.checkpoint("noop");
+  if (frames - copied > WAL_CLOSE_PAGES_MAX) db.disposeWithoutCheckpoint();
+  else db.dispose();
   port.close();
 };
 

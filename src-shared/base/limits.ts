@@ -91,8 +91,8 @@ export const STORE_BATCH_CHUNKS = 64;
 export const STORE_GATHER_CHUNKS = 16;
 export const STORE_GATHER_MS = 10;
 /**
- * Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. Covers the time that one
- * checkpoint of {@link CHUNKS_CHECKPOINT_PAGES} takes at full speed.
+ * Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. Covers a commit
+ * that waits for the disk while the WAL is copied at full speed.
  */
 export const STORE_BACKLOG_BYTES_MAX = 32 * MiB;
 /** Downloads that run at once; the others wait in the order in which they were started. */
@@ -103,11 +103,30 @@ export const PROGRESS_INTERVAL_MS = 100;
 export const WORK_BATCH_BYTES = 1 * MiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
 export const SHARES_ACTIVE_MAX = 16;
+/** A chunk takes little more than one of these. */
+export const CHUNKS_PAGE_BYTES = 64 * KiB;
 /**
- * WAL pages of chunks.db (64 KiB each) before a checkpoint: 32 MiB. Each one waits for the disk several times, so they
- * should be rare, and stops the chunk worker, so that one should be over before a window has arrived.
+ * A download up to this size stays in the WAL of chunks.db until it is assembled and deleted, and is never copied into the
+ * database file: a third less to write. Larger ones are copied while they arrive.
  */
-export const CHUNKS_CHECKPOINT_PAGES = 512;
+export const WAL_WHOLE_FILE_BYTES = LARGE_FILE_BYTES;
+/** Pages of the WAL that wait to be copied: such a file, with its indexes and what every commit adds, 1.5 GiB. */
+export const WAL_KEPT_PAGES = 24_576;
+/** The same while a larger file arrives, 32 MiB: a pass waits for the disk twice, and holds up commits that want the same disk. */
+export const WAL_PASS_PAGES = 512;
+/** The writer copies what is left, up to 8 MiB, which takes no longer than a commit under load. */
+export const WAL_FINISH_PAGES = 128;
+/** While a larger file arrives the WAL begins anew from 64 MiB on: overwriting costs a commit less than a file that grows. */
+export const WAL_RESTART_PAGES = 1024;
+/**
+ * At 2 GiB nothing more is stored before all of it was copied: only a thread that fails, or a very slow disk, lets it come
+ * to that. After a kill it is read once at the next start, which takes 1 to 2 s.
+ */
+export const WAL_PAGES_MAX = 32_768;
+/** A WAL that nothing was written to for this long, and at most twice that, is copied and emptied. Assembling is over by then. */
+export const WAL_REST_MS = 10 * SECOND;
+/** More than this is not copied when the program ends, 64 MiB: it would have to wait for the disk. The next start does it. */
+export const WAL_CLOSE_PAGES_MAX = 1024;
 /** A served file stays open this long after its last batch; short, because Windows keeps others from deleting it. */
 export const SOURCE_FILE_IDLE_MS = 2 * SECOND;
 /** Buffers of sent frames that the worker keeps for reuse: those of two busy peers. */
@@ -593,6 +612,14 @@ assert(
 );
 assert(STORE_GATHER_CHUNKS * 2 < REQUEST_WINDOW_CHUNKS, "most of a window must be on its way while a commit gathers");
 assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
+assert(
+  WAL_FINISH_PAGES < WAL_PASS_PAGES && WAL_PASS_PAGES < WAL_RESTART_PAGES && WAL_KEPT_PAGES < WAL_PAGES_MAX,
+  "the writer copies least, and the limit is last",
+);
+assert(
+  WAL_WHOLE_FILE_BYTES * 1.4 < WAL_KEPT_PAGES * CHUNKS_PAGE_BYTES,
+  "a whole file fits the WAL with what is added to it",
+);
 assert(WORK_BATCH_BYTES >= CHUNK_BYTES_LARGE, "a batch holds a chunk");
 assert(SEEDER_READ_AHEAD * WORK_BATCH_BYTES <= RECEIVE_CREDIT_BYTES, "reading ahead of the credit is useless");
 assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS, "a window fits one request");

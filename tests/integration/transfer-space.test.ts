@@ -81,8 +81,8 @@ describe("the space of a download", () => {
     if ("unavailable" in disk) return context.skip(disk.unavailable);
     try {
       world = await createTransferWorld({ bobHome: join(disk.directory, "bob") });
-      const first = await shareRandom(world, 12 * MiB);
-      const second = await shareRandom(world, 12 * MiB, "second.bin");
+      const first = await shareRandom(world, 8 * MiB);
+      const second = await shareRandom(world, 8 * MiB, "second.bin");
       expect(errorType(await world.bob.transfers.start(first.fileId))).toBeNull();
       expect(errorType(await world.bob.transfers.start(second.fileId))).toBe("disk_full");
       expect(world.bob.transfers.list()).toHaveLength(1);

@@ -3,7 +3,13 @@ import { constants } from "node:fs";
 import { type FileHandle, lstat, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { type Bytes, bytesEqual, freeNow } from "#shared/base/bytes.ts";
-import { DISK_RESERVE_BYTES, FILE_NAME_SUFFIX_MAX, WORK_BATCH_BYTES } from "#shared/base/limits.ts";
+import {
+  CHUNKS_PAGE_BYTES,
+  DISK_RESERVE_BYTES,
+  FILE_NAME_SUFFIX_MAX,
+  WAL_PAGES_MAX,
+  WORK_BATCH_BYTES,
+} from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
 import { emptyRoot, pageCountOf } from "../../crypto/hash-tree.ts";
@@ -50,8 +56,12 @@ export const prepare = async (
   }
 };
 
-/** Chunks take about 1.15 times their size in chunks.db, besides the file itself; both may lie on one disk. */
+/**
+ * Chunks take about 1.15 times their size in chunks.db, besides the file itself, and up to 1.4 times in its WAL until that
+ * is emptied; all may lie on one disk.
+ */
 const CHUNK_STORAGE_FACTOR = 1.15;
+const CHUNK_WAL_FACTOR = 1.4;
 
 const checkSpace = async (
   spec: FileSpec,
@@ -59,7 +69,8 @@ const checkSpace = async (
   directory: string,
   dataDirectory: string,
 ): Promise<void> => {
-  const chunkBytes = Math.ceil(unstoredBytes * CHUNK_STORAGE_FACTOR);
+  const walBytes = Math.min(unstoredBytes * CHUNK_WAL_FACTOR, WAL_PAGES_MAX * CHUNKS_PAGE_BYTES);
+  const chunkBytes = Math.ceil(unstoredBytes * CHUNK_STORAGE_FACTOR + walBytes);
   const [target, data] = await Promise.all([stat(directory), stat(dataDirectory)]);
   if (!target.isDirectory()) failWork("not_writable", "The download folder is not a folder. Choose another one.");
   const isSameDisk = target.dev === data.dev;

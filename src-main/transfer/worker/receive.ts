@@ -26,6 +26,7 @@ export class ChunkReceiver {
   readonly #tables: ChunkTables;
   readonly #files: KnownFiles;
   readonly #answer: (results: Stored[]) => void;
+  readonly #beforeBatch: (largestFileBytes: number) => void;
   #pending: Pending[] = [];
   /** Not committed before: more may come by then. Null while nothing is pending, or enough is. */
   #gathering: Disposable | null = null;
@@ -36,11 +37,13 @@ export class ChunkReceiver {
     tables: ChunkTables,
     files: KnownFiles,
     answer: (results: Stored[]) => void,
+    beforeBatch: (largestFileBytes: number) => void = () => undefined,
   ) {
     this.#clock = clock;
     this.#tables = tables;
     this.#files = files;
     this.#answer = answer;
+    this.#beforeBatch = beforeBatch;
   }
 
   add(spec: FileSpec, counters: DownloadCounters, chunks: readonly ChunkToStore[]): void {
@@ -85,6 +88,7 @@ export class ChunkReceiver {
 
   #store(batch: readonly Pending[]): Stored[] {
     try {
+      this.#beforeBatch(Math.max(...batch.map(({ spec }) => spec.sizeBytes)));
       const proven = batch.map((chunk) => ({ chunk, verdict: this.#prove(chunk) }));
       return this.#tables.transaction(() => {
         const counted = new Map<number, DownloadCounters>();
