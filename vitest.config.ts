@@ -1,13 +1,23 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { svelteTesting } from "@testing-library/svelte/vite";
 import { defineConfig } from "vitest/config";
+import { whyNoEngines } from "./tests/support/engines.ts";
 
 /** The full counts of `npm run verify` repeat within one test. */
 const isFullRun = process.env["WEIR_VERIFY"] === "full";
 const patience = isFullRun ? 20 : 1;
 
+const noEngines = whyNoEngines();
+if (noEngines !== null) process.stderr.write(`skipped the server's tests on PostgreSQL and Redis: ${noEngines}\n`);
 /**
- * Five projects; scripts/test.ts runs them in order. Two files run at once, but one where they would starve each other:
+ * One compliance suite for both: what holds on SQLite holds between two nodes. At every change those files that have to do
+ * with what two nodes could do at once.
+ */
+const AT_EVERY_CHANGE = ["files", "idempotency", "invites", "keys", "mailbox", "presence"];
+const DISTRIBUTED = isFullRun ? [...AT_EVERY_CHANGE, "directory", "login", "relay"] : AT_EVERY_CHANGE;
+
+/**
+ * Six projects; scripts/test.ts runs them in order. Two files run at once, but one where they would starve each other:
  * `net` promises times, and `e2e` drives browsers.
  */
 export default defineConfig({
@@ -42,6 +52,22 @@ export default defineConfig({
           hookTimeout: 60_000,
         },
       },
+      // The server's tests once more, on PostgreSQL and Redis.
+      ...(noEngines === null
+        ? [
+            {
+              extends: true as const,
+              test: {
+                name: "distributed",
+                include: DISTRIBUTED.map((name) => `tests/integration/server-${name}.test.ts`),
+                env: { WEIR_TEST_ENGINE: "distributed" },
+                globalSetup: ["./tests/support/engines-setup.ts"],
+                testTimeout: 120_000 * patience,
+                hookTimeout: 60_000,
+              },
+            },
+          ]
+        : []),
       {
         extends: true,
         test: {

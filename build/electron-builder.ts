@@ -25,6 +25,8 @@ const config: Configuration = {
     "!node_modules/node-datachannel/{src,CMakeLists.txt,*.config.*,*.md}",
     "!node_modules/node-datachannel/src/**",
     "!node_modules/{@types,undici-types,type-fest,node-addon-api}/**",
+    // Of the server with several nodes, which is none of the app's (src-server/distributed.ts, metrics.ts).
+    "!node_modules/{pg,pg-*,pgpass,postgres-*,redis,@redis,prom-client,tdigest,bintrees}/**",
     // Declarations and sources that are of use to compilers only.
     "!node_modules/**/*.{ts,mts,cts,tsbuildinfo}",
     "!node_modules/**/{CHANGELOG*,README*,HISTORY*,.github,.eslintrc*,tsconfig*.json}",

@@ -35,7 +35,7 @@ const PATIENCE = process.env["WEIR_VERIFY"] === "full" ? 20 : 1;
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
   { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, coverage: true },
-  { name: "integration", projects: ["integration"], timeoutMs: 12 * 60_000, coverage: false },
+  { name: "integration", projects: ["integration", "distributed"], timeoutMs: 12 * 60_000, coverage: false },
   // Bad networks: network namespaces and impaired wires. Where those cannot be had, it says so and skips.
   { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, coverage: false },
   { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, coverage: false },

@@ -59,7 +59,7 @@ export class ServerChoice {
   async #startEmbedded(): Promise<RendezvousServer> {
     const { env, dataDir, version, settings } = this.#deps;
     const open = (port: number): Promise<RendezvousServer> =>
-      createServer({ dataDir: join(dataDir, "server"), host: "127.0.0.1", port, env, version });
+      createServer({ data: join(dataDir, "server"), host: "127.0.0.1", port, env, version });
     let server: RendezvousServer;
     try {
       server = await open(settings.embeddedPort);

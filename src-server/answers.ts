@@ -4,11 +4,12 @@ import type { Env } from "#shared/base/env.ts";
 import type { EnvelopeId } from "#shared/base/ids.ts";
 import { ANSWERS_REMEMBERED_MAX, IDEMPOTENCY_TTL_MS } from "#shared/base/limits.ts";
 import { type Answer, type Context, type Prepared, refuse, type ServerError, type WriteContext } from "./handler.ts";
-import type { Db, Trx } from "./schema.ts";
+import type { Trx } from "./schema.ts";
+import { type Isolation, lockName, withSavepoint } from "./store.ts";
 
 /**
  * Idempotency: a request that is repeated with its key gets its first answer and has no second effect. What a request
- * changes and its answer are one transaction; an answer that changed nothing (a refusal) is stored after the rollback.
+ * changes and its answer are one transaction; of a refusal only the answer stays.
  */
 export interface KeyedRequest<C> {
   readonly key: EnvelopeId;
@@ -16,43 +17,38 @@ export interface KeyedRequest<C> {
   readonly prepared: Prepared<C>;
 }
 
-/** Takes back everything a handler did before it refused. */
-class Refused extends Error {
-  override readonly name = "Refused";
-  readonly error: ServerError;
-  constructor(error: ServerError) {
-    super(error.type);
-    this.error = error;
-  }
-}
-
 /** A refusal that only says "later": a repeat is to be tried again, not answered from memory. */
 const isPassing = (error: ServerError): boolean => error.type === "rate_limited";
 
 const hashOf = (input: unknown): Buffer => createHash("sha256").update(serialize(input)).digest();
 
-export const answerWrite = async (context: Context, request: KeyedRequest<WriteContext>): Promise<Answer<unknown>> => {
-  const { db, ...rest } = context;
-  const effects: (() => void)[] = [];
+export const answerWrite = async (
+  context: Context,
+  isolation: Isolation,
+  request: KeyedRequest<WriteContext>,
+): Promise<Answer<unknown>> => {
+  const { db, store, ...rest } = context;
+  const { session } = context;
   const inputHash = hashOf(request.prepared.input);
-  try {
-    const answer = await db.transaction().execute(async (trx) => {
-      const before = await remembered(trx, context, request, inputHash);
-      if (before !== undefined) return before;
-      const afterCommit = (effect: () => void): void => void effects.push(effect);
-      const result = await request.prepared.run({ ...rest, trx, afterCommit });
-      if (!result.ok) throw new Refused(result.error);
-      await remember(trx, context, request, inputHash, result);
-      return result;
-    });
-    for (const effect of effects) effect();
-    return answer;
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    const answer = { ok: false, error: error.error } as const;
-    if (!isPassing(error.error)) await remember(db, context, request, inputHash, answer);
-    return answer;
-  }
+  let effects: (() => void)[] = [];
+  let isRepeat = false;
+  const answer = await store.transact(isolation, async (trx) => {
+    // A repeat that came meanwhile, over another connection or at another node, waits for the first.
+    await lockName(trx, `${session.userId}/${session.deviceId}/${request.key}`);
+    const before = await remembered(trx, context, request, inputHash);
+    isRepeat = before !== undefined;
+    // With the effects of an attempt whose COMMIT was carried out and whose answer to it was lost.
+    if (before !== undefined) return before;
+    effects = [];
+    const afterCommit = (effect: () => void): void => void effects.push(effect);
+    const result = await withSavepoint(trx, () => request.prepared.run({ ...rest, trx, afterCommit }));
+    if (!result.ok) effects = [];
+    if (result.ok || !isPassing(result.error)) await remember(trx, context, request, inputHash, result);
+    return result;
+  });
+  for (const effect of effects) effect();
+  if (isRepeat && answer.ok) request.prepared.repeated?.(context);
+  return answer;
 };
 
 const remembered = async (
@@ -79,7 +75,7 @@ const keyReused = () =>
   refuse("conflict", "This request key was used for another request. Send the request again with a new key.");
 
 const remember = async (
-  db: Db | Trx,
+  trx: Trx,
   { session, env }: Context,
   request: KeyedRequest<WriteContext>,
   inputHash: Buffer,
@@ -91,7 +87,7 @@ const remember = async (
     answer: serialize(answer),
     answered_at: env.clock.now(),
   };
-  await db
+  await trx
     .insertInto("answers")
     .values({ user_id: session.userId, device_id: session.deviceId, key: request.key, ...row })
     // An expired one that the sweep has not met yet.

@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { ICE_SERVERS_MAX, RELAY_BYTES_PER_SECOND, RELAY_TOTAL_BYTES_PER_SECOND } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { type IceScheme, isIceUrl } from "#shared/rendezvous/ice-url.ts";
+import type { DistributedOptions } from "./distributed.ts";
 import type { RelayOptions } from "./relays.ts";
 import type { IceOptions } from "./turn.ts";
 
@@ -11,11 +12,15 @@ const MiB = 1024 * KiB;
 
 export const USAGE = `Usage: npm run -s server -- --data DIR [--port 0] [--host 127.0.0.1] [--trust-proxy] [--log-level info]
 
-  --data DIR       where everything is kept (made if missing)
+  --data DIR       where everything is kept (made if missing); one server alone
+  --database URL   PostgreSQL instead, for several servers with one --redis: postgres://... (or WEIR_DATABASE)
+  --redis URL      Redis between them: redis://... (or WEIR_REDIS)
   --port N         0 to 65535; 0 takes any free port
   --host ADDRESS   address to listen on; keep 127.0.0.1 behind a TLS proxy
   --trust-proxy    take remote addresses from the last entry of X-Forwarded-For
   --log-level L    trace, debug, info, warn, error or silent
+
+  --metrics-token-file FILE    whoever shows this token may read /metrics; without it, this machine only
 
   --stun-url stun:HOST:PORT    STUN server for clients; may be repeated (or WEIR_STUN_URL, separated by commas)
   --turn-url turn:HOST:PORT    TURN server for clients; may be repeated (or WEIR_TURN_URL)
@@ -30,10 +35,13 @@ export const USAGE = `Usage: npm run -s server -- --data DIR [--port 0] [--host 
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "silent"];
 
 export interface Arguments {
-  readonly dataDir: string;
+  /** A folder, or what several servers share. */
+  readonly data: string | DistributedOptions;
   readonly host: string;
   readonly port: number;
   readonly trustProxy: boolean;
+  /** Who shows it may read `/metrics`; without one, whoever is on this machine. */
+  readonly metricsToken: string | null;
   readonly logLevel: string;
   readonly ice: IceOptions;
   readonly relay: Partial<RelayOptions>;
@@ -45,6 +53,9 @@ export const readArguments = (args: string[], env: Readonly<Record<string, strin
     args,
     options: {
       data: { type: "string" },
+      database: { type: "string" },
+      redis: { type: "string" },
+      "metrics-token-file": { type: "string", default: env["WEIR_METRICS_TOKEN_FILE"] ?? "" },
       port: { type: "string", default: "0" },
       host: { type: "string", default: "127.0.0.1" },
       "trust-proxy": { type: "boolean", default: false },
@@ -59,12 +70,12 @@ export const readArguments = (args: string[], env: Readonly<Record<string, strin
       "relay-monthly": { type: "string" },
     },
   });
-  if (values.data === undefined || values.data === "") throw new Error("--data is missing");
   if (values.host === "") throw new Error("--host is empty");
   if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535) throw new Error("--port must be 0 to 65535");
   if (!LOG_LEVELS.includes(values["log-level"])) throw new Error(`--log-level must be one of ${LOG_LEVELS.join(", ")}`);
   return {
-    dataDir: values.data,
+    data: dataIn(values, env),
+    metricsToken: tokenIn(values["metrics-token-file"]),
     host: values.host,
     port: Number(values.port),
     trustProxy: values["trust-proxy"],
@@ -80,6 +91,41 @@ export const readArguments = (args: string[], env: Readonly<Record<string, strin
   };
 };
 
+const DATABASE_URL = /^postgres(?:ql)?:\/\//;
+const REDIS_URL = /^(?:rediss?|unix):\/\//;
+
+interface Where {
+  readonly data?: string | undefined;
+  readonly database?: string | undefined;
+  readonly redis?: string | undefined;
+}
+
+const dataIn = (flags: Where, env: Readonly<Record<string, string | undefined>>): string | DistributedOptions => {
+  const { data } = flags;
+  // The environment holds passwords better than the arguments, which every user of the machine can read.
+  const [database, redis] =
+    data === undefined
+      ? [flags.database ?? env["WEIR_DATABASE"], flags.redis ?? env["WEIR_REDIS"]]
+      : [flags.database, flags.redis];
+  if (database === undefined && redis === undefined) {
+    if (data === undefined || data === "")
+      throw new Error("--data is missing; for several servers, --database and --redis");
+    return data;
+  }
+  if (data !== undefined) throw new Error("--data keeps everything in a folder; leave it out with --database");
+  if (database === undefined) throw new Error("--redis needs --database: several servers share a PostgreSQL as well");
+  if (redis === undefined) {
+    throw new Error(
+      "--database needs --redis: without it, servers on one database could not reach each other's clients",
+    );
+  }
+  if (!DATABASE_URL.test(database))
+    throw new Error("--database must look like postgres://user:password@host:5432/weir");
+  if (!REDIS_URL.test(redis))
+    throw new Error("--redis must look like redis://:password@host:6379 (rediss:// with TLS)");
+  return { database, redis };
+};
+
 const listIn = (text: string | undefined): string[] => (text ?? "").split(",").filter((item) => item !== "");
 
 const iceIn = (stunUrls: string[], turnUrls: string[], secretFile: string): IceOptions => {
@@ -90,7 +136,7 @@ const iceIn = (stunUrls: string[], turnUrls: string[], secretFile: string): IceO
     return { stunUrls, turn: null };
   }
   if (secretFile === "") throw new Error("--turn-url needs a --turn-secret-file");
-  return { stunUrls, turn: { urls: turnUrls, secret: secretIn(secretFile) } };
+  return { stunUrls, turn: { urls: turnUrls, secret: secretIn("--turn-secret-file", secretFile) } };
 };
 
 const checkUrls = (scheme: IceScheme, urls: string[]): void => {
@@ -102,16 +148,18 @@ const checkUrls = (scheme: IceScheme, urls: string[]): void => {
 };
 
 /** In a file, because arguments and environments of processes can be read by others. */
-const secretIn = (path: string): string => {
+const secretIn = (flag: string, path: string): string => {
   let secret: string;
   try {
     secret = readFileSync(path, "utf8").trim();
   } catch (error) {
-    throw new Error(`--turn-secret-file cannot be read: ${messageOf(error)}`);
+    throw new Error(`${flag} cannot be read: ${messageOf(error)}`);
   }
-  if (secret === "") throw new Error("--turn-secret-file is empty");
+  if (secret === "") throw new Error(`${flag} is empty`);
   return secret;
 };
+
+const tokenIn = (path: string): string | null => (path === "" ? null : secretIn("--metrics-token-file", path));
 
 const amountIn = (flag: string, text: string): number => {
   if (!/^[1-9]\d{0,8}$/.test(text)) throw new Error(`${flag} must be a number from 1 to 999999999`);

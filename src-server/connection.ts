@@ -29,6 +29,7 @@ export interface ConnectionHost extends Services {
   readonly serverId: string;
   readonly recent: RecentAnswers;
   readonly counters: Counters;
+  observe(request: { name: string; outcome: string; ms: number }): void;
 }
 
 /** Since the start of the process, for the health page. */
@@ -94,12 +95,7 @@ export class Connection implements Disposable {
   }
 
   #leave(session: Session): void {
-    const { online, mailboxes, presence, relays } = this.#host;
-    mailboxes.close(session);
-    relays.ended(session);
-    online.remove(session);
-    presence.close(session);
-    relays.recheck(session.userId);
+    leave(this.#host, session);
     session.ended();
   }
 
@@ -115,10 +111,15 @@ export class Connection implements Disposable {
       return;
     }
     if (!this.#queue.accepts) return;
-    const work = this.#reply(args.length === 2 ? args[0] : undefined)
+    const { clock } = this.#host.env;
+    const beganMs = clock.monotonicMs();
+    const body = args.length === 2 ? args[0] : undefined;
+    const work = this.#reply(body)
       .catch((error: unknown) => this.#failed(error))
       .then(({ answer, afterwards }) => {
         if (!answer.ok) this.#host.counters.refusals++;
+        const outcome = answer.ok ? "ok" : answer.error.type;
+        this.#host.observe({ name: nameOf(body), outcome, ms: clock.monotonicMs() - beganMs });
         if (this.#socket.connected) reply(answer);
         afterwards?.();
       })
@@ -185,7 +186,7 @@ export class Connection implements Disposable {
     const context = { ...this.#host, session: state.session };
     if (handler.kind === "write") {
       const prepared = handler.prepare(input);
-      return prepared.ok ? answerWrite(context, { key, name, prepared: prepared.value }) : prepared;
+      return prepared.ok ? answerWrite(context, handler.isolation, { key, name, prepared: prepared.value }) : prepared;
     }
     const prepared = handler.prepare(input);
     if (!prepared.ok) return prepared;
@@ -209,12 +210,12 @@ export class Connection implements Disposable {
   }
 
   async #checkAndEnter(login: RequestValue<"login">, challenge: Challenge): Promise<Answer<RequestOutput<"login">>> {
-    const { rates, db, env } = this.#host;
+    const { rates, store, env } = this.#host;
     const waitMs = await rates.login(this.#address);
     if (waitMs !== null) return tooFast(waitMs);
     const checked = checkLogin(login, challenge);
     if (!checked.ok) return checked;
-    const entered = await enterAccount(db, login, env.clock.now());
+    const entered = await enterAccount(store, login, env.clock.now());
     if (!entered.ok) return entered;
     // The socket may have gone during the awaits; then there is nobody to log in.
     if (!this.#stillLoggingIn()) return refuse("login_refused", "The connection ended. Connect again.");
@@ -227,22 +228,42 @@ export class Connection implements Disposable {
   }
 
   #enter(session: Session): void {
-    const { online, presence, mailboxes, relays } = this.#host;
+    const { online, cluster, mailboxes } = this.#host;
     this.#state = { kind: "loggedIn", session };
     this.#onLogin();
     const replaced = online.add(session);
-    if (replaced !== undefined) {
-      mailboxes.close(replaced);
-      relays.ended(replaced);
-      presence.close(replaced);
-      replaced.close();
-    }
+    if (replaced !== undefined) replace(this.#host, replaced);
+    // What another node stored before it knew of this session has woken nobody.
+    void cluster.entered(session)?.then(() => mailboxes.wakeHere(session.userId));
   }
 
   #openMailbox(): void {
     if (this.#state.kind === "loggedIn" && this.#state.session.open) this.#host.mailboxes.open(this.#state.session);
   }
 }
+
+/** Everything that a session has at this server. */
+const leave = ({ cluster, online, mailboxes, presence, relays }: Services, session: Session): void => {
+  mailboxes.close(session);
+  relays.ended(session);
+  online.remove(session);
+  cluster.left(session);
+  presence.close(session);
+  relays.recheck(session.userId);
+};
+
+/** Ends a session whose device has logged in anew, here or at another node. */
+export const replace = (services: Services, session: Session): void => {
+  leave(services, session);
+  session.close();
+};
+
+/** For the metrics: one of a few names, whatever was sent. */
+const nameOf = (body: unknown): string => {
+  const name = typeof body === "object" && body !== null && "name" in body ? body.name : undefined;
+  const isKnown = typeof name === "string" && (name === "login" || handlerOf(name) !== undefined);
+  return isKnown ? name : "unknown";
+};
 
 /** `afterwards` runs once the answer is on its way: pushes must not overtake it. */
 interface Reply {

@@ -2,13 +2,11 @@ import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { type DialectAdapter, Kysely, SqliteAdapter, SqliteDialect } from "kysely";
-import { Migrator } from "kysely/migration";
 import { assert } from "#shared/base/assert.ts";
-import { toBase64Url } from "#shared/base/bytes.ts";
 import type { Env } from "#shared/base/env.ts";
 import { messageOf } from "#shared/base/result.ts";
-import { migrations } from "./migrations.ts";
-import type { Db, Schema } from "./schema.ts";
+import type { Schema } from "./schema.ts";
+import { ensureServerId, migrate, StartError, type Store } from "./store.ts";
 
 /**
  * `server.db` in the data folder: WAL with `synchronous = FULL`, so that what was answered survives a kill and a power
@@ -18,20 +16,8 @@ const JOURNAL_SIZE_LIMIT = 16 * 1024 * 1024;
 const BUSY_TIMEOUT_MS = 5000;
 const SYNCHRONOUS_FULL = 2;
 
-export interface OpenDatabase {
-  readonly db: Db;
-  /** Random, made with the database: tells one server from another. */
-  readonly serverId: string;
-  close(): Promise<void>;
-}
-
-/** What keeps the server from starting, in words for its operator. */
-export class StartError extends Error {
-  override readonly name = "StartError";
-}
-
 /** @throws StartError when the folder cannot be used, is in use, or was written by a newer version. */
-export const openDatabase = async (dataDir: string, env: Env): Promise<OpenDatabase> => {
+export const openDatabase = async (dataDir: string, env: Env): Promise<Store> => {
   try {
     mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -53,7 +39,7 @@ export const openDatabase = async (dataDir: string, env: Env): Promise<OpenDatab
       await db.destroy();
       lock.close();
     };
-    return { db, serverId, close };
+    return { db, serverId, transact: (_, work) => db.transaction().execute(work), close };
   } catch (error) {
     sqlite?.close();
     lock.close();
@@ -109,23 +95,3 @@ const assertDurable = (sqlite: Sqlite.Database): void => {
   assert(sqlite.pragma("synchronous", { simple: true }) === SYNCHRONOUS_FULL, "the database is not durable");
   assert(sqlite.pragma("journal_mode", { simple: true }) === "wal", "the database is not in WAL mode");
 };
-
-const migrate = async (db: Db): Promise<void> => {
-  const { error, results } = await new Migrator({ db, provider: migrations }).migrateToLatest();
-  if (error === undefined) return;
-  const failed = results?.find((result) => result.status === "Error");
-  throw new StartError(
-    failed === undefined
-      ? `The data was written by a newer version of the server (${messageOf(error)}). Update the server.`
-      : `The data could not be brought up to date in step ${failed.migrationName}: ${messageOf(error)}. Restore a backup or report this.`,
-  );
-};
-
-const ensureServerId = async (db: Db, env: Env): Promise<string> =>
-  db.transaction().execute(async (trx) => {
-    const row = await trx.selectFrom("server").select("id").executeTakeFirst();
-    if (row !== undefined) return row.id;
-    const id = toBase64Url(env.random.bytes(16));
-    await trx.insertInto("server").values({ id, created_at: env.clock.now() }).execute();
-    return id;
-  });

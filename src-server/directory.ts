@@ -4,6 +4,7 @@ import { ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Trx } from "./schema.ts";
+import { lockAccount } from "./store.ts";
 
 /**
  * Sealed values under opaque keys, for an hour. A key is SHA-256 of a token that only two people can make, so that nobody
@@ -15,6 +16,7 @@ export const putValue = async (
 ): Promise<Answer<RequestOutput<"directory.put">>> => {
   const key = createHash("sha256").update(token).digest();
   const now = env.clock.now();
+  await lockAccount(trx, session.userId);
   const { entries } = await trx
     .selectFrom("directory")
     .select((e) => e.fn.countAll<number>().as("entries"))

@@ -2,12 +2,14 @@ import * as v from "valibot";
 import type { Env } from "#shared/base/env.ts";
 import { type AppError, fail, type Result } from "#shared/base/result.ts";
 import type { ServerErrorType } from "#shared/rendezvous/protocol.ts";
+import type { Cluster } from "./cluster/cluster.ts";
 import type { Mailboxes } from "./mailbox.ts";
 import type { Presence } from "./presence.ts";
 import type { Rates } from "./rates.ts";
 import type { Relays } from "./relays.ts";
 import type { Db, Trx } from "./schema.ts";
 import type { Online, Session } from "./session.ts";
+import type { Isolation, Store } from "./store.ts";
 import type { IceOptions } from "./turn.ts";
 
 export interface ServerError extends AppError {
@@ -22,7 +24,9 @@ export const refuse = (type: ServerErrorType, message: string) => fail<ServerErr
 /** What every request can use. */
 export interface Services {
   readonly env: Env;
+  readonly store: Store;
   readonly db: Db;
+  readonly cluster: Cluster;
   readonly online: Online;
   readonly presence: Presence;
   readonly mailboxes: Mailboxes;
@@ -36,7 +40,7 @@ export interface Context extends Services {
 }
 
 /** Inside the transaction of the request: `trx` is the only way to the database here. */
-export interface WriteContext extends Omit<Context, "db"> {
+export interface WriteContext extends Omit<Context, "db" | "store"> {
   readonly trx: Trx;
   /** Runs after the commit, and only then: nobody is told of what a kill could still undo. */
   afterCommit(effect: () => void): void;
@@ -49,13 +53,20 @@ export interface WriteContext extends Omit<Context, "db"> {
  * - `read`: changes nothing that outlives the connection; a repeat is simply answered again.
  */
 export type Handler =
-  | { readonly kind: "write"; readonly cost: number; prepare(input: unknown): Answer<Prepared<WriteContext>> }
+  | {
+      readonly kind: "write";
+      readonly cost: number;
+      readonly isolation: Isolation;
+      prepare(input: unknown): Answer<Prepared<WriteContext>>;
+    }
   | { readonly kind: "once" | "read"; readonly cost: number; prepare(input: unknown): Answer<Prepared<Context>> };
 
-/** A request whose input is valid. */
+/** A request whose input is valid. Of one that writes, `run` may run again in another transaction. */
 export interface Prepared<C> {
   readonly input: unknown;
   run(context: C): Promise<Answer<unknown>>;
+  /** When a repeat got the first answer: what followed the commit may have died with the node that did it. */
+  repeated?(context: Context): void;
 }
 
 type Run<C, Input, Output> = (context: C, input: Input) => Promise<Answer<Output>>;
@@ -70,11 +81,22 @@ export const parseInput = <Output>(schema: v.GenericSchema<unknown, Output>, inp
 };
 
 const prepareWith =
-  <C, Input, Output>(schema: v.GenericSchema<unknown, Input>, run: Run<C, Input, Output>) =>
+  <C, Input, Output>(
+    schema: v.GenericSchema<unknown, Input>,
+    run: Run<C, Input, Output>,
+    repeated?: (context: Context, input: Input) => void,
+  ) =>
   (raw: unknown): Answer<Prepared<C>> => {
     const input = parseInput(schema, raw);
     if (!input.ok) return input;
-    return { ok: true, value: { input: input.value, run: (context) => run(context, input.value) } };
+    return {
+      ok: true,
+      value: {
+        input: input.value,
+        run: (context) => run(context, input.value),
+        repeated: (context) => repeated?.(context, input.value),
+      },
+    };
   };
 
 /** `cost`: how much of the account's general rate one request uses up. */
@@ -82,7 +104,15 @@ export const write = <Input, Output>(
   schema: v.GenericSchema<unknown, Input>,
   cost: number,
   run: Run<WriteContext, Input, Output>,
-): Handler => ({ kind: "write", cost, prepare: prepareWith(schema, run) });
+): Handler => ({ kind: "write", cost, isolation: "serializable", prepare: prepareWith(schema, run) });
+
+/** For what is frequent or contended: `run` takes the locks of `store.ts` that it needs. */
+export const lockedWrite = <Input, Output>(
+  schema: v.GenericSchema<unknown, Input>,
+  cost: number,
+  run: Run<WriteContext, Input, Output>,
+  repeated?: (context: Context, input: Input) => void,
+): Handler => ({ kind: "write", cost, isolation: "locked", prepare: prepareWith(schema, run, repeated) });
 
 export const once = <Input, Output>(
   schema: v.GenericSchema<unknown, Input>,

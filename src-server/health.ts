@@ -3,14 +3,21 @@ import { sql } from "kysely";
 import type { Env } from "#shared/base/env.ts";
 import { HEALTH_TIMEOUT_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
+import type { Cluster } from "./cluster/cluster.ts";
 import type { Counters } from "./connection.ts";
 import type { RelayCounters } from "./relays.ts";
 import type { Db } from "./schema.ts";
+import type { MetricsEndpoint } from "./server.ts";
 import type { Online } from "./session.ts";
+import type { Store } from "./store.ts";
 
 export interface HealthSource {
+  readonly store: Store;
   readonly db: Db;
   readonly env: Env;
+  readonly cluster: Cluster;
+  /** Null without metrics. */
+  readonly metrics: MetricsEndpoint | null;
   readonly online: Online;
   readonly counters: Counters;
   readonly relays: { readonly counters: RelayCounters };
@@ -34,14 +41,22 @@ interface Health extends RelayCounters {
   refusals: number;
   failures: number;
   malformed: number;
+  /** This one included. */
+  nodes: number;
+  /** False while the other nodes cannot be reached: mail is kept, but people at other nodes wait for it. */
+  connected: boolean;
 }
 
-/** Answers `/health`, and 404 to every other path. Never throws. */
+/** Answers `/health` and `/metrics`, and 404 to every other path. Never throws. */
 export const createHttpHandler =
   (source: HealthSource) =>
   (request: IncomingMessage, response: ServerResponse): void => {
     // The query is of no interest, and a malformed URL must not throw.
     const path = (request.url ?? "").split("?", 1)[0];
+    if (path === "/metrics" && source.metrics !== null) {
+      source.metrics.answer(request, response);
+      return;
+    }
     if (path !== "/health") {
       respond(response, 404, { ok: false, message: "There is nothing here." });
       return;
@@ -81,6 +96,8 @@ const healthOf = async (source: HealthSource): Promise<Health> => {
     users: online.users,
     ...totals,
     ...counters,
+    nodes: source.cluster.others + 1,
+    connected: source.cluster.connected,
     ...source.relays.counters,
   };
 };

@@ -5,6 +5,7 @@ import { ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
 import { type Answer, refuse, type WriteContext } from "./handler.ts";
 import type { Trx } from "./schema.ts";
+import { forUpdate, lockAccount } from "./store.ts";
 
 /** Short spoken codes that lead to an invitation: single use, INVITE_TTL_MS, and too few tries to guess one. */
 const SYMBOLS = INVITE_CODE_ALPHABET.length;
@@ -17,6 +18,7 @@ export const createInvite = async (
   { inviteId, commitment }: RequestValue<"invites.create">,
 ): Promise<Answer<RequestOutput<"invites.create">>> => {
   const now = env.clock.now();
+  await lockAccount(trx, session.userId);
   const open = await trx
     .selectFrom("invites")
     .select(["code", "invite_id", "commitment", "expires_at"])
@@ -62,25 +64,25 @@ export const resolveInvite = async (
   { trx, env, rates, session }: WriteContext,
   input: RequestValue<"invites.resolve">,
 ): Promise<Answer<RequestOutput<"invites.resolve">>> => {
-  const waitMs = await rates.codeWait(session.userId, session.address);
+  const waitMs = await rates.codeTry(session.userId, session.address);
   if (waitMs !== null) {
     return refuse("rate_limited", "Too many wrong codes were tried. Wait ten minutes, then ask for a new code.");
   }
-  const invite = await trx
+  const open = trx
     .selectFrom("invites")
     .innerJoin("accounts", "accounts.user_id", "invites.user_id")
     .select(["invites.code", "invites.invite_id", "invites.commitment", "invites.user_id", "accounts.account_key"])
     .where("code", "=", input.code.toUpperCase())
     .where("expires_at", ">", env.clock.now())
     // One's own code is no invitation; it stays open for the other person.
-    .where("invites.user_id", "!=", session.userId)
-    .executeTakeFirst();
+    .where("invites.user_id", "!=", session.userId);
+  const invite = await forUpdate(trx, open).executeTakeFirst();
   if (invite === undefined) {
-    await rates.wrongCode(session.userId, session.address);
     // One sentence for every cause: it must not tell which codes exist or existed.
     return refuse("unknown_code", "This code is mistyped, used or older than ten minutes. Ask for a new code.");
   }
   await trx.deleteFrom("invites").where("code", "=", invite.code).execute();
+  await rates.rightCode(session.userId, session.address);
   return ok({
     inviteId: invite.invite_id,
     userId: invite.user_id,

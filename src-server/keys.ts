@@ -1,4 +1,5 @@
 import type { Bytes } from "#shared/base/bytes.ts";
+import type { UserId } from "#shared/base/ids.ts";
 import { MAILBOX_TTL_MS, PREKEY_REFILL_BELOW, PREKEYS_STORED_MAX } from "#shared/base/limits.ts";
 import { ok } from "#shared/base/result.ts";
 import {
@@ -11,6 +12,7 @@ import {
 import { verifySignature } from "./account-key.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Db, DeviceKeysRow, NewOneTimeKey, Trx } from "./schema.ts";
+import { forUpdateSkipLocked, lockAccount } from "./store.ts";
 
 /**
  * Prekey bundles. A one-time key is given away at most once: it is taken in the transaction that stores the answer, and
@@ -29,6 +31,7 @@ export const publishKeys = async (
   if (!verifySignature(session.accountKey, signed, input.keys.signature)) {
     return refuse("bad_signature", "The keys are not signed by this account. Restart Weir; it signs them again.");
   }
+  await lockAccount(trx, userId);
   await forgetKeysOfOldIdentity(trx, userId, deviceId, input.keys.identityKey);
   const rows: NewOneTimeKey[] = [
     ...input.oneTimeEc.map(({ id, key }) => ({ ...rowOf("ec", id, key), signature: null })),
@@ -177,7 +180,7 @@ const keysOf = (row: DeviceKeysRow): DeviceKeys => ({
 });
 
 const takeKey = async ({ trx, env }: WriteContext, device: DeviceKeysRow, kind: Kind) => {
-  const next = await trx
+  const free = trx
     .selectFrom("one_time_keys")
     .select(["key_id", "key", "signature"])
     .where("user_id", "=", device.user_id)
@@ -185,8 +188,9 @@ const takeKey = async ({ trx, env }: WriteContext, device: DeviceKeysRow, kind: 
     .where("kind", "=", kind)
     .where("taken_at", "is", null)
     .orderBy("key_id")
-    .limit(1)
-    .executeTakeFirst();
+    .limit(1);
+  // Whoever asks at the same time gets the next one instead of waiting for this one.
+  const next = await forUpdateSkipLocked(trx, free).executeTakeFirst();
   if (next === undefined || next.key === null) return null;
   await trx
     .updateTable("one_time_keys")
@@ -199,12 +203,18 @@ const takeKey = async ({ trx, env }: WriteContext, device: DeviceKeysRow, kind: 
   return { ...next, key: next.key };
 };
 
-const warnWhenLow = async ({ trx, online, afterCommit }: WriteContext, device: DeviceKeysRow): Promise<void> => {
+const warnWhenLow = async (
+  { trx, cluster, online, afterCommit }: WriteContext,
+  device: DeviceKeysRow,
+): Promise<void> => {
   const left = await keysLeft(trx, device.user_id, device.device_id);
   if (left.oneTimeEc >= PREKEY_REFILL_BELOW && left.oneTimeKyber >= PREKEY_REFILL_BELOW) return;
   afterCommit(() => {
-    const owner = online.of(device.user_id).find((session) => session.deviceId === device.device_id);
-    owner?.push({ name: "keysLow", value: left });
+    // Both were checked when the keys were published.
+    const [userId, deviceId] = [device.user_id as UserId, device.device_id];
+    const push = { name: "keysLow", value: left } as const;
+    for (const session of online.of(userId)) if (session.deviceId === deviceId) session.push(push);
+    for (const nodeId of cluster.nodesOf(userId)) cluster.send(nodeId, { type: "push", userId, deviceId, push });
   });
 };
 

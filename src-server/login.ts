@@ -5,7 +5,7 @@ import { loginSigningBytes, type RequestOutput, type RequestValue } from "#share
 import { userIdOf, verifySignature } from "./account-key.ts";
 import { type Answer, refuse } from "./handler.ts";
 import { pendingEnvelopes } from "./mailbox.ts";
-import type { Db } from "./schema.ts";
+import type { Store } from "./store.ts";
 
 export interface Challenge {
   readonly nonce: Uint8Array;
@@ -41,19 +41,25 @@ export const checkLogin = (login: Login, challenge: Challenge): Answer<void> => 
 };
 
 /** Makes the account on its first login. */
-export const enterAccount = async (db: Db, login: Login, nowMs: number): Promise<Answer<RequestOutput<"login">>> =>
-  db.transaction().execute(async (trx) => {
-    const account = await trx
-      .selectFrom("accounts")
-      .select("account_key")
-      .where("user_id", "=", login.userId)
-      .executeTakeFirst();
+export const enterAccount = async (
+  store: Store,
+  login: Login,
+  nowMs: number,
+): Promise<Answer<RequestOutput<"login">>> =>
+  store.transact("locked", async (trx) => {
+    const keyOf = () =>
+      trx.selectFrom("accounts").select("account_key").where("user_id", "=", login.userId).executeTakeFirst();
+    let account = await keyOf();
     if (account === undefined) {
       await trx
         .insertInto("accounts")
         .values({ user_id: login.userId, account_key: login.accountKey, created_at: nowMs })
+        // Another device may be entering for the first time just now.
+        .onConflict((conflict) => conflict.column("user_id").doNothing())
         .execute();
-    } else if (!bytesEqual(account.account_key, login.accountKey)) {
+      account = await keyOf();
+    }
+    if (account === undefined || !bytesEqual(account.account_key, login.accountKey)) {
       return refuse("login_refused", "Another account key has this user id at the server. Make a new profile.");
     }
     return ok({

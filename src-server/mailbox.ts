@@ -11,9 +11,11 @@ import {
 } from "#shared/base/limits.ts";
 import { messageOf, ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue } from "#shared/rendezvous/protocol.ts";
+import type { Cluster } from "./cluster/cluster.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Db, Trx } from "./schema.ts";
 import type { Online, Session } from "./session.ts";
+import { forUpdate, lockAccount } from "./store.ts";
 
 /**
  * Sealed envelopes for people who are elsewhere. A put is answered after its commit has reached the disk; envelopes are
@@ -26,11 +28,12 @@ export const putEnvelope = async (
   { to, id, sealed }: RequestValue<"mailbox.put">,
 ): Promise<Answer<RequestOutput<"mailbox.put">>> => {
   const { trx, env, session, mailboxes, afterCommit } = context;
-  const account = await trx
-    .selectFrom("accounts")
-    .select(["mailbox_envelopes", "mailbox_bytes"])
-    .where("user_id", "=", to)
-    .executeTakeFirst();
+  // Whoever puts into one mailbox does it after the other: a number that is given later is then seen later, and a reader
+  // that has gone on to a number has missed none before it.
+  const account = await forUpdate(
+    trx,
+    trx.selectFrom("accounts").select(["mailbox_envelopes", "mailbox_bytes"]).where("user_id", "=", to),
+  ).executeTakeFirst();
   if (account === undefined) {
     return refuse(
       "unknown_user",
@@ -39,7 +42,10 @@ export const putEnvelope = async (
   }
   const sender = await senderOf(trx, to, id);
   if (sender !== undefined) {
-    if (sender === session.userId) return ok({ stored: false });
+    if (sender === session.userId) {
+      afterCommit(() => mailboxes.wake(to));
+      return ok({ stored: false });
+    }
     return refuse("conflict", "This envelope id is taken. Send the message again under another id.");
   }
   const size = sealed.body.length;
@@ -71,6 +77,9 @@ export const putEnvelope = async (
   afterCommit(() => mailboxes.wake(to));
   return ok({ stored: true });
 };
+
+/** After a repeat: the node that stored the envelope may have ended before it told the recipient's. */
+export const wakeAgain = ({ mailboxes }: Context, { to }: RequestValue<"mailbox.put">): void => mailboxes.wake(to);
 
 /** A mailbox with less in it than one sender may have needs no counting. */
 const hasShare = async (
@@ -125,6 +134,7 @@ export const acknowledgeEnvelopes = async (
   { trx, env, session, mailboxes, afterCommit }: WriteContext,
   { ids }: RequestValue<"mailbox.ack">,
 ): Promise<Answer<RequestOutput<"mailbox.ack">>> => {
+  await lockAccount(trx, session.userId);
   const deleted = await trx
     .deleteFrom("mailbox")
     .where("recipient", "=", session.userId)
@@ -163,20 +173,21 @@ export const pendingEnvelopes = async (trx: Trx, userId: string, sinceMs: number
 
 /** Deletes what nobody fetched in MAILBOX_TTL_MS. Returns how many envelopes went. */
 export const sweepEnvelopes = async (trx: Trx, nowMs: number, rows: number): Promise<number> => {
-  const deleted = await trx
-    .deleteFrom("mailbox")
-    .where("seq", "in", (e) =>
-      e
-        .selectFrom("mailbox")
-        .select("seq")
-        .where("received_at", "<=", nowMs - MAILBOX_TTL_MS)
-        .orderBy("received_at")
-        .limit(rows),
-    )
-    .returning(["recipient", "size"])
+  const expired = await trx
+    .selectFrom("mailbox")
+    .select(["seq", "recipient"])
+    .where("received_at", "<=", nowMs - MAILBOX_TTL_MS)
+    .orderBy("received_at")
+    .limit(rows)
     .execute();
+  if (expired.length === 0) return 0;
+  // Account before envelope, as an acknowledgement does it, so that neither waits for the other.
+  const recipients = [...new Set(expired.map((row) => row.recipient))].sort();
+  for (const recipient of recipients) await lockAccount(trx, recipient);
+  const seqs = expired.map((row) => row.seq);
+  const deleted = await trx.deleteFrom("mailbox").where("seq", "in", seqs).returning(["recipient", "size"]).execute();
   for (const { recipient, size } of deleted) await changeUsage(trx, recipient, -1, -size);
-  return deleted.length;
+  return expired.length;
 };
 
 export const sweepAcknowledged = async (trx: Trx, beforeMs: number, rows: number): Promise<number> => {
@@ -203,12 +214,14 @@ export class Mailboxes {
   readonly #db: Db;
   readonly #env: Env;
   readonly #online: Online;
+  readonly #cluster: Cluster;
   readonly #pumps = new Map<Session, Pump>();
 
-  constructor(db: Db, env: Env, online: Online) {
+  constructor(db: Db, env: Env, online: Online, cluster: Cluster) {
     this.#db = db;
     this.#env = env;
     this.#online = online;
+    this.#cluster = cluster;
   }
 
   /** Call once the login is answered: the client then knows what the pushes belong to. */
@@ -223,12 +236,31 @@ export class Mailboxes {
     this.#pumps.delete(session);
   }
 
+  /** Something was stored for this user. */
   wake(userId: UserId): void {
+    this.wakeHere(userId);
+    for (const nodeId of this.#cluster.nodesOf(userId)) this.#cluster.send(nodeId, { type: "wake", userId });
+  }
+
+  /** The part of `wake` for the sessions of this node. */
+  wakeHere(userId: UserId): void {
     for (const session of this.#online.of(userId)) this.#pumps.get(session)?.wake();
   }
 
-  acknowledged(by: Session, ids: readonly EnvelopeId[]): void {
-    for (const session of this.#online.of(by.userId)) this.#pumps.get(session)?.acknowledged(ids);
+  /** Something may have been stored for anybody. */
+  wakeAll(): void {
+    for (const pump of this.#pumps.values()) pump.wake();
+  }
+
+  acknowledged({ userId }: Session, ids: readonly EnvelopeId[]): void {
+    this.acknowledgedHere(userId, ids);
+    for (const nodeId of this.#cluster.nodesOf(userId)) {
+      this.#cluster.send(nodeId, { type: "acknowledged", userId, ids });
+    }
+  }
+
+  acknowledgedHere(userId: UserId, ids: readonly EnvelopeId[]): void {
+    for (const session of this.#online.of(userId)) this.#pumps.get(session)?.acknowledged(ids);
   }
 
   defer(session: Session, senders: readonly UserId[]): void {

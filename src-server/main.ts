@@ -2,6 +2,7 @@ import type { Env } from "#shared/base/env.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { type Arguments, readArguments, USAGE } from "./arguments.ts";
 import { systemEnv } from "./env.ts";
+import { createMetrics } from "./metrics.ts";
 import { createServer, StartError } from "./server.ts";
 
 /** The server by itself. stdout carries one line, `{"ready":true,"url":...}`; the log goes to stderr. */
@@ -9,7 +10,14 @@ const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
 const run = async (options: Arguments, env: Env): Promise<void> => {
-  const starting = createServer({ ...options, env });
+  const { data } = options;
+  const open = async () => {
+    if (typeof data === "string") return data;
+    const { distributedEngine } = await import("./distributed.ts");
+    return distributedEngine(data);
+  };
+  const metrics = createMetrics({ token: options.metricsToken });
+  const starting = open().then((where) => createServer({ ...options, data: where, metrics, env }));
   const stop = (signal: NodeJS.Signals): void => {
     env.log.info("stopping", { signal });
     starting

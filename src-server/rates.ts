@@ -1,4 +1,4 @@
-import { BurstyRateLimiter, RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
+import { BurstyRateLimiter, type RateLimiterAbstract, RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
 import {
   RATE_BUNDLE_FETCHES,
   RATE_BUNDLE_WINDOW_MS,
@@ -52,28 +52,36 @@ const take = async (limiter: Limiter, key: string, points = 1): Promise<Wait> =>
   }
 };
 
-/** In memory on purpose: a restart forgives, and a refused client only waits. */
+/** Allows so many `points` of one key in a time. */
+export type MakeLimiter = (keyPrefix: string, points: number, durationMs: number) => RateLimiterAbstract;
+
+export const memoryLimiter = (keyPrefix: string, points: number, durationMs: number): RateLimiterMemory =>
+  new RateLimiterMemory({ keyPrefix, points, duration: durationMs / 1000 });
+
+/**
+ * In memory on purpose: a restart forgives, and a refused client only waits. What bounds guesses, or what one account takes
+ * from others, several nodes count together with `limiter`. The general rate stays with each node: a device is at one, and
+ * a question to Redis before every request would cost more than most requests.
+ */
 export class Rates {
   readonly #requests: BurstyRateLimiter;
-  readonly #logins: RateLimiterMemory;
-  readonly #codesByUser: RateLimiterMemory;
-  readonly #codesByAddress: RateLimiterMemory;
-  readonly #bundles: RateLimiterMemory;
-  readonly #turn: RateLimiterMemory;
+  readonly #logins: RateLimiterAbstract;
+  readonly #codesByUser: RateLimiterAbstract;
+  readonly #codesByAddress: RateLimiterAbstract;
+  readonly #bundles: RateLimiterAbstract;
+  readonly #turn: RateLimiterAbstract;
 
-  constructor(options: RateOptions) {
-    const memory = (keyPrefix: string, points: number, durationMs: number): RateLimiterMemory =>
-      new RateLimiterMemory({ keyPrefix, points, duration: durationMs / 1000 });
+  constructor(options: RateOptions, limiter: MakeLimiter) {
     const refillMs = (options.requestsBurst / options.requestsPerSecond) * 1000;
     this.#requests = new BurstyRateLimiter(
-      memory("steady", options.requestsPerSecond, 1000),
-      memory("burst", options.requestsBurst, refillMs),
+      memoryLimiter("steady", options.requestsPerSecond, 1000),
+      memoryLimiter("burst", options.requestsBurst, refillMs),
     );
-    this.#logins = memory("login", options.loginsPerAddress, RATE_LOGINS_WINDOW_MS);
-    this.#codesByUser = memory("code", options.codeTries, RATE_CODE_WINDOW_MS);
-    this.#codesByAddress = memory("codeAddress", options.codeTriesPerAddress, RATE_CODE_WINDOW_MS);
-    this.#bundles = memory("bundle", options.bundleFetches, RATE_BUNDLE_WINDOW_MS);
-    this.#turn = memory("turn", options.turnFetches, RATE_TURN_WINDOW_MS);
+    this.#logins = limiter("login", options.loginsPerAddress, RATE_LOGINS_WINDOW_MS);
+    this.#codesByUser = limiter("code", options.codeTries, RATE_CODE_WINDOW_MS);
+    this.#codesByAddress = limiter("codeAddress", options.codeTriesPerAddress, RATE_CODE_WINDOW_MS);
+    this.#bundles = limiter("bundle", options.bundleFetches, RATE_BUNDLE_WINDOW_MS);
+    this.#turn = limiter("turn", options.turnFetches, RATE_TURN_WINDOW_MS);
   }
 
   request(userId: string, cost: number): Promise<Wait> {
@@ -92,16 +100,20 @@ export class Rates {
     return take(this.#turn, userId);
   }
 
-  /** May this account at this address try a code at all? Counts nothing. */
-  async codeWait(userId: string, address: string): Promise<Wait> {
-    const [user, where] = await Promise.all([this.#codesByUser.get(userId), this.#codesByAddress.get(address)]);
-    if (user !== null && user.consumedPoints >= this.#codesByUser.points) return user.msBeforeNext;
-    if (where !== null && where.consumedPoints >= this.#codesByAddress.points) return where.msBeforeNext;
-    return null;
+  /**
+   * One try to resolve a code. It counts before it is known to be wrong, so that many at once are as many tries;
+   * {@link rightCode} takes it back.
+   */
+  async codeTry(userId: string, address: string): Promise<Wait> {
+    const ofUser = await take(this.#codesByUser, userId);
+    if (ofUser !== null) return ofUser;
+    const ofAddress = await take(this.#codesByAddress, address);
+    if (ofAddress !== null) await this.#codesByUser.reward(userId);
+    return ofAddress;
   }
 
-  async wrongCode(userId: string, address: string): Promise<void> {
-    await Promise.all([take(this.#codesByUser, userId), take(this.#codesByAddress, address)]);
+  async rightCode(userId: string, address: string): Promise<void> {
+    await Promise.all([this.#codesByUser.reward(userId), this.#codesByAddress.reward(address)]);
   }
 }
 

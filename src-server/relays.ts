@@ -4,6 +4,7 @@ import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { RelayId, UserId } from "#shared/base/ids.ts";
 import {
+  CLUSTER_CALL_TIMEOUT_MS,
   RELAY_BYTES_PER_SECOND,
   RELAY_FRAME_COST_BYTES,
   RELAY_PENDING_MS,
@@ -12,13 +13,15 @@ import {
   RELAYS_PER_DEVICE_MAX,
 } from "#shared/base/limits.ts";
 import { ok } from "#shared/base/result.ts";
-import { decodeRelayFrame, RelayAckSchema, relayCost } from "#shared/rendezvous/relay.ts";
+import { decodeRelayFrame, RELAY_ID_BYTES, RelayAckSchema, relayCost } from "#shared/rendezvous/relay.ts";
+import type { Cluster } from "./cluster/cluster.ts";
+import type { RelayEnd, RelayMessage } from "./cluster/messages.ts";
 import { type Answer, refuse } from "./handler.ts";
 import type { Presence } from "./presence.ts";
-import { type DeviceBudget, DeviceBudgets } from "./relay-budget.ts";
-import { RelayFlow } from "./relay-flow.ts";
+import { DeviceBudgets } from "./relay-budget.ts";
+import { LocalSide, RemoteSide, type Side } from "./relay-sides.ts";
 import type { RelayQuota, RelayUsage } from "./relay-usage.ts";
-import type { Online, Session } from "./session.ts";
+import type { Session } from "./session.ts";
 
 export interface RelayOptions extends RelayQuota {
   readonly enabled: boolean;
@@ -49,36 +52,21 @@ export interface RelayCounters {
   relayQuotaEnds: number;
 }
 
-/** One end of a relay, and the books of what it sends. */
-interface Side {
-  readonly session: Session;
-  readonly budget: DeviceBudget;
-  readonly flow: RelayFlow;
-  tell(grantedBytes: number): void;
-}
-
 interface Relay {
   readonly id: RelayId;
+  readonly from: UserId;
   readonly to: UserId;
-  readonly opener: Session;
-  /** The opener's first. Null until it is accepted. */
+  /** Null where it is a session of another node. */
+  readonly opener: Session | null;
+  /** The opener's first; at least one of them is local. Null until it is accepted. */
   ends: readonly [Side, Side] | null;
-  readonly expiry: Disposable;
+  readonly expiry: Disposable | null;
 }
-
-type Ended =
-  | "closed_by_peer"
-  | "peer_gone"
-  | "not_accepted"
-  | "replaced"
-  | "not_allowed"
-  | "broken_rules"
-  | "relay_quota";
 
 export interface RelayDeps {
   readonly env: Env;
-  readonly online: Online;
   readonly presence: Pick<Presence, "mutual">;
+  readonly cluster: Cluster;
   readonly usage: RelayUsage;
 }
 
@@ -88,6 +76,7 @@ type Nothing = Record<string, never>;
 /**
  * Relays of sealed frames between two people who watch each other, for pairs whose networks let nothing else through. A
  * relay belongs to two sockets and ends with the first of them. Frames are handed on as they come and never looked into.
+ * Where the sockets are at two nodes, each of them has a half: its own session, and the other node in place of the other.
  *
  * A device may send what it has credit for. Credit is given from its token bucket, and only as far as the reader has
  * acknowledged ({@link RelayFlow}): so a slow reader, and the rate, slow the sender down instead of filling our memory.
@@ -129,7 +118,7 @@ export class Relays {
     }
     for (const old of this.#of(session)) if (isTo(old, session, to)) this.#end(old, "replaced", null);
     const expiry = this.#deps.env.clock.setTimer(RELAY_PENDING_MS, () => this.#end(relay, "not_accepted", null));
-    const relay: Relay = { id, to, opener: session, ends: null, expiry };
+    const relay: Relay = { id, from: session.userId, to, opener: session, ends: null, expiry };
     this.#relays.set(id, relay);
     this.#add(session, relay);
     this.#counters.relaysOpened++;
@@ -138,18 +127,90 @@ export class Relays {
 
   async accept(session: Session, id: RelayId, from: UserId): Promise<Answer<Nothing>> {
     if (this.#relays.get(id)?.ends?.[1].session === session) return ok(none);
+    if (!this.#relays.has(id)) return this.#acceptElsewhere(session, id, from);
     const refused = this.#whyNotAccept(session, id, from) ?? (await this.#start(session));
     if (refused !== null) return refused;
     const refusedNow = this.#whyNotAccept(session, id, from);
     const relay = this.#relays.get(id);
-    if (refusedNow !== null || relay === undefined) {
+    if (refusedNow !== null || relay?.opener == null) {
       this.#deps.usage.release(session.userId);
       return refusedNow ?? gone();
     }
-    relay.expiry.dispose();
     this.#add(session, relay);
-    relay.ends = [this.#side(relay.opener, id), this.#side(session, id)];
+    this.#begin(relay, this.#side(relay.opener, id), this.#side(session, id));
     return ok(none);
+  }
+
+  /** Another node has the opener. */
+  async #acceptElsewhere(session: Session, id: RelayId, from: UserId): Promise<Answer<Nothing>> {
+    const { cluster, presence, usage } = this.#deps;
+    const nodeIds = cluster.nodesOf(from);
+    const isAllowed = () => session.open && !this.#relays.has(id) && presence.mutual(from, session.userId);
+    if (nodeIds.length === 0 || !isAllowed()) return gone();
+    if (this.#of(session).size >= RELAYS_PER_DEVICE_MAX || this.#relays.size >= this.#options.relaysMax) {
+      return tooMany();
+    }
+    const refused = await this.#start(session);
+    if (refused !== null) return refused;
+    for (const nodeId of nodeIds) {
+      if (!isAllowed()) break;
+      const [opener, accepter] = [new RemoteSide(nodeId, id, cluster), this.#side(session, id)];
+      // Known before the answer is here: frames may come right behind it.
+      const relay: Relay = { id, from, to: session.userId, opener: null, ends: [opener, accepter], expiry: null };
+      this.#relays.set(id, relay);
+      this.#add(session, relay);
+      const call = { type: "relayAccept", relayId: id, from, to: session.userId } as const;
+      const isTaken = await cluster.call(nodeId, call, CLUSTER_CALL_TIMEOUT_MS);
+      // It ended meanwhile, and with it what was held for it.
+      if (this.#relays.get(id) !== relay) return gone();
+      if (isTaken === true) {
+        accepter.begin();
+        return ok(none);
+      }
+      this.#forget(relay, session);
+      if (isTaken === undefined) opener.end(relay, "peer_gone", null);
+    }
+    usage.release(session.userId);
+    return gone();
+  }
+
+  /** A session of that node wants to accept. True when the relay has begun. */
+  acceptedAt(nodeId: string, { relayId, from, to }: { relayId: RelayId; from: UserId; to: UserId }): boolean {
+    const relay = this.#relays.get(relayId);
+    if (relay?.opener == null || relay.ends !== null || relay.from !== from || relay.to !== to) return false;
+    if (!this.#isAllowed(relay)) return false;
+    this.#begin(relay, this.#side(relay.opener, relayId), new RemoteSide(nodeId, relayId, this.#deps.cluster));
+    return true;
+  }
+
+  /** Something about a relay of which that node has the other half. */
+  fromNode(nodeId: string, message: RelayMessage): void {
+    const relay = this.#relays.get(message.relayId);
+    const remote = relay?.ends?.find((side) => side instanceof RemoteSide && side.nodeId === nodeId);
+    const local = relay?.ends?.find((side) => side instanceof LocalSide);
+    if (relay === undefined || !(remote instanceof RemoteSide) || local === undefined) {
+      const { relayId } = message;
+      const end = { type: "relayEnd", relayId, reason: "peer_gone" } as const;
+      if (message.type !== "relayEnd") this.#deps.cluster.send(nodeId, end);
+      return;
+    }
+    if (message.type === "relayEnd") {
+      this.#end(relay, message.reason, nodeId);
+    } else if (message.type === "relayTaken") {
+      if (!local.taken(message.takenBytes)) this.#violated(relay);
+    } else {
+      const cost = relayCost(message.frame.length - RELAY_ID_BYTES);
+      if (!remote.receive(message.index, cost)) this.#end(relay, "peer_gone", null);
+      else local.deliver(relay, message.frame, () => remote.flow.handOver(cost));
+    }
+  }
+
+  /** That node is gone, with its sessions. */
+  nodeLeft(nodeId: string): void {
+    for (const relay of [...this.#relays.values()]) {
+      const isThere = relay.ends?.some((side) => side instanceof RemoteSide && side.nodeId === nodeId);
+      if (isThere === true) this.#end(relay, "peer_gone", nodeId);
+    }
   }
 
   close(session: Session, id: RelayId): Answer<Nothing> {
@@ -180,7 +241,7 @@ export class Relays {
       return true;
     }
     assert(raw instanceof Uint8Array, "a frame that was decoded is bytes");
-    reader.session.relayed.push(relay, withoutSlack(raw), () => sender.flow.handOver(cost));
+    reader.deliver(relay, raw, () => sender.flow.handOver(cost));
     return true;
   }
 
@@ -192,8 +253,7 @@ export class Relays {
     const ends = relay === undefined ? null : endsOf(relay, session);
     if (relay === undefined || ends === null) return this.#stray(session, RELAY_FRAME_COST_BYTES);
     const [, sender] = ends;
-    if (sender.flow.take(ack.output.takenBytes)) sender.budget.serve();
-    else this.#violated(relay);
+    if (!sender.taken(ack.output.takenBytes)) this.#violated(relay);
     return true;
   }
 
@@ -204,8 +264,10 @@ export class Relays {
 
   /** Call when the watches of somebody changed: a relay lasts only as long as both watch each other. */
   recheck(userId: UserId): void {
-    const relays = this.#deps.online.of(userId).flatMap((session) => [...this.#of(session)]);
-    for (const relay of relays) if (!this.#isAllowed(relay)) this.#end(relay, "not_allowed", null);
+    for (const relay of [...this.#relays.values()]) {
+      const isTheirs = relay.from === userId || relay.to === userId;
+      if (isTheirs && !this.#isAllowed(relay)) this.#end(relay, "not_allowed", null);
+    }
   }
 
   dispose(): void {
@@ -242,13 +304,13 @@ export class Relays {
 
   #whyNotAccept(session: Session, id: RelayId, from: UserId): Answer<never> | null {
     const relay = this.#relays.get(id);
-    const isMine = relay?.to === session.userId && relay.opener.userId === from && relay.ends === null;
+    const isMine = relay?.to === session.userId && relay.from === from && relay.ends === null;
     if (!isMine || !session.open || !this.#isAllowed(relay)) return gone();
     return this.#of(session).size >= RELAYS_PER_DEVICE_MAX ? tooMany() : null;
   }
 
   #isAllowed(relay: Relay): boolean {
-    return this.#deps.presence.mutual(relay.opener.userId, relay.to);
+    return this.#deps.presence.mutual(relay.from, relay.to);
   }
 
   #of(session: Session): ReadonlySet<Relay> {
@@ -259,16 +321,15 @@ export class Relays {
     this.#bySession.set(session, new Set([...this.#of(session), relay]));
   }
 
-  /** With its first credit. */
-  #side(session: Session, relayId: RelayId): Side {
-    const side: Side = {
-      session,
-      budget: this.#budgets.of(session),
-      flow: new RelayFlow(),
-      tell: (grantedBytes) => session.push({ name: "relayCredit", value: { relayId, grantedBytes } }),
-    };
-    side.budget.add(side);
-    return side;
+  #side(session: Session, relayId: RelayId): LocalSide {
+    return new LocalSide(session, relayId, this.#budgets);
+  }
+
+  #begin(relay: Relay, opener: LocalSide, accepter: Side): void {
+    relay.expiry?.dispose();
+    relay.ends = [opener, accepter];
+    opener.begin();
+    if (accepter instanceof LocalSide) accepter.begin();
   }
 
   /**
@@ -285,22 +346,26 @@ export class Relays {
     this.#end(relay, "broken_rules", null);
   }
 
-  /** `by` is the session that need not be told. */
-  #end(relay: Relay, reason: Ended, by: Session | null): void {
+  /** `by` is the session, or the node, that need not be told. */
+  #end(relay: Relay, reason: RelayEnd, by: Session | string | null): void {
     if (this.#relays.get(relay.id) !== relay) return;
-    this.#relays.delete(relay.id);
-    relay.expiry.dispose();
-    for (const side of relay.ends ?? []) side.budget.remove(side);
-    const sessions = relay.ends === null ? [relay.opener] : relay.ends.map((side) => side.session);
-    for (const session of sessions) {
-      const left = new Set(this.#of(session));
-      left.delete(relay);
-      if (left.size === 0) this.#bySession.delete(session);
-      else this.#bySession.set(session, left);
-      session.relayed.drop(relay);
+    relay.expiry?.dispose();
+    const pending = relay.opener === null ? [] : [this.#side(relay.opener, relay.id)];
+    const sides = relay.ends ?? pending;
+    for (const { session } of sides) {
+      if (session === null) continue;
+      this.#forget(relay, session);
       this.#deps.usage.release(session.userId);
-      if (session !== by) session.push({ name: "relayClosed", value: { relayId: relay.id, reason } });
     }
+    for (const side of sides) side.end(relay, reason, by);
+  }
+
+  #forget(relay: Relay, session: Session): void {
+    this.#relays.delete(relay.id);
+    const left = new Set(this.#of(session));
+    left.delete(relay);
+    if (left.size === 0) this.#bySession.delete(session);
+    else this.#bySession.set(session, left);
   }
 }
 
@@ -317,7 +382,3 @@ const endsOf = ({ ends }: Relay, session: Session): readonly [Side, Side] | null
   if (opener.session === session) return ends;
   return accepter.session === session ? [accepter, opener] : null;
 };
-
-/** A view keeps all of the buffer alive that the socket was read into; a small frame must not hold on to a large one. */
-const withoutSlack = (frame: Uint8Array): Uint8Array =>
-  frame.buffer.byteLength > 2 * frame.length ? new Uint8Array(frame) : frame;

@@ -1,4 +1,9 @@
-import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage } from "node:http";
+import {
+  createServer as createHttpServer,
+  type Server as HttpServer,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { Server } from "socket.io";
 import type { Env } from "#shared/base/env.ts";
@@ -6,17 +11,19 @@ import { LOGIN_TIMEOUT_MS, SERVER_CLOSE_GRACE_MS, SERVER_MESSAGE_BYTES_MAX } fro
 import { messageOf } from "#shared/base/result.ts";
 import manifest from "../package.json" with { type: "json" };
 import { RecentAnswers } from "./answers.ts";
-import { Connection, type ConnectionHost, type Counters } from "./connection.ts";
-import { openDatabase, StartError } from "./database.ts";
+import { alone, type Cluster } from "./cluster/cluster.ts";
+import { Connection, type ConnectionHost, type Counters, replace } from "./connection.ts";
+import { openDatabase } from "./database.ts";
 import { boundedParser } from "./decoder.ts";
 import { type EngineSocket, HalfOpen } from "./half-open.ts";
-import { createHttpHandler } from "./health.ts";
+import { createHttpHandler, type HealthSource } from "./health.ts";
 import { Mailboxes } from "./mailbox.ts";
 import { Presence } from "./presence.ts";
-import { addressKey, defaultRates, type RateOptions, Rates } from "./rates.ts";
+import { addressKey, defaultRates, type MakeLimiter, memoryLimiter, type RateOptions, Rates } from "./rates.ts";
 import { RelayUsage } from "./relay-usage.ts";
 import { defaultRelay, type RelayOptions, Relays } from "./relays.ts";
 import { Online } from "./session.ts";
+import { StartError, type Store } from "./store.ts";
 import { Sweeper } from "./sweeper.ts";
 import { type IceOptions, noIce } from "./turn.ts";
 
@@ -25,8 +32,8 @@ import { type IceOptions, noIce } from "./turn.ts";
  * itself (`main.ts`). It stores ids, sizes, times, public keys and ciphertext, never anything that it could read.
  */
 export interface ServerOptions {
-  /** Made if missing. One server per folder. */
-  readonly dataDir: string;
+  /** What it keeps everything in: a folder (made if missing; one server per folder), or what several servers share. */
+  readonly data: string | SharedEngine;
   readonly host: string;
   /** 0 takes any free port. */
   readonly port: number;
@@ -38,7 +45,35 @@ export interface ServerOptions {
   readonly rates?: Partial<RateOptions>;
   readonly ice?: IceOptions;
   readonly relay?: Partial<RelayOptions>;
+  readonly metrics?: MetricsEndpoint;
 }
+
+export interface RequestOutcome {
+  readonly name: string;
+  /** `ok`, or the type of the refusal. */
+  readonly outcome: string;
+  readonly ms: number;
+}
+
+/** `metrics.ts`, which the app has no part of. */
+export interface MetricsEndpoint {
+  observe(request: RequestOutcome): void;
+  /** What is read when somebody asks. */
+  watch(source: HealthSource): void;
+  answer(request: IncomingMessage, response: ServerResponse): void;
+}
+
+/** What the nodes of one server have together (`distributed.ts`). The app, which runs a server alone, has no part of it. */
+export interface SharedEngine {
+  openStore(env: Env): Promise<Store>;
+  join(serverId: string, env: Env): Promise<Shared>;
+}
+export interface Shared {
+  readonly cluster: Cluster;
+  /** Counts for all nodes. */
+  readonly limiter: MakeLimiter;
+}
+const notShared: Shared = { cluster: alone, limiter: memoryLimiter };
 
 export interface RendezvousServer {
   /** `ws://host:port` */
@@ -59,25 +94,37 @@ const HTTP_CHECK_INTERVAL_MS = 5000;
 /** @throws StartError in words when the data folder or the address cannot be used. */
 export const createServer = async (options: ServerOptions): Promise<RendezvousServer> => {
   const { env } = options;
-  const database = await openDatabase(options.dataDir, env);
-  const { db, serverId } = database;
+  const { data } = options;
+  const store = typeof data === "string" ? await openDatabase(data, env) : await data.openStore(env);
+  const { db, serverId } = store;
+  let shared: Shared;
+  try {
+    shared = typeof data === "string" ? notShared : await data.join(serverId, env);
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+  const { cluster } = shared;
   const online = new Online();
   const counters: Counters = { requests: 0, refusals: 0, failures: 0, malformed: 0 };
-  const presence = new Presence(online);
+  const presence = new Presence();
   const relayOptions = { ...defaultRelay, ...options.relay };
   const usage = new RelayUsage(db, env, relayOptions);
-  const relays = new Relays({ env, online, presence, usage }, relayOptions);
+  const relays = new Relays({ env, presence, cluster, usage }, relayOptions);
   const host: ConnectionHost = {
     env,
+    store,
     db,
     serverId,
+    cluster,
     online,
     counters,
+    observe: (request) => options.metrics?.observe(request),
     presence,
     relays,
     ice: options.ice ?? noIce,
-    mailboxes: new Mailboxes(db, env, online),
-    rates: new Rates({ ...defaultRates, ...options.rates }),
+    mailboxes: new Mailboxes(db, env, online, cluster),
+    rates: new Rates({ ...defaultRates, ...options.rates }, shared.limiter),
     recent: new RecentAnswers(env),
   };
   const connections = new Set<Connection>();
@@ -88,7 +135,23 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   });
   const startedAtMs = env.clock.monotonicMs();
   const version = options.version ?? manifest.version;
-  const source = { db, env, online, counters, relays, version, startedAtMs, connections: () => io.engine.clientsCount };
+  const metrics = options.metrics ?? null;
+  const source = {
+    ...{
+      store,
+      db,
+      env,
+      cluster,
+      metrics,
+      online,
+      counters,
+      relays,
+      version,
+      startedAtMs,
+      connections: () => io.engine.clientsCount,
+    },
+  };
+  metrics?.watch(source);
   // Before socket.io attaches itself: it passes on what is not its own, and never a request that it answered.
   http.on("request", createHttpHandler(source));
   const halfOpen = new HalfOpen();
@@ -115,15 +178,19 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
 
   let port: number;
   try {
+    const { mailboxes } = host;
+    // Before anybody logs in, it must be known who is connected to the others.
+    await cluster.start({ online, presence, mailboxes, relays, replace: (session) => replace(host, session) });
     port = await listen(http, options.host, options.port);
   } catch (error) {
     await io.close();
-    await database.close();
+    await cluster.close();
+    await store.close();
     throw new AddressError(
       `Cannot listen on ${options.host}:${options.port}: ${messageOf(error)}. Choose another with --host or --port.`,
     );
   }
-  const sweeper = new Sweeper(db, env);
+  const sweeper = new Sweeper(store, env);
   const url = `ws://${options.host.includes(":") ? `[${options.host}]` : options.host}:${port}`;
   env.log.info("server started", { url, serverId });
 
@@ -139,7 +206,8 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
     await Promise.all([...connections].map((connection) => connection.idle()));
     relays.dispose();
     await Promise.all([host.mailboxes.idle(), sweeper.idle, usage.idle]);
-    await database.close();
+    await cluster.close();
+    await store.close();
     env.log.info("server stopped", { url });
   };
   let stopping: Promise<void> | undefined;

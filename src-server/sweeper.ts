@@ -8,7 +8,8 @@ import { sweepInvites } from "./invites.ts";
 import { sweepTakenKeys } from "./keys.ts";
 import { sweepAcknowledged, sweepEnvelopes } from "./mailbox.ts";
 import { sweepRelayUsage } from "./relay-usage.ts";
-import type { Db, Trx } from "./schema.ts";
+import type { Trx } from "./schema.ts";
+import { type Store, tryLockName } from "./store.ts";
 
 /** Deletes at most `rows` expired rows of one kind and returns how many it deleted. */
 type Sweep = (trx: Trx, nowMs: number, rows: number) => Promise<number>;
@@ -26,14 +27,14 @@ const sweeps: readonly Sweep[] = [
 
 /** Removes what has expired, in small transactions between which requests get their turn. */
 export class Sweeper implements Disposable {
-  readonly #db: Db;
+  readonly #store: Store;
   readonly #env: Env;
   #timer: Disposable | null = null;
   #disposed = false;
   idle: Promise<void> = Promise.resolve();
 
-  constructor(db: Db, env: Env) {
-    this.#db = db;
+  constructor(store: Store, env: Env) {
+    this.#store = store;
     this.#env = env;
     this.#arm();
   }
@@ -57,7 +58,10 @@ export class Sweeper implements Disposable {
     for (const sweep of sweeps) {
       let deleted = SERVER_SWEEP_ROWS;
       while (deleted >= SERVER_SWEEP_ROWS && !this.#disposed) {
-        deleted = await this.#db.transaction().execute((trx) => sweep(trx, nowMs, SERVER_SWEEP_ROWS));
+        deleted = await this.#store.transact("locked", async (trx) =>
+          // One node at a time is enough.
+          (await tryLockName(trx, "sweep")) ? sweep(trx, nowMs, SERVER_SWEEP_ROWS) : 0,
+        );
       }
     }
   }

@@ -481,6 +481,33 @@ export const SERVER_SWEEP_ROWS = 500;
 export const SERVER_CLOSE_GRACE_MS = 1 * SECOND;
 /** A database that has not answered a health check by then counts as broken. */
 export const HEALTH_TIMEOUT_MS = 2 * SECOND;
+/** Connections of one server to PostgreSQL, which allows 100 by default: three nodes and an operator. */
+export const SERVER_DATABASE_CONNECTIONS = 24;
+export const SERVER_DATABASE_CONNECT_TIMEOUT_MS = 5 * SECOND;
+/** PostgreSQL ends what takes longer, and whoever holds locks and does nothing: a frozen node must not stop the others. */
+export const SERVER_DATABASE_STATEMENT_TIMEOUT_MS = 8 * SECOND;
+/** A server that starts waits this long for a PostgreSQL that is recovering. */
+export const SERVER_DATABASE_START_MS = 30 * SECOND;
+/** How long a transaction is repeated while PostgreSQL restarts; the client waits for SERVER_REQUEST_TIMEOUT_MS. */
+export const SERVER_DATABASE_RETRY_MS = 6 * SECOND;
+/** The nodes of a server say this often that they are alive; one that was silent for the second time counts as dead. */
+export const CLUSTER_HEARTBEAT_MS = 2 * SECOND;
+export const CLUSTER_NODE_TTL_MS = 8 * SECOND;
+/** `presence.watch` is answered when all nodes know, as on a single server; a slow node holds nobody up for longer. */
+export const CLUSTER_CONFIRM_MS = 1 * SECOND;
+/** A node that begins waits for the sessions of the others. */
+export const CLUSTER_START_TIMEOUT_MS = 5 * SECOND;
+/** Those who ask for a snapshot within this time get one together. */
+export const CLUSTER_SNAPSHOT_DELAY_MS = 50;
+/** Sessions in one part of a snapshot: with 1,000 watched people each, 3 MiB. */
+export const CLUSTER_SNAPSHOT_SESSIONS = 100;
+/** Events that Redis keeps; a node that is further behind asks for snapshots. A login is three events of a few KiB. */
+export const CLUSTER_LOG_EVENTS = 20_000;
+/** Another node answers for its client within this. */
+export const CLUSTER_CALL_TIMEOUT_MS = SIGNAL_ACK_TIMEOUT_MS + SECOND;
+/** Attempts to reach Redis again: at once, then slower. */
+export const CLUSTER_RECONNECT_BASE_MS = 50;
+export const CLUSTER_RECONNECT_MAX_MS = 1 * SECOND;
 /** Requests of a client that are on their way; the others wait in order. */
 export const SERVER_REQUESTS_IN_FLIGHT = 32;
 /** Requests of a client that wait; enough for a whole outbox of one contact. */
@@ -669,6 +696,9 @@ assert(
   "the server must take what a client sends at once",
 );
 assert(SERVER_REQUESTS_IN_FLIGHT <= RATE_REQUESTS_BURST, "a burst must cover what a client sends at once");
+assert(CLUSTER_CALL_TIMEOUT_MS < SERVER_REQUEST_TIMEOUT_MS, "the sender of a signal must hear that nobody took it");
+assert(2 * CLUSTER_HEARTBEAT_MS < CLUSTER_NODE_TTL_MS, "one late sign of life is no death");
+assert(SERVER_DATABASE_RETRY_MS < SERVER_REQUEST_TIMEOUT_MS, "a client must hear that the database does not come back");
 assert(SIGNAL_ACK_TIMEOUT_MS < SERVER_REQUEST_TIMEOUT_MS, "the sender of a signal must hear that nobody took it");
 assert(CHUNK_BYTES + CHUNK_TAG_BYTES + 64 <= RELAY_FRAME_BYTES_MAX, "a small chunk must fit one relayed frame");
 assert(RELAY_FRAME_BYTES_MAX + KiB <= SERVER_MESSAGE_BYTES_MAX, "a relayed frame must fit one message to the server");

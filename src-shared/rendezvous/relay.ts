@@ -14,7 +14,7 @@ import { fail, ok, type Result } from "../base/result.ts";
  * The server passes a frame on as it came. Either side has a credit (`relayCredit`) and the reader acknowledges; both count
  * {@link relayCost} of every frame since the relay was opened, so that a repeated or older number changes nothing.
  */
-const RELAY_ID_BYTES = 16;
+export const RELAY_ID_BYTES = 16;
 
 export const relayCost = (sealedBytes: number): number => sealedBytes + RELAY_FRAME_COST_BYTES;
 

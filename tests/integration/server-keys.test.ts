@@ -5,6 +5,7 @@ import {
   createIdentity,
   deviceKeys,
   generous,
+  isDistributed,
   oneTimeKeys,
   plain,
   RawClient,
@@ -38,7 +39,9 @@ describe("prekey bundles", () => {
     expect(last?.keys.lastResortKyber.id).toBe(keys.lastResortKyber.id);
     expect(new Uint8Array(last?.accountKey ?? [])).toEqual(owner.identity.accountKey);
     expect(await owner.must("keys.status", {})).toEqual({ published: true, oneTimeEc: 0, oneTimeKyber: 0 });
-    await owner.until(() => owner.named("keysLow").length === 100 + PREKEY_REFILL_BELOW);
+    // Fetches at two nodes count what is left without each other.
+    const warnings = isDistributed ? 1 : 100 + PREKEY_REFILL_BELOW;
+    await owner.until(() => owner.named("keysLow").length >= warnings);
     for (const client of [...fetchers, owner]) client.close();
   });
 

@@ -4,7 +4,14 @@ import {
   SERVER_PENDING_LOGINS_MAX,
   SERVER_PENDING_LOGINS_PER_ADDRESS_MAX,
 } from "#shared/base/limits.ts";
-import { createIdentity, eventually, RawClient, startServer, type TestServer } from "../support/rendezvous.ts";
+import {
+  createIdentity,
+  eventually,
+  isDistributed,
+  RawClient,
+  startServer,
+  type TestServer,
+} from "../support/rendezvous.ts";
 
 let server: TestServer;
 beforeEach(async () => {
@@ -113,7 +120,7 @@ describe("login", () => {
       server = await startServer({}, true);
     });
 
-    it("are bounded for one address, which keeps nobody else out", async () => {
+    it.skipIf(isDistributed)("are bounded for one address, which keeps nobody else out", async () => {
       const count = SERVER_PENDING_LOGINS_PER_ADDRESS_MAX;
       const idle = await Promise.all(Array.from({ length: count }, () => from("192.0.2.1")));
       await expect(from("192.0.2.1")).rejects.toThrow();
@@ -134,7 +141,7 @@ describe("login", () => {
       for (const client of [other, third]) client.close();
     });
 
-    it("are bounded in all, until they are gone", async () => {
+    it.skipIf(isDistributed)("are bounded in all, until they are gone", async () => {
       const idle = await Promise.all(
         Array.from({ length: SERVER_PENDING_LOGINS_MAX }, (_, i) => from(`192.0.2.${i % 8}`)),
       );

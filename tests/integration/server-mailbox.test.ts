@@ -13,11 +13,13 @@ import {
   MAILBOX_TTL_MS,
   SERVER_SWEEP_INTERVAL_MS,
 } from "#shared/base/limits.ts";
+import { isFullRun } from "../support/counts.ts";
 import {
   createIdentity,
   eventually,
   freshEnvelopeId,
   generous,
+  isDistributed,
   plain,
   RawClient,
   sealed,
@@ -147,30 +149,35 @@ describe("mailbox", () => {
     for (const sender of senders) sender.close();
   });
 
-  it("refuses more than its quota in bytes, and takes more once something was fetched", async () => {
-    const recipient = await offline();
-    const senders = await Promise.all(Array.from({ length: 4 }, () => RawClient.loggedIn(server.url)));
-    const stranger = await RawClient.loggedIn(server.url);
-    const fits = MAILBOX_BYTES_MAX / ENVELOPE_BYTES_MAX;
-    let turn = 0;
-    const put = (sender = senders[turn++ % senders.length]) =>
-      defined(sender, "sender").outcome("mailbox.put", {
-        to: recipient.userId,
-        id: freshEnvelopeId(),
-        sealed: sealed(ENVELOPE_BYTES_MAX),
-      });
-    for (let i = 0; i < fits; i += 32) {
-      expect(new Set(await Promise.all(Array.from({ length: 32 }, () => put())))).toEqual(new Set(["ok"]));
-    }
-    expect(await put(stranger)).toBe("mailbox_full");
-    expect(await health()).toMatchObject({ envelopes: fits, envelopeBytes: MAILBOX_BYTES_MAX });
+  // On PostgreSQL at every change too long; one sender's share is checked in the same way.
+  it.skipIf(isDistributed && !isFullRun)(
+    "refuses more than its quota in bytes, and takes more once something was fetched",
+    async () => {
+      const recipient = await offline();
+      const senders = await Promise.all(Array.from({ length: 4 }, () => RawClient.loggedIn(server.url)));
+      const stranger = await RawClient.loggedIn(server.url);
+      const fits = MAILBOX_BYTES_MAX / ENVELOPE_BYTES_MAX;
+      let turn = 0;
+      const put = (sender = senders[turn++ % senders.length]) =>
+        defined(sender, "sender").outcome("mailbox.put", {
+          to: recipient.userId,
+          id: freshEnvelopeId(),
+          sealed: sealed(ENVELOPE_BYTES_MAX),
+        });
+      for (let i = 0; i < fits; i += 32) {
+        expect(new Set(await Promise.all(Array.from({ length: 32 }, () => put())))).toEqual(new Set(["ok"]));
+      }
+      expect(await put(stranger)).toBe("mailbox_full");
+      expect(await health()).toMatchObject({ envelopes: fits, envelopeBytes: MAILBOX_BYTES_MAX });
 
-    const client = await RawClient.loggedIn(server.url, recipient);
-    await client.until(() => client.named("envelope").length > 0);
-    await client.must("mailbox.ack", { ids: [client.named("envelope")[0]?.id as never] });
-    expect(await put(stranger)).toBe("ok");
-    for (const open of [client, stranger, ...senders]) open.close();
-  }, 60_000);
+      const client = await RawClient.loggedIn(server.url, recipient);
+      await client.until(() => client.named("envelope").length > 0);
+      await client.must("mailbox.ack", { ids: [client.named("envelope")[0]?.id as never] });
+      expect(await put(stranger)).toBe("ok");
+      for (const open of [client, stranger, ...senders]) open.close();
+    },
+    60_000,
+  );
 
   it("gives one sender a share in bytes, and leaves the rest to everybody else", async () => {
     const recipient = await offline();
@@ -197,7 +204,7 @@ describe("mailbox", () => {
     for (const open of [client, greedy, friend]) open.close();
   }, 60_000);
 
-  it("gives one sender a share in envelopes", async () => {
+  it.skipIf(isDistributed)("gives one sender a share in envelopes", async () => {
     const recipient = await offline();
     const [greedy, friend] = [await RawClient.loggedIn(server.url), await RawClient.loggedIn(server.url)];
     const { userId } = greedy.identity;
@@ -226,7 +233,7 @@ describe("mailbox", () => {
     for (const open of [again, other]) open.close();
   });
 
-  it("refuses more than its quota in envelopes", async () => {
+  it.skipIf(isDistributed)("refuses more than its quota in envelopes", async () => {
     const recipient = await offline();
     // As if all but five envelopes of the quota were there; sending them would take a quarter of a minute.
     await server.stop();
@@ -249,15 +256,20 @@ describe("mailbox", () => {
     const sender = await RawClient.loggedIn(server.url);
     const put = () => sender.must("mailbox.put", { to: recipient.userId, id: freshEnvelopeId(), sealed: sealed() });
     await put();
-    server.env.clock.advance(MAILBOX_TTL_MS - SERVER_SWEEP_INTERVAL_MS);
+    server.env.clock.advance(MAILBOX_TTL_MS / 2);
     await put();
-    server.env.clock.advance(SERVER_SWEEP_INTERVAL_MS + 1);
+    server.env.clock.advance(MAILBOX_TTL_MS / 2 + 1);
 
     const client = await RawClient.loggedIn(server.url, recipient);
     await client.until(() => client.named("envelope").length === 1);
-    expect(await health()).toMatchObject({ envelopes: 1 });
-    server.env.clock.advance(MAILBOX_TTL_MS + IDEMPOTENCY_TTL_MS);
-    await eventually(health).toMatchObject({ envelopes: 0, envelopeBytes: 0 });
+    // The next sweep begins a while after the end of the last one.
+    const swept = (): Promise<unknown> => {
+      server.env.clock.advance(SERVER_SWEEP_INTERVAL_MS);
+      return health();
+    };
+    await eventually(swept).toMatchObject({ envelopes: 1 });
+    server.env.clock.advance(MAILBOX_TTL_MS / 2 + IDEMPOTENCY_TTL_MS);
+    await eventually(swept).toMatchObject({ envelopes: 0, envelopeBytes: 0 });
     client.close();
     sender.close();
   });

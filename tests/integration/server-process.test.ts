@@ -62,6 +62,40 @@ describe("the server as a program", () => {
     expect(await again.end("SIGINT")).toBe(0);
   });
 
+  it("shows its metrics to this machine, not through a proxy, and elsewhere for the token", async () => {
+    running = await startServerProcess(folder.path);
+    let metrics = `${running.url.replace("ws:", "http:")}/metrics`;
+    const client = await RawClient.loggedIn(running.url);
+    await client.outcome("keys.status", {});
+    await client.send({ key: freshEnvelopeId(), name: "keys.status\n", input: {} });
+    const text = await (await fetch(metrics)).text();
+    expect(text).toContain('weir_requests_total{request="login",outcome="ok"} 1');
+    expect(text).toContain('weir_requests_total{request="keys.status",outcome="ok"} 1');
+    expect(text).toContain('weir_requests_total{request="unknown",outcome="unknown_request"} 1');
+    expect(text).toMatch(/^weir_sessions 1$/m);
+    expect(text).toMatch(/^weir_cluster_nodes 1$/m);
+    expect(text).not.toContain(client.identity.userId);
+    const proxied = await fetch(metrics, { headers: { "x-forwarded-for": "192.0.2.1" } });
+    expect([proxied.status, await proxied.text()]).toEqual([403, expect.stringContaining("--metrics-token-file")]);
+    expect((await fetch(metrics, { method: "POST" })).status).toBe(405);
+    client.close();
+    await running.end("SIGKILL");
+
+    const token = join(folder.path, "token");
+    writeFileSync(token, "north\n");
+    running = await startServerProcess(folder.path, "--metrics-token-file", token);
+    metrics = `${running.url.replace("ws:", "http:")}/metrics`;
+    expect((await fetch(metrics)).status).toBe(401);
+    expect((await fetch(metrics, { headers: { authorization: "Bearer south" } })).status).toBe(401);
+    expect((await fetch(metrics, { headers: { authorization: "Bearer north" } })).status).toBe(200);
+  });
+
+  it("says what is wrong with PostgreSQL or Redis and ends with 1", () => {
+    const nowhere = cli("--database", "postgres:///weir?host=/nowhere", "--redis", "unix:///nowhere");
+    expect(nowhere.status).toBe(1);
+    expect(nowhere.stderr).toContain("Check the address in --database");
+  });
+
   it("explains wrong arguments and ends with 2", () => {
     for (const args of [
       [],
@@ -94,11 +128,11 @@ describe("the server as a program", () => {
 
   it("leaves the data of a newer version alone", async () => {
     mkdirSync(folder.path, { recursive: true });
-    await (await createServer({ dataDir: folder.path, host: "127.0.0.1", port: 0, env: realEnv })).close();
+    await (await createServer({ data: folder.path, host: "127.0.0.1", port: 0, env: realEnv })).close();
     const database = new Sqlite(join(folder.path, "server.db"));
     database.exec("INSERT INTO kysely_migration VALUES ('9999-later', '2099-01-01T00:00:00.000Z')");
     database.close();
-    const starting = createServer({ dataDir: folder.path, host: "127.0.0.1", port: 0, env: realEnv });
+    const starting = createServer({ data: folder.path, host: "127.0.0.1", port: 0, env: realEnv });
     await expect(starting).rejects.toThrow(StartError);
     await expect(starting).rejects.toThrow("newer version");
   });

@@ -17,7 +17,15 @@ import {
   RelayEnd,
   relayedFriends,
 } from "../support/relay-ends.ts";
-import { bytes, createIdentity, generous, RawClient, startServer, type TestServer } from "../support/rendezvous.ts";
+import {
+  bytes,
+  createIdentity,
+  generous,
+  isDistributed,
+  RawClient,
+  startServer,
+  type TestServer,
+} from "../support/rendezvous.ts";
 
 const clients: RawClient[] = [];
 let server: TestServer | undefined;
@@ -174,7 +182,7 @@ describe("a relay's credit", () => {
     expect(numbersOf(b.frames)).toEqual(Array.from({ length: sent + 50 }, (_, i) => i));
   });
 
-  it("comes at the rate of the device, over all its relays", async () => {
+  it.skipIf(isDistributed)("comes at the rate of the device, over all its relays", async () => {
     // A step takes two minutes, so that no real time of this test matters.
     const stepMs = 128_000;
     const url = await start({ bytesPerSecond: (RELAY_CREDIT_STEP_BYTES * 1000) / stepMs });

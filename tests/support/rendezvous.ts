@@ -1,7 +1,8 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { io, type Socket } from "socket.io-client";
 import * as v from "valibot";
-import { expect } from "vitest";
+import { expect, inject } from "vitest";
+import { defined } from "#shared/base/assert.ts";
 import { type Bytes, toBase64Url } from "#shared/base/bytes.ts";
 import { type Disposable, toDisposable } from "#shared/base/disposable.ts";
 import type { Clock, Env, Log } from "#shared/base/env.ts";
@@ -28,9 +29,13 @@ import { systemRandom } from "../../src-main/env.ts";
 import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
 import type { SignalingIdentity } from "../../src-main/signaling/signaling.ts";
 import { userIdOf } from "../../src-server/account-key.ts";
+import { distributedEngine } from "../../src-server/distributed.ts";
 import type { RateOptions } from "../../src-server/rates.ts";
 import { createServer, type RendezvousServer, type ServerOptions } from "../../src-server/server.ts";
+import { createDatabase } from "./engines.ts";
 import { temporaryFolder } from "./files.ts";
+
+export { generous } from "./rendezvous-rates.ts";
 
 export const bytes = (length: number): Bytes => new Uint8Array(randomBytes(length));
 export const freshEnvelopeId = (): EnvelopeId => v.parse(EnvelopeIdSchema, toBase64Url(bytes(16)));
@@ -118,15 +123,63 @@ export interface TestServer {
   dispose(): Promise<void>;
 }
 
-export const startServer = async (
+/** Some tests look into the SQLite file, or at what is a single node's own. */
+export const isDistributed = process.env["WEIR_TEST_ENGINE"] === "distributed";
+
+/**
+ * On SQLite; in the project `distributed` of vitest two servers that share a PostgreSQL and a Redis, between which the
+ * clients go back and forth, as behind a load balancer: each use of `url` names the other one.
+ */
+export const startServer = (
   rates: Partial<RateOptions> = {},
   trustProxy = false,
   more: Pick<ServerOptions, "ice" | "relay"> = {},
 ): Promise<TestServer> => {
+  const options = { host: "127.0.0.1", rates, trustProxy, ...more };
+  return isDistributed ? startNodes(options) : startAlone(options);
+};
+
+type TestOptions = Omit<ServerOptions, "data" | "port" | "env">;
+
+const startNodes = async (options: TestOptions): Promise<TestServer> => {
+  const { folder, redisUrl, template } = inject("engines");
+  const data = distributedEngine({ database: await createDatabase(folder, template), redis: redisUrl });
+  const env = testEnv();
+  const start = (port: number) => createServer({ ...options, data, port, env });
+  const servers = await Promise.all([start(0), start(0)]);
+  const urls = servers.map((server) => server.url);
+  const ports = urls.map((url) => Number(new URL(url).port));
+  let turn = 0;
+  const nodeInTurn = (): number => turn++ % servers.length;
+  return {
+    get url() {
+      return defined(urls[nodeInTurn()], "a node");
+    },
+    get host() {
+      return new URL(defined(urls[nodeInTurn()], "a node")).host;
+    },
+    env,
+    dataDir: "",
+    get server() {
+      return defined(servers[0], "a node");
+    },
+    async restart() {
+      await Promise.all(servers.map((server) => server.close()));
+      for (const [index, port] of ports.entries()) servers[index] = await start(port);
+    },
+    async stop() {
+      await Promise.all(servers.map((server) => server.close()));
+    },
+    async dispose() {
+      await Promise.all(servers.map((server) => server.close()));
+    },
+  };
+};
+
+const startAlone = async (options: TestOptions): Promise<TestServer> => {
   const folder = await temporaryFolder();
   const env = testEnv();
-  const start = (port: number) =>
-    createServer({ dataDir: folder.path, host: "127.0.0.1", port, env, rates, trustProxy, ...more });
+  const start = (port: number) => createServer({ ...options, data: folder.path, port, env });
   let server = await start(0);
   const { url } = server;
   const { host, port } = new URL(url);
@@ -148,13 +201,6 @@ export const startServer = async (
       await folder.dispose();
     },
   };
-};
-
-/** No limit that a fast test on one machine would hit. */
-export const generous: Partial<RateOptions> = {
-  requestsBurst: 1_000_000,
-  requestsPerSecond: 1_000_000,
-  loginsPerAddress: 1_000_000,
 };
 
 // ---- Identities ------------------------------------------------------------------------------------------------------

@@ -11,10 +11,15 @@ export interface ServerProcess {
   end(signal: "SIGKILL" | "SIGTERM" | "SIGINT"): Promise<number | string | null>;
 }
 
-export const startServerProcess = async (dataDir: string, ...args: string[]): Promise<ServerProcess> => {
-  const child = spawn(process.execPath, ["src-server/main.ts", "--data", dataDir, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+export const startServerProcess = (dataDir: string, ...args: string[]): Promise<ServerProcess> =>
+  start("src-server/main.ts", ["--data", dataDir, ...args]);
+
+/** The same server without rates (`server-child.ts`). */
+export const startServerChild = (...args: string[]): Promise<ServerProcess> =>
+  start("tests/support/server-child.ts", args);
+
+const start = async (script: string, args: readonly string[]): Promise<ServerProcess> => {
+  const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   child.stderr.on("data", (chunk: Buffer) => {
     log += chunk.toString();

@@ -19,7 +19,8 @@ const data = ["--data", "x"];
 describe("the arguments of the server", () => {
   it("have defaults: no STUN, no TURN, a relay without a quota", () => {
     expect(readArguments(data, {})).toEqual({
-      dataDir: "x",
+      data: "x",
+      metricsToken: null,
       host: "127.0.0.1",
       port: 0,
       trustProxy: false,
@@ -87,5 +88,25 @@ describe("the arguments of the server", () => {
     ];
     for (const [args, words] of wrong) expect(() => readArguments([...data, ...args], {})).toThrow(words);
     for (const [args] of wrong) expect(() => readArguments([...data, ...args], {})).not.toThrow("north");
+  });
+
+  it("select PostgreSQL and Redis together, or neither", () => {
+    const database = "postgres://weir@db/weir";
+    const redis = "redis://cache:6379";
+    expect(readArguments(["--database", database, "--redis", redis], {})).toMatchObject({ data: { database, redis } });
+    const env = { WEIR_DATABASE: database, WEIR_REDIS: redis };
+    expect(readArguments([], env)).toMatchObject({ data: { database, redis } });
+    expect(readArguments(data, env)).toMatchObject({ data: "x" });
+    const refused = (...args: string[]) => expect(() => readArguments(args, {}));
+    refused("--database", database).toThrow("--database needs --redis");
+    refused("--redis", redis).toThrow("--redis needs --database");
+    refused(...data, "--database", database, "--redis", redis).toThrow("leave it out with --database");
+    refused("--database", "mysql://x", "--redis", redis).toThrow("must look like postgres://");
+    refused("--database", database, "--redis", "cache:6379").toThrow("must look like redis://");
+  });
+
+  it("take the token of the metrics from a file", () => {
+    expect(readArguments([...data, "--metrics-token-file", secretFile], {}).metricsToken).toBe("north");
+    expect(() => readArguments([...data, "--metrics-token-file", "/nowhere"], {})).toThrow("cannot be read");
   });
 });
