@@ -8,9 +8,10 @@ import { type HeadlessProfile, pair, startHeadless, startServer } from "../../sc
 import { measureActivity } from "./activity.ts";
 import { measureLinks } from "./links-latency.ts";
 import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
+import { measureServer } from "./server.ts";
 
 /**
- * `npm run bench [-- [transfer] [links] [activity] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
+ * `npm run bench [-- [transfer] [links] [activity] [server] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
 const MiB = 1024 * 1024;
@@ -144,7 +145,12 @@ const { values, positionals } = parseArgs({
   options: { size: { type: "string", default: "256" }, runs: { type: "string", default: "3" } },
   allowPositionals: true,
 });
-const benches = { transfer: () => transferLine(Number(values.size)), links: measureLinks, activity: measureActivity };
+const benches = {
+  transfer: () => transferLine(Number(values.size)),
+  links: measureLinks,
+  activity: measureActivity,
+  server: measureServer,
+};
 const isBench = (name: string): name is keyof typeof benches => Object.hasOwn(benches, name);
 const names = positionals.length === 0 ? Object.keys(benches) : positionals;
 for (const name of names) {
