@@ -1,6 +1,8 @@
-import { fail, ok } from "#shared/base/result.ts";
-import type { ProfileView } from "#shared/ipc/views.ts";
+import type { FileId } from "#shared/base/ids.ts";
+import { fail, ok, type Result } from "#shared/base/result.ts";
+import type { AccessView, ProfileView } from "#shared/ipc/views.ts";
 import type { AppHandlers } from "./ipc/handlers.ts";
+import { accessViewOf } from "./shares/access-view.ts";
 import type { Parts } from "./start-app.ts";
 import { makeDownloadFolder } from "./transfer/download-folder.ts";
 
@@ -16,6 +18,11 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     server: signaling.state,
     keyProtection: parts.protection,
   });
+
+  const access = (fileId: FileId): Result<AccessView> => {
+    const file = files.get(fileId);
+    return file.ok ? ok(accessViewOf(file.value, shares.list(fileId), account.userId)) : file;
+  };
 
   return {
     "profile.get": () => ok(profile()),
@@ -73,6 +80,14 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       return files.get(fileId);
     },
     "files.list": () => ok(files.list()),
+    "files.access": async ({ fileId }) => {
+      await files.refresh(fileId);
+      return access(fileId);
+    },
+    "files.terms": async ({ fileId, ...terms }) => {
+      const changed = await shares.setTerms(fileId, terms);
+      return changed.ok ? access(fileId) : changed;
+    },
     "files.grant": async ({ fileId, userIds }) => {
       const granted = await shares.grant(fileId, userIds);
       return granted.ok ? files.get(fileId) : granted;

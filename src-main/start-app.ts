@@ -178,6 +178,8 @@ const build = async (
       account,
       signaling,
       isContact: (peer) => contacts.isAccepted(peer),
+      nameOf: (peer) => contacts.nameOf(peer),
+      post: (peer, draft) => defined(messages, "messages").post(peer, draft),
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       registerAgain: (fileId) => files.registerAgain(fileId),
     }),
@@ -219,9 +221,11 @@ const build = async (
       links,
       contacts,
       files,
+      shares,
       preferences: () => settings.get(),
     }),
   );
+  shares.onAccessLost(({ fileId }) => transfers.accessLost(fileId));
   contacts.onChanged((contact) => {
     const userId = v.parse(UserIdSchema, contact.userId);
     if ("removed" in contact) transfers.contactGone(userId, "removed");

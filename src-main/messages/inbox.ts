@@ -26,6 +26,12 @@ export interface FilesPort {
   view(fileId: string): FileView | null;
 }
 
+/** Who keeps the share lists of files. */
+export interface SharesPort {
+  /** Inside the transaction that takes the content in; it acts on it afterwards. */
+  received(from: UserId, content: ContentOf<"shareNotice" | "keyRequest">): void;
+}
+
 /**
  * "ack": it is stored for good, or of no use. "retry": it must be delivered again. "unreadable": this ciphertext is of no
  * use, but what is in it was not received; the sender keeps it until it is asked for it.
@@ -42,6 +48,7 @@ export interface InboxDeps {
   readonly sessions: Sessions;
   readonly contacts: Contacts;
   readonly files: Pick<FilesPort, "record">;
+  readonly shares: SharesPort;
   readonly tell: (changes: Changes) => void;
   /** The peer is to be told that messages arrived. */
   readonly receiptsDue: (peer: UserId) => void;
@@ -351,6 +358,17 @@ export class Inbox implements Disposable {
         }
         return;
       }
+      case "shareNotice":
+      case "keyRequest":
+        if (this.#deps.contacts.isAccepted(peer)) this.#deps.shares.received(peer, content);
+        else this.counters.refused += 1;
+        return;
+      case "fileKey": {
+        const { offer, start } = content;
+        const taken = this.#deps.contacts.isAccepted(peer) && this.#deps.files.record(offer, peer, start).ok;
+        if (!taken) this.counters.refused += 1;
+        return;
+      }
       case "sessionReset":
         // Done when it came.
         return;
@@ -364,7 +382,9 @@ export class Inbox implements Disposable {
 
   #addFile(peer: UserId, content: Extract<Content, { kind: "file" }>, changes: Changes): void {
     const { manifest } = content.offer.signed;
-    const genuine = this.#deps.contacts.isAccepted(peer);
+    // Somebody else's file comes with what its owner signed first, or it is nobody's.
+    const isProven = manifest.ownerId === peer || content.start !== undefined;
+    const genuine = isProven && this.#deps.contacts.isAccepted(peer);
     if (!genuine || !this.#deps.files.record(content.offer, peer, content.start).ok) {
       this.counters.refused += 1;
       changes.notice("warning", "file_refused", `A file from ${this.#nameOf(peer)} was refused: it is not genuine.`);

@@ -17,7 +17,7 @@ import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { InboxTable, type MessageRecord, MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
-import { type FilesPort, Inbox, type InboxCounters, type ReceivePoint } from "./inbox.ts";
+import { type FilesPort, Inbox, type InboxCounters, type ReceivePoint, type SharesPort } from "./inbox.ts";
 import { newMessageId } from "./new-id.ts";
 import { Outbox } from "./outbox.ts";
 import { Resets } from "./resets.ts";
@@ -32,6 +32,7 @@ export interface MessagesDeps {
   readonly links: Links;
   readonly contacts: Contacts;
   readonly files: FilesPort;
+  readonly shares: SharesPort;
   readonly preferences: () => { readReceipts: boolean; typingIndicators: boolean };
   /** Called at the points of receiving at which a crash must lose nothing; for tests. */
   readonly checkpoint?: (point: ReceivePoint) => void;
@@ -50,6 +51,8 @@ export interface Messages extends Disposable {
   sendText(chatId: ChatId, text: string): Result<MessageView>;
   /** `start`: the first operation of the file's share list, for people who do not know its owner. */
   sendFile(chatId: ChatId, offer: FileOffer, start?: ShareOperation): Result<MessageView>;
+  /** Sends something that is no chat message to an accepted contact; to anybody else nothing is sent. */
+  post(peer: UserId, draft: ContentDraft): void;
   /** Whether `sendText` and `sendFile` would take a message for this chat now; the same errors, but those of its size. */
   mayReceive(chatId: ChatId): Result<void>;
   /** Newest first. Errors: `unknown_chat`, `unknown_message` (for `beforeId`). */
@@ -118,6 +121,7 @@ class DirectMessages implements Messages {
         sessions,
         contacts,
         files,
+        shares: deps.shares,
         tell,
         receiptsDue: (peer) => this.#outbox.receiptsDue(peer),
         outbox: this.#outbox,
@@ -169,6 +173,12 @@ class DirectMessages implements Messages {
     const messageId = newMessageId(env.random);
     const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer, start } as const;
     return this.#send(chatId, draft, "", offer.signed.manifest.fileId);
+  }
+
+  post(peer: UserId, draft: ContentDraft): void {
+    if (!this.#deps.contacts.isAccepted(peer)) return;
+    this.#deps.db.transaction(() => this.#outbox.enqueue(peer, draft));
+    this.#outbox.added(peer);
   }
 
   mayReceive(chatId: ChatId): Result<void> {

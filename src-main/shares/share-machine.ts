@@ -32,6 +32,11 @@ export interface Replica {
   readonly connected: boolean;
   readonly confirmed: boolean;
   readonly fetching: "no" | "running" | "again";
+  /** Our version when the fetch that runs, or ran last, was asked. */
+  readonly askedAt: number;
+  /** The version that the operation on its way builds on, and the one on which the last conflicting one was built; -1 for none. */
+  readonly submittedAt: number;
+  readonly conflictAt: number;
   /** The newest version that anybody spoke of. */
   readonly toldVersion: number;
   /** The newest version that the owner spoke of: below it nobody is served, whatever the server says. */
@@ -102,6 +107,9 @@ export const startReplica = (self: UserId, list: ShareList, heads: readonly stri
   connected: false,
   confirmed: false,
   fetching: "no",
+  askedAt: 0,
+  submittedAt: -1,
+  conflictAt: -1,
   toldVersion: 0,
   ownerVersion: 0,
   forked: false,
@@ -161,7 +169,7 @@ const react = (state: Replica, event: ReplicaEvent, crypto: ShareCrypto): Result
     case "told":
       return told(state, event);
     case "hinted":
-      return event.version > 0 && event.version <= state.list.version ? [state, []] : fetchNow(state);
+      return hinted(state, event.version);
     case "fetched":
       return fetched(state, event, crypto);
     case "fetchFailed":
@@ -171,8 +179,7 @@ const react = (state: Replica, event: ReplicaEvent, crypto: ShareCrypto): Result
     case "submitted":
       return submitted(state, event.operation, crypto);
     case "conflicted":
-      // The wish stays, and is made anew for the list that the fetch brings.
-      return fetchNow({ ...state, submitting: null });
+      return conflicted(state);
     case "submitFailed":
       return submitFailed(state, event.error);
     default:
@@ -184,7 +191,18 @@ const fetchNow = (state: Replica, effects: readonly ReplicaEffect[] = []): Resul
   if (!state.connected) return [{ ...state, confirmed: false }, effects];
   const next: Replica = { ...state, confirmed: false };
   if (state.fetching !== "no") return [{ ...next, fetching: "again" }, effects];
-  return [{ ...next, fetching: "running" }, [...effects, { type: "fetch", since: state.list.version }]];
+  return [
+    { ...next, fetching: "running", askedAt: state.list.version },
+    [...effects, { type: "fetch", since: state.list.version }],
+  ];
+};
+
+/** That nobody spoke of a newer version leaves the list as good as it was; it is fetched all the same. */
+const hinted = (state: Replica, version: number): Result => {
+  if (version > state.list.version) return fetchNow(state);
+  if (version > 0 || !state.connected) return [state, []];
+  const [next, effects] = fetchNow(state);
+  return [{ ...next, confirmed: state.confirmed }, effects];
 };
 
 const report = (state: Replica, type: ReportType): Result =>
@@ -250,8 +268,9 @@ const withStored = (
 /** Our end of the list against the server's. */
 const compared = (state: Replica, { version, head }: { version: number; head: Uint8Array }, again: boolean): Result => {
   const { list } = state;
-  // More pages, or something was said meanwhile.
-  if (version > list.version || again) return fetchNow(state);
+  // More pages, or something was said meanwhile, or an operation of ours came in between.
+  const crossed = version < list.version && version >= state.askedAt && list.version > state.askedAt;
+  if (version > list.version || again || crossed) return fetchNow(state);
   const atServer = version === 0 ? null : state.heads[version - 1];
   if (atServer !== null && atServer !== toHex(head)) return fork(state);
   const [confirmed, effects]: Result =
@@ -289,7 +308,10 @@ const submitNext = (state: Replica, nowMs: number, effects: readonly ReplicaEffe
   const [wish, ...rest] = state.wishes;
   if (wish === undefined) return [state, effects];
   const draft = draftFor(state.list, wish.what, state.self, nowMs);
-  if (draft.ok) return [{ ...state, submitting: wish }, [...effects, { type: "submit", draft: draft.value }]];
+  if (draft.ok) {
+    const next = { ...state, submitting: wish, submittedAt: state.list.version };
+    return [next, [...effects, { type: "submit", draft: draft.value }]];
+  }
   const error = draft.error.type === "share_no_change" ? null : draft.error;
   const settled: ReplicaEffect = { type: "settled", wish: wish.id, error };
   return submitNext({ ...state, wishes: rest }, nowMs, [...effects, settled, { type: "changed" }]);
@@ -304,6 +326,17 @@ const submitted = (state: Replica, operation: ShareOperation, crypto: ShareCrypt
   // A fetch that ran meanwhile has brought it already.
   if (!next.ok) return [done, [settled, { type: "changed" }]];
   return withStored(done, next.value, [operation], (stored) => [stored, [settled]]);
+};
+
+/** The wish stays, and is made anew for the list that the fetch brings; unless the server keeps what is newer to itself. */
+const conflicted = (state: Replica): Result => {
+  const wish = state.submitting;
+  if (wish === null || state.conflictAt < state.submittedAt)
+    return fetchNow({ ...state, submitting: null, conflictAt: state.submittedAt });
+  const [next, effects] = report(state, "share_withheld");
+  const error = { type: "share_withheld", message: "The server refuses changes and does not show the newest list." };
+  const [failed, more] = submitFailed(next, error);
+  return [failed, [...effects, ...more]];
 };
 
 const submitFailed = (state: Replica, error: AppError | null): Result => {

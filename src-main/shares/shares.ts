@@ -1,8 +1,14 @@
+import type { Bytes } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type ChatId, chatIdOf, type FileId, type UserId } from "#shared/base/ids.ts";
-import { SHARE_OPERATIONS_PAGE, SHARE_RETRY_MS } from "#shared/base/limits.ts";
+import {
+  SHARE_NOTICE_DELAY_MS,
+  SHARE_NOTICE_FILES_MAX,
+  SHARE_OPERATIONS_PAGE,
+  SHARE_RETRY_MS,
+} from "#shared/base/limits.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { NoticeView } from "#shared/ipc/views.ts";
@@ -19,12 +25,14 @@ import {
   type ShareOperation,
   type ShareWish,
 } from "#shared/shares/share-log.ts";
+import type { ContentDraft, ContentOf } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Account } from "../crypto/identity.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
-import { FilesTable } from "../store/files.ts";
+import { type FileRecord, FilesTable } from "../store/files.ts";
 import { SharesTable } from "../store/shares.ts";
+import { KeyRequests } from "./key-requests.ts";
 import { shareCrypto, signOperation } from "./share-crypto.ts";
 import {
   type Replica,
@@ -45,6 +53,9 @@ export interface SharesDeps {
   readonly signaling: Pick<Signaling, "request" | "state" | "onConnected" | "onStateChanged" | "onShareChanged">;
   /** An accepted contact: somebody who can be sent a message. */
   readonly isContact: (peer: UserId) => boolean;
+  readonly nameOf: (userId: UserId) => string | null;
+  /** Sends something that is no chat message. */
+  readonly post: (peer: UserId, draft: ContentDraft) => void;
   /** Queues the chat message that carries the file's key. */
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
   /** The server does not know this file of ours (any more). */
@@ -94,6 +105,13 @@ export interface Shares extends Disposable {
   /** Takes effect on this device at once; without a server the others hear of it when there is one again. */
   revoke(fileId: FileId, userIds: readonly UserId[]): Promise<Result<void>>;
   leave(fileId: FileId): Promise<Result<void>>;
+  /** The owner's rules; what is left out stays as it is. */
+  setTerms(
+    fileId: FileId,
+    change: { membersMayAdd?: boolean | undefined; expiresAtMs?: number | null | undefined },
+  ): Promise<Result<void>>;
+  /** What a contact says about lists. Inside the transaction that takes it in; acted on afterwards. */
+  received(from: UserId, content: ContentOf<"shareNotice" | "keyRequest">): void;
 }
 
 type Runner = MachineRunner<Replica, TimedReplicaEvent, ReplicaEffect>;
@@ -130,6 +148,8 @@ class ShareLists implements Shares {
   readonly #followed = new Map<FileId, Followed>();
   readonly #waiting = new Map<number, (result: Result<void>) => void>();
   readonly #untold = new Set<FileId>();
+  readonly #keys: KeyRequests;
+  #noticeTimer: Disposable | null = null;
   readonly #step = replicaStep(shareCrypto);
   /** Wishes that are not kept over a restart have numbers below 0. */
   #passing = 0;
@@ -143,6 +163,13 @@ class ShareLists implements Shares {
     this.#changed = this.#owned.add(new Emitter<FileId>(onError));
     this.#accessLost = this.#owned.add(new Emitter<AccessLost>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
+    this.#keys = new KeyRequests({
+      post: deps.post,
+      verdict: (fileId, userId) => this.verdict(fileId, userId),
+      freshen: (fileId) => this.#dispatch(fileId, { type: "hinted", version: 0 }),
+      keyOf: (fileId) => this.#keyOf(fileId),
+    });
+    this.#owned.add(this.#changed.event((fileId) => this.#keys.answer(fileId)));
     this.#startOldOnes();
     this.#owned.add(deps.signaling.onConnected(() => this.#connected()));
     this.#owned.add(
@@ -157,6 +184,7 @@ class ShareLists implements Shares {
       }),
     );
     for (const fileId of this.#table.wishing()) this.follow(fileId);
+    if (this.#table.due().size > 0) this.#tellLater();
   }
 
   get onChanged(): Event<FileId> {
@@ -242,6 +270,14 @@ class ShareLists implements Shares {
 
   leave(fileId: FileId): Promise<Result<void>> {
     return this.#lastingWish(fileId, { kind: "leave" });
+  }
+
+  setTerms(fileId: FileId, change: Parameters<Shares["setTerms"]>[1]): Promise<Result<void>> {
+    const refused = this.#refusalOf(fileId);
+    if (refused !== null) return Promise.resolve(err(refused));
+    const { terms } = this.#replica(fileId).list;
+    const { membersMayAdd = terms.membersMayAdd, expiresAtMs = terms.expiresAtMs } = change;
+    return this.#lastingWish(fileId, { kind: "terms", terms: { ...terms, membersMayAdd, expiresAtMs } });
   }
 
   /** Kept until the server has it. */
@@ -435,21 +471,73 @@ class ShareLists implements Shares {
       this.#table.append(list, operations, heads);
       this.#files.setMembers(fileId, [...list.members.keys()], list.version);
       if (why !== null) this.#files.loseKey(fileId, why);
-      for (const operation of operations) if (operation.actor === account.userId) this.#made(fileId, operation, before);
+      for (const operation of operations)
+        if (operation.actor === account.userId) this.#made(fileId, operation, before, list);
     });
-    if (why !== null) this.#accessLost.emit({ fileId, why });
+    if (why === null) return;
+    this.#accessLost.emit({ fileId, why });
+    if (why === "revoked") this.#tellLost(record);
   }
 
-  /** An operation of ours is in the list: whoever it adds gets the key. */
-  #made(fileId: FileId, operation: ShareOperation, _before: ShareList): void {
-    const record = this.#files.get(fileId);
-    const [start] = this.#table.operations(fileId, 1, 1);
-    if (record === null || record.access !== "granted" || start === undefined || operation.version === 1) return;
-    if (operation.kind !== "add") return;
+  /** An operation of ours is in the list: whoever it adds gets the key, and everybody concerned has to hear of it. */
+  #made(fileId: FileId, operation: ShareOperation, before: ShareList, after: ShareList): void {
+    if (operation.version === 1) return;
+    const { account, isContact } = this.#deps;
+    const concerned = new Set([after.ownerId, ...before.members.keys(), ...after.members.keys()]);
+    for (const peer of concerned) if (peer !== account.userId && isContact(peer)) this.#table.addDue(peer, fileId);
+    this.#tellLater();
+    const has = operation.kind === "add" ? this.#keyOf(fileId) : null;
+    if (has === null) return;
     for (const userId of operation.userIds) {
-      const sent = this.#deps.sendFile(chatIdOf(userId), record.offer, start);
+      const sent = this.#deps.sendFile(chatIdOf(userId), has.offer, has.start);
       if (!sent.ok) this.#deps.env.log.warn("a file's key was not sent", { type: sent.error.type });
     }
+  }
+
+  /** What somebody needs to fetch and open the file; null when we do not have it. */
+  #keyOf(fileId: FileId): { offer: FileOffer; start: ShareOperation } | null {
+    const record = this.#files.get(fileId);
+    const [start] = this.#table.operations(fileId, 1, 1);
+    return record === null || record.access !== "granted" || start === undefined
+      ? null
+      : { offer: record.offer, start };
+  }
+
+  received(from: UserId, content: ContentOf<"shareNotice" | "keyRequest">): void {
+    queueMicrotask(() => {
+      if (this.#owned.disposed) return;
+      if (content.kind === "keyRequest") {
+        this.#keys.wanted(from, content.fileId, this.#files.get(content.fileId) !== null);
+        return;
+      }
+      for (const { fileId, version, head } of content.shares) {
+        // Whoever tells us of a file that we do not have can give us its key, if we may have it.
+        if (this.#files.get(fileId) === null) this.#keys.ask(from, fileId);
+        else this.#dispatch(fileId, { type: "told", from, version, head });
+      }
+    });
+  }
+
+  #tellLater(): void {
+    this.#noticeTimer ??= this.#deps.env.clock.setTimer(SHARE_NOTICE_DELAY_MS, () => {
+      this.#noticeTimer = null;
+      this.#deps.db.transaction(() => {
+        for (const [peer, fileIds] of this.#table.due()) {
+          const shares = fileIds.flatMap((fileId) => this.#endFor(peer, fileId) ?? []);
+          for (let at = 0; at < shares.length; at += SHARE_NOTICE_FILES_MAX)
+            this.#deps.post(peer, { kind: "shareNotice", shares: shares.slice(at, at + SHARE_NOTICE_FILES_MAX) });
+          this.#table.clearDue(peer);
+        }
+      });
+    });
+  }
+
+  /** The end of the list as that person may read it: somebody who is no member, up to what made it so. */
+  #endFor(peer: UserId, fileId: FileId): { fileId: FileId; version: number; head: Bytes } | null {
+    const { list } = this.#replica(fileId);
+    if (isMember(list, peer)) return { fileId, version: list.version, head: list.head };
+    const last = this.#table.lastNaming(fileId, peer);
+    return last === null ? null : { fileId, version: last.version, head: operationHash(last, shareCrypto) };
   }
 
   /** Null while we may have the file, and also when nobody ever took it from us: a server that leaves us out says nothing. */
@@ -459,6 +547,16 @@ class ShareLists implements Shares {
     const last = operations.findLast(({ userIds, kind }) => kind !== "add" && userIds.includes(userId));
     if (last === undefined) return null;
     return last.kind === "leave" ? "left" : "revoked";
+  }
+
+  #tellLost({ offer }: FileRecord): void {
+    const owner = this.#deps.nameOf(offer.signed.manifest.ownerId) ?? "The owner";
+    this.#notices.emit({
+      level: "warning",
+      type: "access_revoked",
+      message: `${owner} took back your access to ${offer.name}.`,
+      atMs: this.#deps.env.clock.now(),
+    });
   }
 
   /** Once for everything that one event changed, and never in the middle of it. */
@@ -474,6 +572,7 @@ class ShareLists implements Shares {
 
   dispose(): void {
     this.#owned.dispose();
+    this.#noticeTimer?.dispose();
     for (const { retry } of this.#followed.values()) retry?.dispose();
     for (const settle of this.#waiting.values())
       settle(fail("closing", "Weir is closing. Try again after the next start."));

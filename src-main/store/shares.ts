@@ -51,6 +51,9 @@ export class SharesTable {
           "SELECT operation FROM share_operations WHERE file_id = ? AND version >= ? ORDER BY version LIMIT ?",
         )
         .pluck(),
+      newestFirst: sql
+        .prepare<[string], Buffer>("SELECT operation FROM share_operations WHERE file_id = ? ORDER BY version DESC")
+        .pluck(),
       withoutList: sql
         .prepare<[], string>(
           "SELECT file_id FROM files WHERE source_path IS NOT NULL AND file_id NOT IN (SELECT file_id FROM shares)",
@@ -95,6 +98,16 @@ export class SharesTable {
       assert(operation.ok, "a stored operation can be read");
       return operation.value;
     });
+  }
+
+  /** The last operation that names this person; null when none does. */
+  lastNaming(fileId: FileId, userId: UserId): ShareOperation | null {
+    const stored = this.#statements.newestFirst.iterate(fileId);
+    for (const row of stored) {
+      const operation = decodeOperation(row);
+      if (operation.ok && operation.value.userIds.includes(userId)) return operation.value;
+    }
+    return null;
   }
 
   /** Own files from before there were lists. */

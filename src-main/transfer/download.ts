@@ -142,7 +142,8 @@ export class Download implements Disposable {
   /** Deletes what a download that had ended left behind, because the app died before it was done. */
   clean(): void {
     if (this.state.kind === "complete" && !this.#cleaned) this.#drop("chunks");
-    if (this.state.kind === "cancelled") this.#drop("everything");
+    const revoked = this.state.kind === "failed" && this.state.error.type === "access_revoked";
+    if (this.state.kind === "cancelled" || revoked) this.#drop("everything");
   }
 
   dispose(): void {

@@ -39,7 +39,7 @@ export interface FilesDeps {
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
   readonly shares: Pick<
     Shares,
-    "start" | "mayServe" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
+    "start" | "mayServe" | "verdict" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
   >;
 }
 
@@ -76,6 +76,8 @@ export interface Files extends Disposable {
   sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null;
   /** Whether this peer has a right to the file's chunks now. */
   mayFetch(peer: UserId, fileId: FileId): boolean;
+  /** Whether it is worth asking again: the list of who may has to be fetched first. */
+  mayFetchLater(peer: UserId, fileId: FileId): boolean;
   /** Tells the user that a shared file is not what it was any more. */
   reportChanged(fileId: FileId): void;
   /** The server has to be given the record of this file of ours again. */
@@ -402,6 +404,10 @@ class SharedFiles implements Files {
 
   mayFetch(peer: UserId, fileId: FileId): boolean {
     return this.#deps.isTrusted(peer) && this.#deps.shares.mayServe(fileId, peer);
+  }
+
+  mayFetchLater(peer: UserId, fileId: FileId): boolean {
+    return this.#deps.isTrusted(peer) && this.#deps.shares.verdict(fileId, peer) === "later";
   }
 
   reportChanged(fileId: FileId): void {

@@ -26,6 +26,8 @@ export interface SeederDeps {
   readonly worker: Pick<ChunkWorker, "run" | "recycle" | "drop">;
   readonly sourceOf: (fileId: FileId) => { spec: FileSpec; source: ChunkSource } | null;
   readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
+  /** Whether a peer who may not fetch now is to ask again: the list of who may is being fetched. */
+  readonly mayFetchLater: (peer: UserId, fileId: FileId) => boolean;
   /** The file is not what was shared any more, or is gone. */
   readonly onChanged: (fileId: FileId) => void;
   /** A chunk was handed to the link; `bytes` of the file. */
@@ -157,7 +159,7 @@ export class Seeder implements Disposable {
     const found = sourceOf(fileId);
     // The same answer for a file that does not exist and for one that is none of the peer's business.
     if (found === null || !mayFetch(peer.userId, fileId)) {
-      this.#refuse(peer, tag, "no_access");
+      this.#refuse(peer, tag, found === null ? "no_access" : this.#denial(peer, fileId));
       return;
     }
     if (peer.sessions.size >= SEEDER_SESSIONS_PER_PEER_MAX || peer.sessions.has(tag)) {
@@ -169,9 +171,13 @@ export class Seeder implements Disposable {
     this.#send(peer, { type: "have", tag, chunks: "all" });
   }
 
+  #denial(peer: Peer, fileId: FileId): RefuseReason {
+    return this.#deps.mayFetchLater(peer.userId, fileId) ? "busy" : "no_access";
+  }
+
   #request(peer: Peer, session: Session, indices: readonly number[]): void {
     if (!this.#deps.mayFetch(peer.userId, session.spec.fileId)) {
-      this.#cut(peer, session, "no_access");
+      this.#cut(peer, session, this.#denial(peer, session.spec.fileId));
       return;
     }
     const unknown = indices.filter((index) => index >= session.spec.chunkCount);
@@ -263,7 +269,7 @@ export class Seeder implements Disposable {
       allowed.set(fileId, may);
       if (!may) {
         this.#end(peer, session, { keepReady: true });
-        this.#refuse(peer, session.tag, "no_access");
+        this.#refuse(peer, session.tag, this.#denial(peer, fileId));
         this.#drop([frame]);
         continue;
       }

@@ -111,6 +111,8 @@ const handle = (state: State, event: Event, effects: Effect[]): State => {
       return { ...state, setup: { ...state.setup, drainTimeoutMs: event.drainTimeoutMs } };
     case "giveUp":
       return mayGiveUp(state) ? failed(state, event.error, effects) : state;
+    case "revoked":
+      return revoked(state, event.error, effects);
     case "seederJoined":
       return { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
     case "seederLeft":
@@ -218,9 +220,19 @@ const rest = (state: State, why: Rest, now: TimeMs, effects: Effect[]): State =>
   }
 };
 
+/** What is under its final name, or on its way there, stays. */
+const isSaved = (state: State): boolean =>
+  state.kind === "complete" || (state.kind === "verifying" && state.step === "saving");
+
+const revoked = (state: State, error: AppError, effects: Effect[]): State => {
+  if (isSaved(state) || state.kind === "cancelled") return state;
+  const ended = failed(state, error, effects);
+  effects.push({ type: "dropChunks", what: "everything" });
+  return ended.kind === "failed" ? { ...ended, storedCount: 0 } : ended;
+};
+
 const cancel = (state: State, effects: Effect[]): State => {
-  const tooLate = state.kind === "verifying" && state.step === "saving";
-  if (state.kind === "complete" || state.kind === "cancelled" || tooLate) return state;
+  if (isSaved(state) || state.kind === "cancelled") return state;
   const abandoned = abandonAll(state, effects);
   effects.push({ type: "stopWork" }, { type: "dropChunks", what: "everything" });
   return { ...common(abandoned), kind: "cancelled", run: state.run + 1 };

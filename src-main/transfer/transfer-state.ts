@@ -115,6 +115,8 @@ export type Event = { readonly now: TimeMs } & (
   | { readonly type: "configured"; readonly drainTimeoutMs: number }
   /** Something outside makes it impossible to go on; what was received is kept for a retry. */
   | { readonly type: "giveUp"; readonly error: AppError }
+  /** The right to the file is gone: nothing of what was received stays. */
+  | { readonly type: "revoked"; readonly error: AppError }
   /** Answers the effect of that name, once the state was published. */
   | { readonly type: "proceed" }
   | { readonly type: "seederJoined"; readonly peer: UserId; readonly generation: Generation }

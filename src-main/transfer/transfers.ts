@@ -28,7 +28,7 @@ export interface TransfersDeps {
   readonly db: Database;
   readonly worker: ChunkWorker;
   readonly links: Links;
-  readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged">;
+  readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "mayFetchLater" | "reportChanged">;
   /** What keeps this person from sending us anything, and what to do about it; null when nothing does. */
   readonly hindranceOf: (owner: UserId) => ErrorView | null;
   /** A contact's name, for notices. */
@@ -67,6 +67,8 @@ export interface Transfers extends Disposable {
    * what was saved stays where it is.
    */
   contactGone(userId: UserId, why: "blocked" | "removed"): void;
+  /** We may not have this file any more: its download fails with `access_revoked` and what was received is deleted. */
+  accessLost(fileId: FileId): void;
   /** What keeps this person from sending us anything may have changed: waiting downloads say so. */
   contactChanged(userId: UserId): void;
   savedPath(fileId: string): string | null;
@@ -77,6 +79,11 @@ export interface Transfers extends Disposable {
 const contactBlocked: ErrorView = {
   type: "contact_blocked",
   message: "You blocked the person who shares this file. Unblock them, then try again.",
+};
+
+const accessRevoked: ErrorView = {
+  type: "access_revoked",
+  message: "You have no access to this file any more. What had arrived was deleted.",
 };
 
 const ownerOf = ({ offer }: FileRecord): UserId => offer.signed.manifest.ownerId;
@@ -114,6 +121,7 @@ class FileTransfers implements Transfers {
         worker,
         sourceOf: (fileId) => files.sourceOf(fileId),
         mayFetch: (peer, fileId) => files.mayFetch(peer, fileId),
+        mayFetchLater: (peer, fileId) => files.mayFetchLater(peer, fileId),
         onChanged: (fileId) => files.reportChanged(fileId),
         onServed: (served) => this.#served.emit(served),
       }),
@@ -322,6 +330,10 @@ class FileTransfers implements Transfers {
     if (why === "removed") this.#records.removeFilesOf(userId);
   }
 
+  accessLost(fileId: FileId): void {
+    this.#downloads.get(fileId)?.dispatch({ type: "revoked", error: accessRevoked });
+  }
+
   contactChanged(userId: UserId): void {
     for (const download of this.#of(userId)) if (isActive(download.state)) this.#onDownload(download, "phase");
   }
@@ -332,6 +344,7 @@ class FileTransfers implements Transfers {
 
   /** Of a blocked person nothing will ever come. A changed key is no refusal: the download waits until it is accepted. */
   #refusalOf(file: FileRecord): ErrorView | null {
+    if (this.#deps.files.find(file.offer.signed.manifest.fileId)?.access !== "granted") return accessRevoked;
     const hindrance = this.#deps.hindranceOf(ownerOf(file));
     return hindrance?.type === contactBlocked.type ? contactBlocked : null;
   }

@@ -14,6 +14,7 @@ export type OpenDialog =
   | { kind: "verify"; userId: string }
   | { kind: "remove"; userId: string }
   | { kind: "block"; userId: string }
+  | { kind: "access"; fileId: string }
   | { kind: "switcher" };
 
 export class Nav {

@@ -449,6 +449,12 @@ export const SHARE_OPERATIONS_MAX = 10_000;
 export const SHARE_ADDS_VERSION_MAX = SHARE_OPERATIONS_MAX - 2 * SHARE_MEMBERS_MAX;
 /** A list that could not be fetched or changed over a connection that stands is tried again after this long. */
 export const SHARE_RETRY_MS = 3 * SECOND;
+/** Changes of share lists wait this long for more, so that several in a row are one notice to each person. */
+export const SHARE_NOTICE_DELAY_MS = 500;
+/** Lists that one notice names; more go into the next one. */
+export const SHARE_NOTICE_FILES_MAX = 200;
+/** Requests for a file's key that wait for the newest list, and keys that we have asked for; beyond it the oldest is dropped. */
+export const SHARE_KEY_REQUESTS_MAX = 1000;
 /** Operations in one request or answer: each has three binary fields, see SERVER_MESSAGE_ATTACHMENTS_MAX. */
 export const SHARE_OPERATIONS_PAGE = 64;
 /** The same bound in bytes: an operation that names everybody is 40 KiB. */

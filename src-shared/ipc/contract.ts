@@ -10,6 +10,7 @@ import {
   SHARE_MEMBERS_MAX,
 } from "../base/limits.ts";
 import type {
+  AccessView,
   ActivityCheckView,
   ActivityHealth,
   ActivityRunView,
@@ -113,6 +114,15 @@ export const commands = {
   "files.share": command<FileView>()(v.strictObject({ chatId: ChatIdSchema, path })),
   "files.get": command<FileView>()(ofFile),
   "files.list": command<FileView[]>()(none),
+  "files.access": command<AccessView>()(ofFile),
+  /** The owner's rules. What is left out stays as it is. */
+  "files.terms": command<AccessView>()(
+    v.strictObject({
+      fileId: FileIdSchema,
+      membersMayAdd: v.optional(v.boolean()),
+      expiresAtMs: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15)))),
+    }),
+  ),
   /** Gives contacts access; the key goes to them in a message. Error `share_not_allowed` where the owner's terms forbid it. */
   "files.grant": command<FileView>()(ofFileAndUsers),
   /** The owner takes access back. What was saved by then stays saved. */

@@ -61,6 +61,21 @@ export interface FileView {
   access: "granted" | "revoked";
 }
 
+/** Who has access to one file, for the panel that shows and changes it. */
+export interface AccessView {
+  fileId: string;
+  ownerId: string;
+  version: number;
+  /** Without the owner, in the order in which they were added. `holds`: has all of it and serves it. */
+  members: { userId: string; sinceMs: number; addedBy: string; holds: boolean }[];
+  /** Whether we may give others access, and take it back. */
+  mayAdd: boolean;
+  mayRevoke: boolean;
+  membersMayAdd: boolean;
+  /** From then on nobody is served but the owner; null for never. */
+  expiresAtMs: number | null;
+}
+
 export interface ContactView {
   userId: string;
   name: string;

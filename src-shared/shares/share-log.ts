@@ -134,10 +134,12 @@ const refusalOf = (list: ShareList, operation: ShareDraft): ShareError | null =>
   if (operation.version !== list.version + 1 || !bytesEqual(operation.previousHash, list.head))
     return refuse("share_conflict", "The list of this file has changed meanwhile.");
   if (operation.version > SHARE_OPERATIONS_MAX) return refuse("share_full", "This list cannot be changed any more.");
-  if (!isSorted(userIds) || userIds.includes(list.ownerId))
-    return refuse("share_malformed", "The operation names people twice, or the owner.");
   const byOwner = actor === list.ownerId;
   const isFirst = list.version === 0;
+  if (byOwner && kind === "leave")
+    return refuse("share_not_allowed", "The owner cannot leave. Take everybody's access back instead.");
+  if (!isSorted(userIds) || userIds.includes(list.ownerId))
+    return refuse("share_malformed", "The operation names people twice, or the owner.");
   if ((terms !== null) !== (isFirst || kind === "terms"))
     return refuse("share_malformed", "The operation sets terms where it must not.");
   if (isFirst) {
@@ -163,7 +165,6 @@ const refusalOf = (list: ShareList, operation: ShareDraft): ShareError | null =>
         return refuse("share_no_change", "Somebody of them has no access already.");
       return null;
     case "leave":
-      if (byOwner) return refuse("share_not_allowed", "The owner cannot leave. Take everybody's access back instead.");
       if (userIds.length !== 1 || userIds[0] !== actor)
         return refuse("share_not_allowed", "Everybody leaves for themselves.");
       return list.members.has(actor) ? null : refuse("share_no_change", "You have no access already.");
@@ -227,8 +228,6 @@ export const draftFor = (
     atMs,
     previousHash: list.head,
   };
-  const isNothing = wish.kind !== "terms" && list.version > 0 && draft.userIds.length === 0;
-  if (isNothing) return fail("share_no_change", "Nothing was changed: it is so already.");
   const refusal = refusalOf(list, draft);
   return refusal === null ? ok(draft) : { ok: false, error: refusal };
 };
@@ -240,7 +239,7 @@ const whom = (list: ShareList, wish: ShareWish, actor: UserId): UserId[] => {
     case "revoke":
       return [...new Set(wish.userIds)].filter((id) => list.members.has(id)).sort();
     case "leave":
-      return list.members.has(actor) ? [actor] : [];
+      return [actor];
     default:
       return [];
   }

@@ -1,12 +1,13 @@
 import * as v from "valibot";
 import type { Bytes } from "../base/bytes.ts";
-import { MessageIdSchema } from "../base/ids.ts";
+import { FileIdSchema, MessageIdSchema } from "../base/ids.ts";
 import {
   CONTENT_PADDING_BYTES,
   LEFT_SIGNALS_MAX,
   MESSAGE_TEXT_BYTES_MAX,
   PROFILE_NAME_LENGTH_MAX,
   SHARE_MEMBERS_MAX,
+  SHARE_NOTICE_FILES_MAX,
 } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
 import { ShareOperationSchema } from "../shares/share-log.ts";
@@ -24,6 +25,9 @@ import { FileOfferSchema } from "./manifest.ts";
  *   contactAccept    both sides are contacts from now on
  *   profile          a new display name
  *   text, file       chat messages
+ *   shareNotice      the end of share lists as the sender knows it: a hint to fetch them, and something to compare with
+ *   keyRequest       asks for the key of a file that the sender says it may have
+ *   fileKey          the key, to somebody whom the list names
  *   receipt          messages that arrived at, or were read by, the recipient
  *   sessionReset     the sender cannot decrypt what the recipient sends: asks for everything after `received` again
  *   link             a signal of the link machine (offer, answer, candidates); travels over the signal relay
@@ -93,6 +97,17 @@ const ContentSchema = v.variant("kind", [
     /** The first operation of the share list: whose file it is, when it comes from somebody else. */
     start: v.optional(ShareOperationSchema),
   }),
+  v.object({
+    kind: v.literal("shareNotice"),
+    ...place,
+    shares: v.pipe(
+      v.array(v.object({ fileId: FileIdSchema, version: seq, head: bytesField(32) })),
+      v.minLength(1),
+      v.maxLength(SHARE_NOTICE_FILES_MAX),
+    ),
+  }),
+  v.object({ kind: v.literal("keyRequest"), ...place, fileId: FileIdSchema }),
+  v.object({ kind: v.literal("fileKey"), ...place, offer: FileOfferSchema, start: ShareOperationSchema }),
   v.object({
     kind: v.literal("receipt"),
     ...place,

@@ -77,6 +77,28 @@ const screens: Screen[] = [
     },
   },
   {
+    name: "access",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, BOB);
+      await window.page.getByRole("button", { name: "Who has access to Proposal v3.odt" }).click();
+      await window.page.getByRole("list", { name: "People with access" }).getByText("has the file").first().waitFor();
+    },
+  },
+  {
+    name: "access-revoke",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, BOB);
+      await window.page.getByRole("button", { name: "Who has access to Proposal v3.odt" }).click();
+      await window.page
+        .getByRole("button", { name: /^Take back access of/ })
+        .first()
+        .click();
+      await window.page.getByText("stays saved").waitFor();
+    },
+  },
+  {
     name: "chat-phases",
     scenario: "sample",
     height: 1040,

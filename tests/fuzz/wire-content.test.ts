@@ -58,6 +58,12 @@ const content = fc.oneof(
     }),
   }),
   fc.record({
+    kind: fc.constant("shareNotice"),
+    ...place,
+    shares: fc.array(fc.record({ fileId: id, version: seq, head: bytes(32) }), { minLength: 1, maxLength: 5 }),
+  }),
+  fc.record({ kind: fc.constant("keyRequest"), ...place, fileId: id }),
+  fc.record({
     kind: fc.constant("receipt"),
     ...place,
     state: fc.constantFrom("delivered", "read"),

@@ -18,7 +18,7 @@ import type { Sessions } from "../../src-main/crypto/sessions.ts";
 import { createSessions } from "../../src-main/crypto/signal-sessions.ts";
 import type { LinksDeps } from "../../src-main/links/connection-manager.ts";
 import type { Links } from "../../src-main/links/links.ts";
-import type { FilesPort, ReceivePoint } from "../../src-main/messages/inbox.ts";
+import type { FilesPort, ReceivePoint, SharesPort } from "../../src-main/messages/inbox.ts";
 import { createMessages, type Messages } from "../../src-main/messages/messages.ts";
 import type { EnvelopePush, Signaling } from "../../src-main/signaling/signaling.ts";
 import { Database } from "../../src-main/store/database.ts";
@@ -291,6 +291,7 @@ export class ChatPeer {
   /** What it signs for its identity; a liar's test replaces it. */
   toSign: (bytes: Uint8Array) => Uint8Array = (bytes) => bytes;
   files: FilesPort = { record: () => ok(undefined), view: () => null };
+  shares: SharesPort = { received: ignore };
   #parts: Parts | null = null;
   #userId: UserId | null = null;
   #onLink = new Emitter<LinkView>(rethrow);
@@ -377,6 +378,7 @@ export class ChatPeer {
         record: (offer, from, start) => this.files.record(offer, from, start),
         view: (id) => this.files.view(id),
       },
+      shares: { received: (from, content) => this.shares.received(from, content) },
       preferences: () => this.preferences,
       checkpoint: (point) => this.checkpoint(point),
     });

@@ -1,6 +1,7 @@
 import type { Result } from "#shared/base/result.ts";
 import type { CommandInput, CommandName, CommandOutput, ContractEvents, EventName } from "#shared/ipc/contract.ts";
 import type {
+  AccessView,
   ChatView,
   ContactNetworkView,
   ContactView,
@@ -211,6 +212,28 @@ export class FakeWeir {
     const notFound = fail("not_found", "This is no longer here.");
     const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>
       state.contacts.some((contact) => contact.userId === userId) ? ok(this.contact(userId, changes)) : notFound;
+    const accessOf = (fileId: string): Result<AccessView> => {
+      const file = state.files.find((known) => known.fileId === fileId);
+      if (file === undefined) return notFound;
+      const isMine = file.ownerId === state.profile.userId;
+      const members = file.sharedWith
+        .filter((userId) => userId !== file.ownerId)
+        .map((userId) => ({
+          ...{ userId, sinceMs: state.nowMs - 3_600_000, addedBy: file.ownerId },
+          holds: file.seeders.includes(userId),
+        }));
+      const { ownerId, version } = file;
+      return ok({
+        fileId,
+        ownerId,
+        version,
+        members,
+        mayAdd: true,
+        mayRevoke: isMine,
+        membersMayAdd: true,
+        expiresAtMs: null,
+      });
+    };
     const changeAccess = (fileId: string, change: (members: string[]) => string[]) => {
       const file = state.files.find((known) => known.fileId === fileId);
       if (file === undefined) return notFound;
@@ -296,6 +319,11 @@ export class FakeWeir {
         return file ? ok(file) : notFound;
       },
       "files.list": () => ok(state.files),
+      "files.access": ({ fileId }) => accessOf(fileId),
+      "files.terms": ({ fileId, membersMayAdd = true }) => {
+        const access = accessOf(fileId);
+        return access.ok ? ok({ ...access.value, membersMayAdd }) : access;
+      },
       "files.grant": ({ fileId, userIds }) => changeAccess(fileId, (members) => [...new Set([...members, ...userIds])]),
       "files.revoke": ({ fileId, userIds }) =>
         changeAccess(fileId, (members) => members.filter((id) => !userIds.includes(id))),

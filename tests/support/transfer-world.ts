@@ -106,6 +106,7 @@ export const startPeer = async (
   };
   const shares = createShares({
     ...{ env, db, account, signaling: server, isContact: () => true, sendFile },
+    ...{ nameOf: () => null, post: () => undefined },
     registerAgain: (fileId) => files.registerAgain(fileId),
   });
   const files: Files = createFiles({

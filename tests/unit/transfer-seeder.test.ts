@@ -29,6 +29,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     /** Frames that a peer's link still takes. */
     room: new Map<UserId, number>(),
     access: true,
+    later: false,
     error: null as WorkError | null,
     reading: 0,
     readingMax: 0,
@@ -86,6 +87,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     sourceOf: (fileId) =>
       files.includes(fileId) ? { spec: specOf(fileId), source: { kind: "file", path: "/x" } } : null,
     mayFetch: () => world.access,
+    mayFetchLater: () => world.later,
     onServed: (entry) => served.push(entry),
     onChanged: (fileId) => changed.push(fileId),
   });
@@ -168,8 +170,10 @@ describe("a seeder", () => {
     const open = createWorld();
     open.seeder.onMessage(BOB, 1, { type: "open", fileId: open.file, tag: 2 });
     open.world.access = false;
+    open.world.later = true;
     open.seeder.onMessage(BOB, 1, { type: "request", tag: 2, indices: [1] });
-    expect(open.world.of("refuse")).toEqual([{ type: "refuse", tag: 2, reason: "no_access" }]);
+    // The list of who may is being fetched: it is to ask again.
+    expect(open.world.of("refuse")).toEqual([{ type: "refuse", tag: 2, reason: "busy" }]);
 
     const late = createWorld();
     late.seeder.onMessage(BOB, 1, { type: "open", fileId: late.file, tag: 3 });

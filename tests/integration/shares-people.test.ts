@@ -1,0 +1,183 @@
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { FileView, NoticeView, TransferView } from "#shared/ipc/views.ts";
+import { CommandError, type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { sha256OfFile, writeRandomFile } from "../support/files.ts";
+import { createWorld, type World } from "../support/profiles.ts";
+
+/**
+ * Whole programs: Alice owns a file, Bob and Carol may have it, Dave is in contact with Bob alone. One world for all of
+ * it, because pairing four programs takes longer than what is tested.
+ */
+const SIZE = 96 * 1024 * 1024;
+let world: World;
+let [alice, bob, carol, dave]: HeadlessProfile[] = [];
+const me = (profile: HeadlessProfile | undefined): HeadlessProfile => {
+  if (profile === undefined) throw new Error("the world is not up");
+  return profile;
+};
+let file: FileView;
+let sha256: string;
+const notices: { name: string; notice: NoticeView }[] = [];
+
+const errorOf = (promise: Promise<unknown>): Promise<string | null> =>
+  promise.then(
+    () => null,
+    (error: unknown) => (error instanceof CommandError ? error.type : String(error)),
+  );
+const fileOf = (profile: HeadlessProfile | undefined): Promise<FileView> =>
+  me(profile).call("files.get", { fileId: file.fileId });
+const fileWhere = (profile: HeadlessProfile | undefined, what: string, fits: (view: FileView) => boolean) =>
+  me(profile).until(
+    what,
+    async () => {
+      const view = (await me(profile).call("files.list", {})).find(({ fileId }) => fileId === file.fileId);
+      return view !== undefined && fits(view) ? view : null;
+    },
+    120_000,
+  );
+const transferWhere = (profile: HeadlessProfile | undefined, what: string, fits: (view: TransferView) => boolean) =>
+  me(profile).until(
+    what,
+    async () => {
+      const view = (await me(profile).call("transfers.list", {})).find(({ fileId }) => fileId === file.fileId);
+      return view !== undefined && fits(view) ? view : null;
+    },
+    180_000,
+  );
+const same = (list: string[], people: (HeadlessProfile | undefined)[]): boolean =>
+  [...list].sort().join() ===
+  people
+    .map((p) => me(p).userId)
+    .sort()
+    .join();
+/** The download runs when this resolves. */
+const running = async (profile: HeadlessProfile | undefined): Promise<void> => {
+  const begun = new Promise<void>((resolve) =>
+    me(profile).on("transfer.changed", (view) => {
+      if (view.chunksStored > 20) resolve();
+    }),
+  );
+  await me(profile).call("transfers.start", { fileId: file.fileId });
+  await begun;
+};
+
+beforeAll(async () => {
+  world = await createWorld();
+  // One after the other: four starts at once take longer than a start may.
+  const profiles: HeadlessProfile[] = [];
+  for (const name of ["alice", "bob", "carol", "dave"]) profiles.push(await world.profile(name));
+  [alice, bob, carol, dave] = profiles;
+  for (const [name, profile] of [
+    ["bob", bob],
+    ["carol", carol],
+    ["dave", dave],
+  ] as const)
+    me(profile).on("notice", (notice) => notices.push({ name, notice }));
+  await pair(me(alice), me(bob));
+  await pair(me(alice), me(carol));
+  await pair(me(bob), me(dave));
+  const path = join(world.dir, "big.bin");
+  sha256 = await writeRandomFile(path, SIZE);
+  file = await me(alice).call("files.share", { chatId: me(bob).userId, path });
+}, 240_000);
+afterAll(() => world[Symbol.asyncDispose]());
+
+describe("access that holds", { timeout: 300_000 }, () => {
+  test("existing seeder receives Signal and syncs sharedWith: a grant reaches everybody who has access", async () => {
+    await fileWhere(bob, "the offer", () => true);
+    const granted = await me(alice).call("files.grant", { fileId: file.fileId, userIds: [me(carol).userId] });
+    expect(same(granted.sharedWith, [bob, carol])).toBe(true);
+    expect(granted.version).toBe(2);
+    await fileWhere(carol, "the key", ({ access }) => access === "granted");
+    await fileWhere(
+      bob,
+      "the new member",
+      ({ sharedWith, version }) => version === 2 && same(sharedWith, [bob, carol]),
+    );
+  });
+
+  test("a member adds somebody whom the owner does not know; he gets key and access, and the owner's list shows him", async () => {
+    expect(await errorOf(me(bob).call("files.grant", { fileId: file.fileId, userIds: ["z".repeat(32)] }))).toBe(
+      "unknown_contact",
+    );
+    const granted = await me(bob).call("files.grant", { fileId: file.fileId, userIds: [me(dave).userId] });
+    expect(same(granted.sharedWith, [bob, carol, dave])).toBe(true);
+    for (const profile of [alice, carol, dave])
+      await fileWhere(
+        profile,
+        "everybody",
+        ({ sharedWith, version }) => version === 3 && same(sharedWith, [bob, carol, dave]),
+      );
+    const view = await fileOf(dave);
+    expect(view).toMatchObject({ ownerId: me(alice).userId, access: "granted", name: file.name });
+  });
+
+  test("everybody may leave, and nobody but the owner takes access back", async () => {
+    expect(await errorOf(me(bob).call("files.revoke", { fileId: file.fileId, userIds: [me(carol).userId] }))).toBe(
+      "share_not_allowed",
+    );
+    expect(await errorOf(me(alice).call("files.leave", { fileId: file.fileId }))).toBe("share_not_allowed");
+    const left = await me(dave).call("files.leave", { fileId: file.fileId });
+    expect(left.access).toBe("revoked");
+    expect(await errorOf(me(dave).call("transfers.start", { fileId: file.fileId }))).toBe("access_revoked");
+    await fileWhere(bob, "who left is gone", ({ sharedWith }) => same(sharedWith, [bob, carol]));
+  });
+
+  test("remaining seeders sync after a revoke; the revoked download ends, its data is deleted, the other completes", async () => {
+    await Promise.all([running(bob), running(carol)]);
+    const startedAt = performance.now();
+    const revoked = await me(alice).call("files.revoke", { fileId: file.fileId, userIds: [me(carol).userId] });
+    expect(same(revoked.sharedWith, [bob])).toBe(true);
+    const ended = await transferWhere(
+      carol,
+      "the end of the download",
+      (view) => view.error?.type === "access_revoked",
+    );
+    process.stderr.write(
+      `revoked: the download ended ${Math.round(performance.now() - startedAt)} ms after the command\n`,
+    );
+    // A refusal may come before the news of why.
+    expect(ended.phase).toBe("failed");
+    expect(ended.chunksStored).toBe(0);
+    expect((await fileOf(carol)).access).toBe("revoked");
+    expect(notices).toContainEqual({ name: "carol", notice: expect.objectContaining({ type: "access_revoked" }) });
+    for (const command of ["transfers.start", "transfers.retry", "transfers.resume"] as const)
+      expect(await errorOf(me(carol).call(command, { fileId: file.fileId }))).toBe("access_revoked");
+    expect(await errorOf(stat(join(world.downloadsOf("carol"), file.name)))).toMatch(/ENOENT/);
+    await fileWhere(bob, "the end of Carol's access", ({ sharedWith }) => same(sharedWith, [bob]));
+    const done = await transferWhere(bob, "complete", ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    // Whoever the owner revoked comes back through the owner alone.
+    expect(await errorOf(me(bob).call("files.grant", { fileId: file.fileId, userIds: [me(carol).userId] }))).toBe(
+      "unknown_contact",
+    );
+  });
+
+  test("offline seeder syncs on reconnect: it comes back with the list as it is now", async () => {
+    await me(bob).stop();
+    await me(alice).call("files.grant", { fileId: file.fileId, userIds: [me(carol).userId] });
+    const { version } = await fileOf(alice);
+    bob = await world.profile("bob");
+    await fileWhere(
+      bob,
+      "what happened meanwhile",
+      (view) => view.version === version && same(view.sharedWith, [bob, carol]),
+    );
+    // The key is back as well, and the file can be fetched again.
+    await fileWhere(carol, "the access", ({ access }) => access === "granted");
+    await me(carol).call("transfers.start", { fileId: file.fileId });
+    const done = await transferWhere(carol, "complete", ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+  });
+
+  test("what was saved stays saved when access ends, and nothing more can be had", async () => {
+    await me(alice).call("files.revoke", { fileId: file.fileId, userIds: [me(carol).userId] });
+    await fileWhere(carol, "the end of the access", ({ access }) => access === "revoked");
+    const [transfer] = await me(carol).call("transfers.list", {});
+    expect(transfer?.phase).toBe("complete");
+    expect(await sha256OfFile(transfer?.savedPath ?? "")).toBe(sha256);
+    expect(notices.filter(({ notice }) => notice.type.startsWith("share_"))).toEqual([]);
+  });
+});
