@@ -1,14 +1,14 @@
-import { spawn } from "node:child_process";
 import { mkdir, open, readdir, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, type TestContext, test } from "vitest";
-import { CHUNK_TAG_BYTES, DISK_RESERVE_BYTES } from "#shared/base/limits.ts";
+import { DISK_RESERVE_BYTES } from "#shared/base/limits.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { pageCountOf } from "../../src-main/crypto/hash-tree.ts";
 import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
 import type { FileSpec, StoreOutcome } from "../../src-main/transfer/chunk-worker-protocol.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
+import { describeDownload, runDownloadChild } from "../support/described-download.ts";
 import {
   freshFileId,
   payloadOf,
@@ -352,65 +352,19 @@ describe("kill -9", () => {
   const KILLS = Number(process.env["WEIR_KILLS"] ?? 50);
   const CHUNKS = 200;
 
-  const describeDownload = async (round: number): Promise<{ file: string; hex: string; directory: string }> => {
-    const shared = await share(CHUNKS * 64 * KiB - 77);
-    const sealed = join(folder.path, `sealed-${round}`);
-    const out = await open(sealed, "w");
-    for (let i = 0; i < CHUNKS; i += 16) {
-      const indices = Array.from({ length: Math.min(16, CHUNKS - i) }, (_, k) => i + k);
-      for (const { index, bytes } of await read(shared, indices))
-        await out.write(bytes, 0, bytes.length, index * (64 * KiB + CHUNK_TAG_BYTES));
-    }
-    await out.close();
-    const leaves = must(await owner.run("readLeaves", { spec: shared.spec, page: 0 }).result);
-    const plain = { ...shared.spec, root: [...shared.spec.root], key: [...shared.spec.key] };
-    const directory = join(folder.path, `down-${round}`);
-    await mkdir(directory);
-    const description = {
-      spec: plain,
-      sha256: [...shared.sha256],
-      leaves: [...payloadOf(leaves)],
-      directory,
-      name: "final.bin",
-      sealed,
-      database: join(folder.path, `child-${round}.db`),
-    };
-    const file = join(folder.path, `describe-${round}.json`);
-    await writeFile(file, JSON.stringify(description));
-    return { file, hex: shared.hex, directory };
-  };
-
-  const runChild = (file: string, killAfterMs: number | null): Promise<{ lines: string[]; killed: boolean }> =>
-    new Promise((resolve, reject) => {
-      const script = join(import.meta.dirname, "../support/download-child.ts");
-      const child = spawn(process.execPath, [script, file], { stdio: ["ignore", "pipe", "pipe"] });
-      let text = "";
-      let errors = "";
-      child.stdout.on("data", (data: Buffer) => {
-        if (text === "" && killAfterMs !== null) setTimeout(() => child.kill("SIGKILL"), killAfterMs);
-        text += data.toString();
-      });
-      child.stderr.on("data", (data: Buffer) => {
-        errors += data.toString();
-      });
-      child.on("close", (code, signal) => {
-        const lines = text.split("\n").filter((line) => line !== "");
-        if (signal === "SIGKILL" || code === 0) resolve({ lines, killed: signal === "SIGKILL" });
-        else reject(new Error(errors));
-      });
-    });
-
   test(`${KILLS} times at random: what was stored is never fetched again, and a final name means a whole file`, {
     timeout: 600_000,
   }, async () => {
     let kills = 0;
     let killedMidway = 0;
     for (let round = 0; kills < KILLS; round += 1) {
-      const download = await describeDownload(round);
+      const download = await describeDownload(owner, folder.path, CHUNKS * 64 * KiB - 77, String(round));
       const stored = new Set<number>();
       for (let done = false; !done; ) {
         const last = kills >= KILLS;
-        const { lines, killed } = await runChild(download.file, last ? null : Math.random() * 150);
+        const { lines, killed } = await runDownloadChild(download.file, {
+          killAfterMs: last ? null : Math.random() * 150,
+        });
         const before = new Set(stored);
         for (const line of lines) {
           const [kind, value] = [line[0], Number(line.slice(2))];
