@@ -45,9 +45,8 @@ export const systemError = (code: string, message: string, syscall: string): Err
 export const errorCode = (error: unknown): string | null =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : null;
 
-/** The same four calls with what Node itself offers. */
-export const createFallback = (): NativeFs => ({
-  kind: "fallback",
+/** The same calls with what Node itself offers; it has none that syncs a whole file system. */
+export const createFallback = (): Omit<NativeFs, "kind" | "syncFileSystem"> => ({
   reserve,
   renameNoReplace,
   fsyncDirectory,

@@ -28,6 +28,11 @@ export interface NativeFs {
   /** Makes the renames done in this directory survive a power loss. */
   fsyncDirectory(path: string): void;
   /**
+   * Forces everything written to the file system of this folder to the disk at once. False where the system has no such
+   * call: then every file has to be synced by itself.
+   */
+  syncFileSystem(path: string): Promise<boolean>;
+  /**
    * Marks a file as received from elsewhere: `com.apple.quarantine`, `Zone.Identifier` or `user.xdg.origin.url`.
    * A file system that keeps no such marks is logged once and is no error. @throws ENOENT, EINVAL for a URL with line breaks.
    */
@@ -36,7 +41,10 @@ export interface NativeFs {
 
 type NativeLog = Pick<Log, "info" | "warn">;
 /** What the addon exports; `kind` is ours. */
-type Addon = Omit<NativeFs, "kind">;
+type Addon = Omit<NativeFs, "kind" | "syncFileSystem"> & {
+  /** Missing in one that was built before there was this call. */
+  readonly syncFileSystem?: (path: string) => Promise<void>;
+};
 
 /** Browsers cut longer origins too, and an extended attribute must fit one block. */
 const ORIGIN_URL_LENGTH_MAX = 2048;
@@ -108,6 +116,7 @@ function withFallback(addon: Addon, fallback: Addon, log: NativeLog | undefined)
     },
     fsyncDirectory: addon.fsyncDirectory,
     markQuarantine: addon.markQuarantine,
+    ...(addon.syncFileSystem === undefined ? {} : { syncFileSystem: addon.syncFileSystem }),
   };
 }
 
@@ -123,6 +132,15 @@ function guarded(kind: NativeFs["kind"], inner: Addon, log: NativeLog | undefine
     },
     renameNoReplace: (from, to) => inner.renameNoReplace(toNamespacedPath(from), toNamespacedPath(to)),
     fsyncDirectory: (path) => inner.fsyncDirectory(toNamespacedPath(path)),
+    async syncFileSystem(path) {
+      try {
+        await inner.syncFileSystem?.(toNamespacedPath(path));
+        return inner.syncFileSystem !== undefined;
+      } catch (error) {
+        if (errorCode(error) !== "ENOTSUP") throw error;
+        return false;
+      }
+    },
     markQuarantine(path, originUrl) {
       assertOriginUrl(originUrl);
       try {

@@ -100,8 +100,9 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       const left = await shares.leave(fileId);
       return left.ok ? files.get(fileId) : left;
     },
+    "files.entries": ({ fileId, path, offset }) => files.entries(fileId, path, offset),
 
-    "transfers.start": ({ fileId, directory }) => transfers.start(fileId, directory),
+    "transfers.start": ({ fileId, directory, files: selection }) => transfers.start(fileId, directory, selection),
     "transfers.pause": ({ fileId }) => transfers.pause(fileId),
     "transfers.resume": ({ fileId }) => transfers.resume(fileId),
     "transfers.cancel": ({ fileId }) => transfers.cancel(fileId),

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "files.h"
 
@@ -12,14 +13,17 @@ namespace {
 // The largest integer that a JavaScript number holds exactly.
 constexpr double kBytesMax = 9007199254740991.0;
 
-/** Throws an Error with Node's fields `code` and `syscall`, and its form of message, unless the call succeeded. */
-void ThrowUnlessDone(Napi::Env env, const weir::Outcome& outcome) {
-  if (outcome.code == nullptr) return;
+/** An Error with Node's fields `code` and `syscall`, and its form of message. */
+Napi::Error ErrorOf(Napi::Env env, const weir::Outcome& outcome) {
   std::string text = std::string(outcome.code) + ": " + outcome.message + ", " + outcome.call;
   Napi::Error error = Napi::Error::New(env, text);
   error.Set("code", Napi::String::New(env, outcome.code));
   error.Set("syscall", Napi::String::New(env, outcome.call));
-  throw error;
+  return error;
+}
+
+void ThrowUnlessDone(Napi::Env env, const weir::Outcome& outcome) {
+  if (outcome.code != nullptr) throw ErrorOf(env, outcome);
 }
 
 /** A path argument. A NUL inside would silently name another file in every C call below. */
@@ -60,10 +64,43 @@ void MarkQuarantine(const Napi::CallbackInfo& info) {
   ThrowUnlessDone(info.Env(), weir::MarkQuarantine(TextArgument(info, 0), TextArgument(info, 1)));
 }
 
+/** On a thread of libuv's pool: a disk that is busy may take seconds. */
+class SyncWorker : public Napi::AsyncWorker {
+ public:
+  SyncWorker(Napi::Env env, std::string path)
+      : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), path_(std::move(path)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override { outcome_ = weir::SyncFileSystem(path_); }
+  void OnOK() override {
+    if (outcome_.code == nullptr) {
+      deferred_.Resolve(Env().Undefined());
+    } else {
+      deferred_.Reject(ErrorOf(Env(), outcome_).Value());
+    }
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::string path_;
+  weir::Outcome outcome_;
+};
+
+Napi::Value SyncFileSystem(const Napi::CallbackInfo& info) {
+  // Owned by libuv's queue, which deletes it after OnOK.
+  auto* worker = new SyncWorker(info.Env(), TextArgument(info, 0));
+  Napi::Promise promise = worker->promise();
+  worker->Queue();
+  return promise;
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("reserve", Napi::Function::New(env, Reserve, "reserve"));
   exports.Set("renameNoReplace", Napi::Function::New(env, RenameNoReplace, "renameNoReplace"));
   exports.Set("fsyncDirectory", Napi::Function::New(env, FsyncDirectory, "fsyncDirectory"));
+  exports.Set("syncFileSystem", Napi::Function::New(env, SyncFileSystem, "syncFileSystem"));
   exports.Set("markQuarantine", Napi::Function::New(env, MarkQuarantine, "markQuarantine"));
   return exports;
 }

@@ -33,6 +33,12 @@ Outcome RenameNoReplace(const std::string& from, const std::string& to);
 /** Makes a rename or a new file in this directory survive a power loss. */
 Outcome FsyncDirectory(const std::string& path);
 
+/**
+ * Forces everything written to the file system of this directory to the disk, which for thousands of files is far faster
+ * than one by one. ENOTSUP: there is no such call here. May take long; safe on any thread.
+ */
+Outcome SyncFileSystem(const std::string& path);
+
 /** Marks a file as received from another computer. ENOTSUP: the file system keeps no such mark. */
 Outcome MarkQuarantine(const std::string& path, const std::string& origin_url);
 

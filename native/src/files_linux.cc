@@ -49,6 +49,15 @@ Outcome FsyncDirectory(const std::string& path) {
   return error == 0 ? Done() : FromErrno(error, "fsync");
 }
 
+// By number, like renameat2: musl and old glibc declare it differently. Errors of earlier writes are reported since Linux 5.8.
+Outcome SyncFileSystem(const std::string& path) {
+  int fd = OpenForSync(path, O_RDONLY | O_DIRECTORY);
+  if (fd < 0) return FromErrno(errno, "open");
+  int error = syscall(SYS_syncfs, fd) == 0 ? 0 : errno;
+  close(fd);
+  return error == 0 ? Done() : FromErrno(error, "syncfs");
+}
+
 Outcome MarkQuarantine(const std::string& path, const std::string& origin_url) {
   if (setxattr(path.c_str(), kOriginAttribute, origin_url.data(), origin_url.size(), 0) == 0) return Done();
   return FromErrno(errno, "setxattr");

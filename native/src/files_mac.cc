@@ -50,6 +50,9 @@ Outcome FsyncDirectory(const std::string& path) {
   return error == 0 ? Done() : FromErrno(error, "fsync");
 }
 
+// macOS has only sync(2), which waits for nothing.
+Outcome SyncFileSystem(const std::string&) { return {"ENOTSUP", "operation not supported", "syncfs"}; }
+
 // The origin itself is not part of this attribute: Gatekeeper needs flags, time and the program that received the file.
 Outcome MarkQuarantine(const std::string& path, const std::string&) {
   char value[64];

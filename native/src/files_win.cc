@@ -98,6 +98,9 @@ Outcome FsyncDirectory(const std::string& path) {
   return Done();
 }
 
+// Windows flushes a whole volume only for administrators.
+Outcome SyncFileSystem(const std::string&) { return {"ENOTSUP", "operation not supported", "syncfs"}; }
+
 // [MS-FSCC] 5.6.1: the stream that Explorer, Office and SmartScreen read. Zone 3 is the internet.
 Outcome MarkQuarantine(const std::string& path, const std::string& origin_url) {
   std::wstring file = Wide(path);

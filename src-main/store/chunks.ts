@@ -51,6 +51,9 @@ export class ChunkTables {
         "UPDATE files SET requested = max(requested, ?), duplicate = max(duplicate, ?), late = max(late, ?), " +
           "rejected = max(rejected, ?) WHERE file = ?",
       ),
+      resetCounters: db.sql.prepare<[number]>(
+        "UPDATE files SET requested = 0, duplicate = 0, late = 0, rejected = 0 WHERE file = ?",
+      ),
       setFinal: db.sql.prepare<[string | null, string | null, number]>(
         "UPDATE files SET final_path = ?, final_inode = ? WHERE file = ?",
       ),
@@ -74,6 +77,11 @@ export class ChunkTables {
       pages: db.sql.prepare<[number, number], { id: number; root: Buffer }>(
         "SELECT id, root FROM leaf_pages WHERE id >= ? AND id < ? ORDER BY id",
       ),
+      setFolderList: db.sql.prepare<[number, Uint8Array]>(
+        "INSERT INTO folder_lists (file, sealed) VALUES (?, ?) ON CONFLICT (file) DO UPDATE SET sealed = excluded.sealed",
+      ),
+      folderList: db.sql.prepare<[number], Buffer>("SELECT sealed FROM folder_lists WHERE file = ?").pluck(),
+      removeFolderList: db.sql.prepare<[number]>("DELETE FROM folder_lists WHERE file = ?"),
       removePages: db.sql.prepare<[number, number]>("DELETE FROM leaf_pages WHERE id >= ? AND id < ?"),
     };
   }
@@ -103,6 +111,14 @@ export class ChunkTables {
   setCounters(file: number, counters: DownloadCounters): void {
     const { requested, duplicate, late, rejected } = counters;
     this.#statements.setCounters.run(requested, duplicate, late, rejected, file);
+  }
+
+  /** The download is over; another one of the same file counts anew. */
+  endDownload(file: number): void {
+    this.transaction(() => {
+      this.#statements.setFinal.run(null, null, file);
+      this.#statements.resetCounters.run(file);
+    });
   }
 
   setFinal(file: number, final: { path: string; inode: string } | null): void {
@@ -153,6 +169,15 @@ export class ChunkTables {
       .map(({ id, root }) => ({ page: id - base, root }));
   }
 
+  /** The list of a shared folder, sealed by the caller. It stays when the chunks go: who serves the folder needs it. */
+  saveFolderList(file: number, sealed: Uint8Array): void {
+    this.transaction(() => this.#statements.setFolderList.run(file, sealed));
+  }
+
+  folderList(file: number): Buffer | null {
+    return this.#statements.folderList.get(file) ?? null;
+  }
+
   /** Frees some rows and gives their space back; false when none was left. The caller repeats it, letting others in between. */
   removeSomeChunks(file: number): boolean {
     const base = chunkId(file, 0);
@@ -167,6 +192,7 @@ export class ChunkTables {
   /** The chunks must be gone already. */
   removeFile(file: number): void {
     this.transaction(() => {
+      this.#statements.removeFolderList.run(file);
       this.#statements.removePages.run(pageId(file, 0), pageId(file, 0) + PAGES_PER_FILE_MAX);
       this.#statements.removeFile.run(file);
     });

@@ -37,6 +37,8 @@ interface Row {
   source_path: string | null;
   registered: number;
   access: FileAccess;
+  list_bytes: number | null;
+  folder_files: number | null;
 }
 
 /** What a key that was deleted is overwritten with. */
@@ -58,7 +60,8 @@ export class FilesTable {
     this.#statements = {
       insert: db.sql.prepare<[Row]>(
         "INSERT INTO files VALUES (@file_id, @owner_id, @name, @size_bytes, @chunk_bytes, @chunk_count, @root, " +
-          "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered, @access)",
+          "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered, @access, " +
+          "@list_bytes, @folder_files)",
       ),
       get: db.sql.prepare<[string], Row>("SELECT * FROM files WHERE file_id = ?"),
       all: db.sql.prepare<[], Row>("SELECT * FROM files ORDER BY created_at_ms DESC, file_id"),
@@ -105,6 +108,8 @@ export class FilesTable {
       source_path: sourcePath,
       registered: registered ? REGISTERED : UNREGISTERED,
       access: "granted",
+      list_bytes: offer.folder?.listBytes ?? null,
+      folder_files: offer.folder?.files ?? null,
     });
   }
 
@@ -186,6 +191,7 @@ const recordOf = (row: Row): FileRecord => {
     name: row.name,
     key: toBase64Url(row.key),
     sha256: toBase64Url(row.sha256),
+    ...(row.list_bytes === null ? {} : { folder: { listBytes: row.list_bytes, files: row.folder_files } }),
   });
   const members = decodeJson(Members, utf8(row.shared_with));
   return {

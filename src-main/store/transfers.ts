@@ -19,7 +19,11 @@ export interface TransferRecord {
   readonly status: TransferStatus;
   readonly stored: number;
   readonly counters: DownloadCounters;
+  /** What was chosen of a folder, and what is known of it; null for a file. */
+  readonly folder: FolderProgress | null;
 }
+
+export type FolderProgress = v.InferOutput<typeof FolderSchema>;
 
 interface Row extends DownloadCounters {
   file_id: string;
@@ -30,7 +34,21 @@ interface Row extends DownloadCounters {
   saved_path: string | null;
   stored: number;
   cleaned: number;
+  folder: string | null;
 }
+
+const number = v.pipe(v.number(), v.integer(), v.minValue(0));
+const FolderSchema = v.object({
+  selection: v.nullable(v.union([v.literal("choose"), v.array(v.tuple([number, number]))])),
+  counts: v.nullable(
+    v.object({
+      filesWanted: number,
+      filesThere: number,
+      skippedChunks: number,
+      skippedBytes: number,
+    }),
+  ),
+});
 
 const ErrorSchema = v.object({ type: v.string(), message: v.string() });
 
@@ -42,18 +60,18 @@ export class TransfersTable {
     this.#statements = {
       save: db.sql.prepare<[Row]>(
         "INSERT INTO transfers VALUES (@file_id, @directory, @started_at_ms, @status, @error, @saved_path, @stored, " +
-          "@requested, @duplicate, @late, @rejected, @cleaned) ON CONFLICT (file_id) DO UPDATE SET " +
+          "@requested, @duplicate, @late, @rejected, @cleaned, @folder) ON CONFLICT (file_id) DO UPDATE SET " +
           "directory = excluded.directory, started_at_ms = excluded.started_at_ms, status = excluded.status, " +
           "error = excluded.error, saved_path = excluded.saved_path, stored = excluded.stored, " +
           "requested = excluded.requested, duplicate = excluded.duplicate, late = excluded.late, " +
-          "rejected = excluded.rejected, cleaned = excluded.cleaned",
+          "rejected = excluded.rejected, cleaned = excluded.cleaned, folder = excluded.folder",
       ),
       all: db.sql.prepare<[], Row>("SELECT * FROM transfers ORDER BY started_at_ms, file_id"),
       remove: db.sql.prepare<[string]>("DELETE FROM transfers WHERE file_id = ?"),
     };
   }
 
-  save({ fileId, directory, startedAtMs, status, stored, counters }: TransferRecord): void {
+  save({ fileId, directory, startedAtMs, status, stored, counters, folder }: TransferRecord): void {
     this.#statements.save.run({
       file_id: fileId,
       directory,
@@ -64,6 +82,7 @@ export class TransfersTable {
       stored,
       ...counters,
       cleaned: status.kind === "complete" && status.cleaned ? 1 : 0,
+      folder: folder === null ? null : JSON.stringify(folder),
     });
   }
 
@@ -76,6 +95,7 @@ export class TransfersTable {
       status: statusOf(row),
       stored: row.stored,
       counters: { requested: row.requested, duplicate: row.duplicate, late: row.late, rejected: row.rejected },
+      folder: folderOf(row),
     }));
   }
 
@@ -83,6 +103,13 @@ export class TransfersTable {
     this.#statements.remove.run(fileId);
   }
 }
+
+/** One that cannot be read any more is taken whole. */
+const folderOf = ({ folder }: Row): FolderProgress | null => {
+  if (folder === null) return null;
+  const decoded = decodeJson(FolderSchema, utf8(folder));
+  return decoded.ok ? decoded.value : { selection: null, counts: null };
+};
 
 const statusOf = (row: Row): TransferStatus => {
   switch (row.status) {

@@ -3,7 +3,9 @@ import type { LogLevel } from "#shared/base/env.ts";
 import type { FileId } from "#shared/base/ids.ts";
 import type { AppError, Result } from "#shared/base/result.ts";
 import type { Payload } from "#shared/wire/frame.ts";
+import type { FolderPart } from "#shared/wire/manifest.ts";
 import type { DownloadCounters, SaveStatus } from "../store/chunks.ts";
+import type { EntryRange, FolderChild } from "./folder-list.ts";
 
 /**
  * Messages between the main thread and the chunk worker, one union per direction. Both ends are the same build, so they
@@ -21,6 +23,12 @@ export type WorkError =
         | "file_changed"
         | "not_a_file"
         | "too_large"
+        /** A folder with more, deeper or longer paths than can be shared. */
+        | "folder_too_large"
+        /** The list of a folder that somebody shared breaks its rules. */
+        | "bad_folder"
+        /** Nobody has sent the list yet. */
+        | "list_missing"
         | "checksum_mismatch"
         | "missing_leaves"
         | "too_many_names"
@@ -47,9 +55,21 @@ export interface FileSpec {
   readonly chunkCount: number;
   readonly root: Bytes;
   readonly key: Bytes;
+  /** The plaintext is a folder, with its list at the end. */
+  readonly folder?: { readonly listBytes: number; readonly listSha256: Bytes };
 }
 
-/** Where a seeder's chunks come from: a plaintext file, encrypted again, or rows of chunks.db. */
+/** Entries of a folder that are wanted: null for all. `choose`: nothing but the list, until somebody has chosen. */
+export type FolderSelection = readonly EntryRange[] | "choose" | null;
+
+/** What a download of a folder is to become. */
+export interface FolderChoice {
+  readonly selection: FolderSelection;
+  /** Of the folder, as its owner says. */
+  readonly name: string;
+}
+
+/** Where a seeder's chunks come from: a plaintext file or folder, encrypted again, or rows of chunks.db. */
 export type ChunkSource = { readonly kind: "file"; readonly path: string } | { readonly kind: "chunks" };
 
 /** A bulk frame whose first BULK_HEADER_BYTES are still to be written. */
@@ -62,6 +82,17 @@ export interface HashedFile {
   readonly sizeBytes: number;
   readonly root: Bytes;
   readonly sha256: Bytes;
+  readonly folder?: FolderPart;
+}
+
+/** How much of a folder a download is about. */
+export interface FolderCounts {
+  /** Files that were chosen, and those of them that were there already. */
+  readonly filesWanted: number;
+  readonly filesThere: number;
+  /** Chunks that are not part of this download. */
+  readonly skippedChunks: number;
+  readonly skippedBytes: number;
 }
 
 export interface OpenedDownload {
@@ -71,6 +102,13 @@ export interface OpenedDownload {
   readonly counters: DownloadCounters;
   /** The file is already complete under this name: the app died right after the rename. */
   readonly finishedPath: string | null;
+  readonly folder: FolderCounts | null;
+  /** Bitmap of the chunks that count as stored although they are not, because nobody wants them now; null: of a file. */
+  readonly hidden: Bytes | null;
+  /** Only a folder's list is wanted so far; with it the download is opened again. */
+  readonly isPartial: boolean;
+  /** The list is there, and nobody has chosen yet. */
+  readonly isUndecided: boolean;
 }
 
 interface Job<Input, Output, Progress = never> {
@@ -82,13 +120,22 @@ interface Job<Input, Output, Progress = never> {
 export interface Jobs {
   /** Encrypts and hashes a file and keeps its leaves, for sharing. Progress: bytes read. */
   hashFile: Job<{ fileId: FileId; key: Bytes; path: string }, HashedFile, number>;
+  /** Bytes of all files in a folder. */
+  measureFolder: Job<{ path: string }, number>;
+  /** The same as `hashFile`, of a folder and all that is in it. Progress: bytes read. */
+  hashFolder: Job<{ fileId: FileId; key: Bytes; path: string }, HashedFile, number>;
+  /** What lies in a folder within a shared folder; `list_missing` while its list is not here. */
+  listFolder: Job<
+    { spec: FileSpec; path: string; offset: number },
+    { children: readonly FolderChild[]; total: number }
+  >;
   /**
    * Makes the temporary file in the target folder and reserves its space. `unstoredBytes`: what chunks.db has still to
-   * take, for this and all other downloads that run.
+   * take, for this and all other downloads that run; without this one where part of a folder was chosen.
    */
-  prepare: Job<{ spec: FileSpec; directory: string; unstoredBytes: number }, null>;
+  prepare: Job<{ spec: FileSpec; directory: string; unstoredBytes: number; folder?: FolderChoice }, null>;
   /** Scans what is there of a download. */
-  open: Job<{ spec: FileSpec; directory: string }, OpenedDownload>;
+  open: Job<{ spec: FileSpec; directory: string; folder?: FolderChoice }, OpenedDownload>;
   storeLeaves: Job<{ spec: FileSpec; page: number; payload: Payload }, "stored" | "rejected">;
   /** `held`: the frame is for a link that takes held frames, so it stays in the engine, if the worker runs in one. */
   readLeaves: Job<{ spec: FileSpec; page: number; held?: boolean }, ReadFrame | null>;
@@ -97,11 +144,11 @@ export interface Jobs {
     { frames: ReadFrame[]; unavailable: number[] }
   >;
   /** Progress: chunks written. */
-  assemble: Job<{ spec: FileSpec; directory: string }, null, number>;
+  assemble: Job<{ spec: FileSpec; directory: string; folder?: FolderChoice }, null, number>;
   /** Progress: bytes read back. */
-  verify: Job<{ spec: FileSpec; directory: string; sha256: Bytes }, null, number>;
+  verify: Job<{ spec: FileSpec; directory: string; sha256: Bytes; folder?: FolderChoice }, null, number>;
   /** Output: the path that the file was saved under. */
-  finish: Job<{ spec: FileSpec; directory: string; name: string }, string>;
+  finish: Job<{ spec: FileSpec; directory: string; name: string; folder?: FolderChoice }, string>;
   /**
    * `chunks`: frees the rows of a finished download. `everything`: also its leaves. With a `directory` also the temporary
    * file there, which alone is the `part`.

@@ -23,12 +23,16 @@ import {
   workError,
 } from "./chunk-worker-protocol.ts";
 import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/download.ts";
+import { assembleFolder, finishFolder, listFolder, verifyFolder } from "./worker/folder-download.ts";
+import { FolderLists, isFolder } from "./worker/folder-lists.ts";
+import { FolderPlans } from "./worker/folder-plan.ts";
 import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
 import { ChunkReceiver, type Stored, storeLeaves } from "./worker/receive.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
 import { hashFile } from "./worker/share.ts";
+import { hashFolder, measureFolder } from "./worker/share-folder.ts";
 import { SourceFiles } from "./worker/source-files.ts";
 import { Orphans } from "./worker/sweep.ts";
 import { checkpointThread, WalKeeper } from "./worker/wal-keeper.ts";
@@ -86,14 +90,21 @@ const wal = new WalKeeper({
 });
 const tables = new ChunkTables(db, () => wal.committed());
 const files = new KnownFiles(tables);
-const tools = { tables, files, native: loadNative(log), dataDirectory: dirname(settings.databasePath) };
+const lists = new FolderLists(tables, files);
+const tools = {
+  ...{ tables, files, lists, plans: new FolderPlans(lists) },
+  ...{ native: loadNative(log), dataDirectory: dirname(settings.databasePath) },
+};
 const orphans = new Orphans(tools);
-const serveTools = { tables, files, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
+const serveTools = { tables, files, lists, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
 const answer = (results: Stored[]): void => post({ type: "stored", results });
 const receiver = new ChunkReceiver(systemClock, tables, files, answer, (bytes) => wal.beforeChunks(bytes));
 
 const handlers: JobHandlers = {
   hashFile: (input, context) => hashFile(tables, input, context),
+  measureFolder,
+  hashFolder: (input, context) => hashFolder(tables, input, context),
+  listFolder: (input) => listFolder(lists, input),
   prepare: (input) => prepare(tools, input),
   open: (input, context) => {
     receiver.flush();
@@ -105,10 +116,10 @@ const handlers: JobHandlers = {
   readChunks: (input) => readChunks(serveTools, input),
   assemble: (input, context) => {
     receiver.flush();
-    return assemble(tools, input, context);
+    return isFolder(input.spec) ? assembleFolder(tools, input, context) : assemble(tools, input, context);
   },
-  verify,
-  finish: (input) => finish(tools, input),
+  verify: (input, context) => (isFolder(input.spec) ? verifyFolder(tools, input, context) : verify(input, context)),
+  finish: (input, context) => (isFolder(input.spec) ? finishFolder(tools, input, context) : finish(tools, input)),
   drop: (input) => {
     receiver.flush();
     return drop(tools, input);

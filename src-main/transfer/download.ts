@@ -14,9 +14,9 @@ import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { FileRecord } from "../store/files.ts";
-import type { TransferRecord, TransferStatus } from "../store/transfers.ts";
+import type { FolderProgress, TransferRecord, TransferStatus } from "../store/transfers.ts";
 import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
-import type { FileSpec, JobName, StoreOutcome, WorkError } from "./chunk-worker-protocol.ts";
+import type { FileSpec, FolderChoice, JobName, StoreOutcome, WorkError } from "./chunk-worker-protocol.ts";
 import { specOf } from "./files.ts";
 import { PieceMap } from "./piece-map.ts";
 import type { Fault } from "./seeder-sessions.ts";
@@ -30,6 +30,7 @@ import {
   type FrameId,
   failedState,
   initialState,
+  isReceiving,
   type Setup,
   type State,
   storedCountOf,
@@ -84,6 +85,9 @@ export class Download implements Disposable {
   #work: RunningJob<JobName> | null = null;
   #timer: Disposable | null = null;
   #directory: string;
+  #folder: FolderProgress | null;
+  /** Another part of the folder was chosen: it rests, and goes on with that. */
+  #choosesAgain = false;
   #savedKind: State["kind"];
   #isSaved = true;
   #cleaned: boolean;
@@ -95,6 +99,7 @@ export class Download implements Disposable {
     this.file = file;
     this.spec = specOf(file.offer);
     this.#directory = record.directory;
+    this.#folder = file.offer.folder === undefined ? null : (record.folder ?? { selection: null, counts: null });
     this.startedAtMs = record.startedAtMs;
     this.#cleaned = record.status.kind === "complete" && record.status.cleaned;
     const initial = stateOf(setupOf(this.spec, deps), record);
@@ -120,6 +125,25 @@ export class Download implements Disposable {
   moveTo(directory: string): void {
     this.#directory = directory;
     this.checkpoint();
+  }
+
+  /** What was chosen of a folder, and what is known of that; null for a file. */
+  get folder(): FolderProgress | null {
+    return this.#folder;
+  }
+
+  /** Another part of a folder is wanted from now on. */
+  choose(selection: FolderProgress["selection"]): void {
+    this.#folder = { selection, counts: null };
+    this.checkpoint();
+    if (!isReceiving(this.state) && this.state.kind !== "opening") return;
+    this.#choosesAgain = true;
+    this.dispatch({ type: "pause" });
+  }
+
+  #choice(): { folder?: FolderChoice } {
+    const { name } = this.file.offer;
+    return this.#folder === null ? {} : { folder: { selection: this.#folder.selection, name } };
   }
 
   dispatch(event: Untimed<Event>): void {
@@ -214,6 +238,9 @@ export class Download implements Disposable {
       case "publish":
         this.#deps.onChanged(this, state.kind === this.#savedKind ? "progress" : "phase");
         this.#savedKind = state.kind;
+        if (!this.#choosesAgain || state.kind !== "idle") return;
+        this.#choosesAgain = false;
+        this.dispatch({ type: "queue" });
         return;
       case "proceed":
         this.dispatch({ type: "proceed" });
@@ -239,6 +266,7 @@ export class Download implements Disposable {
       status: this.#statusOf(state),
       stored: storedCountOf(state),
       counters: state.counters,
+      folder: this.#folder,
     });
   }
 
@@ -330,9 +358,15 @@ export class Download implements Disposable {
 
   #scan(run: number): void {
     const { spec, directory } = this;
-    void this.#begin(this.#deps.worker.run("open", { spec, directory })).then((result) => {
+    const choice = this.#choice();
+    void this.#begin(this.#deps.worker.run("open", { spec, directory, ...choice })).then((result) => {
       if (!result.ok) return this.#workFailed(run, result.error);
-      const { stored, pages, counters, finishedPath } = result.value;
+      const { stored, pages, counters, finishedPath, folder, hidden, isPartial, isUndecided } = result.value;
+      const { selection } = this.#folder ?? {};
+      if (this.#folder !== null && folder !== null && choice.folder?.selection === selection)
+        this.#folder = { ...this.#folder, counts: folder };
+      // The list is there; the rest waits until somebody has chosen.
+      if (isUndecided) return this.dispatch({ type: "pause" });
       this.dispatch({
         type: "opened",
         run,
@@ -340,6 +374,8 @@ export class Download implements Disposable {
         pages: PieceMap.fromBytes(pageCountOf(spec.chunkCount), pages),
         counters,
         finishedPath,
+        isPartial,
+        hidden: hidden === null ? null : PieceMap.fromBytes(spec.chunkCount, hidden),
       });
     });
   }
@@ -347,16 +383,19 @@ export class Download implements Disposable {
   #assemble(run: number): void {
     const { spec, directory } = this;
     const onProgress = (chunks: number): void => this.dispatch({ type: "assembleProgress", run, chunks });
-    void this.#begin(this.#deps.worker.run("assemble", { spec, directory }, onProgress)).then((result) => {
-      if (result.ok) this.dispatch({ type: "assembled", run });
-      else this.#workFailed(run, result.error);
-    });
+    void this.#begin(this.#deps.worker.run("assemble", { spec, directory, ...this.#choice() }, onProgress)).then(
+      (result) => {
+        if (result.ok) this.dispatch({ type: "assembled", run });
+        else this.#workFailed(run, result.error);
+      },
+    );
   }
 
   #verify(run: number): void {
     const { spec, directory } = this;
     const { sha256 } = this.file.offer;
-    void this.#begin(this.#deps.worker.run("verify", { spec, directory, sha256 })).then((result) => {
+    const input = { spec, directory, sha256, ...this.#choice() };
+    void this.#begin(this.#deps.worker.run("verify", input)).then((result) => {
       if (result.ok) this.dispatch({ type: "verified", run });
       else this.#workFailed(run, result.error);
     });
@@ -365,15 +404,31 @@ export class Download implements Disposable {
   #finish(run: number): void {
     const { spec, directory } = this;
     const { name } = this.file.offer;
-    void this.#begin(this.#deps.worker.run("finish", { spec, directory, name })).then((result) => {
+    const input = { spec, directory, name, ...this.#choice() };
+    void this.#begin(this.#deps.worker.run("finish", input)).then((result) => {
       if (result.ok) this.dispatch({ type: "finished", run, savedPath: result.value });
       else this.#workFailed(run, result.error);
     });
   }
 
   #workFailed(run: number, error: WorkError): void {
-    if (error.type === "corrupt_chunks") this.dispatch({ type: "chunksLost", run, indices: error.indices });
-    else this.dispatch({ type: "workFailed", run, error: plainError(error) });
+    if (error.type === "corrupt_chunks") {
+      this.dispatch({ type: "chunksLost", run, indices: error.indices });
+      this.#recount();
+    } else this.dispatch({ type: "workFailed", run, error: plainError(error) });
+  }
+
+  /** Files that were there are not any more, so more of the folder is part of this download. */
+  #recount(): void {
+    const { state } = this;
+    const counts = this.#folder?.counts ?? null;
+    if (this.#folder === null || counts === null || !("pieces" in state)) return;
+    const skippedChunks = state.pieces.hidden?.count ?? 0;
+    const skippedBytes = Math.max(
+      0,
+      counts.skippedBytes - (counts.skippedChunks - skippedChunks) * this.spec.chunkBytes,
+    );
+    this.#folder = { ...this.#folder, counts: { ...counts, skippedChunks, skippedBytes } };
   }
 
   #drop(what: "chunks" | "everything"): void {
@@ -448,7 +503,7 @@ const stateOf = (setup: Setup, { status, stored, counters }: TransferRecord): St
     case "failed":
       return failedState(setup, { error: status.error, storedCount: stored, counters });
     case "complete":
-      return completeState(setup, { savedPath: status.savedPath, counters });
+      return completeState(setup, { savedPath: status.savedPath, storedCount: stored, counters });
     case "cancelled":
       return cancelledState(setup, counters);
     default:

@@ -21,16 +21,33 @@ const RESERVED_STEM = /^(?:con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²�
 const EXTENSION_BYTES_MAX = 32;
 
 export const safeFileName = (name: string): string => {
-  const readable = name
-    .normalize("NFC")
-    .replace(INVISIBLE, "")
-    .replace(FORBIDDEN, "_")
-    .replace(SPACES, " ")
-    .normalize("NFC");
   // A leading dot hides a file; trailing dots and spaces vanish on Windows.
-  const trimmed = trimEnds(readable);
+  const trimmed = trimEnds(readable(name));
   return cutKeepingExtension(escapeReserved(trimmed === "" ? FALLBACK : trimmed), FILE_NAME_BYTES_MAX);
 };
+
+/**
+ * The same for what lies in a shared folder, where a leading dot belongs to the name (".gitignore"). "." and ".." have
+ * trailing dots, so they cannot come out of it.
+ */
+export const safeEntryName = (name: string): string => {
+  const trimmed = readable(name)
+    .replace(/^ +/u, "")
+    .replace(/[. ]+$/u, "");
+  return cutKeepingExtension(escapeReserved(trimmed === "" ? FALLBACK : trimmed), FILE_NAME_BYTES_MAX);
+};
+
+/** Whether `safeEntryName` leaves it as it is; quick for names of the common kind, because a folder has 100,000 of them. */
+export const isSafeEntryName = (name: string): boolean =>
+  (name.length <= FILE_NAME_BYTES_MAX && PLAIN.test(name) && escapeReserved(name) === name) ||
+  safeEntryName(name) === name;
+
+/** ASCII words with one dot, hyphen or space between them. */
+const PLAIN = /^[A-Za-z0-9_]+(?:[-. ][A-Za-z0-9_]+)*$/u;
+const ASCII = /^[ -~]*$/u;
+
+const readable = (name: string): string =>
+  name.normalize("NFC").replace(INVISIBLE, "").replace(FORBIDDEN, "_").replace(SPACES, " ").normalize("NFC");
 
 const trimEnds = (text: string): string => text.replace(/^[. ]+/u, "").replace(/[. ]+$/u, "");
 
@@ -78,7 +95,8 @@ export const withSuffix = (name: string, number: number): string => {
 };
 
 /** Names with equal folds are one file on Windows and macOS. */
-export const foldName = (name: string): string => name.normalize("NFC").toUpperCase().toLowerCase().normalize("NFC");
+export const foldName = (name: string): string =>
+  ASCII.test(name) ? name.toLowerCase() : name.normalize("NFC").toUpperCase().toLowerCase().normalize("NFC");
 
 /** The temporary name of a download; hidden, and the same after every restart. */
 export const partName = (fileId: string): string => `.weir-${fileId}.part`;

@@ -8,7 +8,7 @@ import type { Env } from "#shared/base/env.ts";
 import { type ChatId, type FileId, FileIdSchema, peerOfChat, type UserId } from "#shared/base/ids.ts";
 import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
-import type { FileView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
+import type { FileView, FolderEntryView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
 import { append, emptyList, type ShareOperation } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
@@ -58,6 +58,8 @@ export interface Files extends Disposable {
   get(fileId: string): Result<FileView>;
   /** Asks the server who holds a file of somebody else. Without an answer everything stays as it is. */
   refresh(fileId: string): Promise<void>;
+  /** What lies in a folder of a shared folder. Errors: `unknown_file`, `bad_folder`, `list_missing`. */
+  entries(fileId: string, path: string, offset: number): Promise<Result<{ entries: FolderEntryView[]; total: number }>>;
   view(fileId: string): FileView | null;
   list(): FileView[];
   /**
@@ -113,9 +115,10 @@ type Registration =
 
 const closing = () => fail("closing", "Weir is closing. Share the file again after the next start.");
 
-export const specOf = ({ signed, key }: FileOffer): FileSpec => {
+export const specOf = ({ signed, key, sha256, folder }: FileOffer): FileSpec => {
   const { fileId, sizeBytes, chunkBytes, chunkCount, root } = signed.manifest;
-  return { fileId, sizeBytes, chunkBytes, chunkCount, root, key };
+  const part = folder === undefined ? {} : { folder: { listBytes: folder.listBytes, listSha256: sha256 } };
+  return { fileId, sizeBytes, chunkBytes, chunkCount, root, key, ...part };
 };
 
 export const createFiles = (deps: FilesDeps): Files => new SharedFiles(deps);
@@ -187,13 +190,19 @@ class SharedFiles implements Files {
     const fileId = v.parse(FileIdSchema, toBase64Url(env.random.bytes(FILE_ID_BYTES)));
     const key = env.random.bytes(KEY_BYTES);
     const name = safeFileName(basename(path));
-    const announcedBytes = (await stat(sourcePath).catch(() => null))?.size ?? 0;
-    const hashed = await worker.run("hashFile", { fileId, key, path: sourcePath }, (bytesHashed) =>
-      this.#shareProgress.emit({ chatId, fileId, name, sizeBytes: announcedBytes, bytesHashed }),
-    ).result;
+    const found = await stat(sourcePath).catch(() => null);
+    const isFolder = found?.isDirectory() === true;
+    const measured = isFolder ? await worker.run("measureFolder", { path: sourcePath }).result : ok(found?.size ?? 0);
+    if (!measured.ok) return err({ type: measured.error.type, message: measured.error.message });
+    const announced = { chatId, fileId, name, sizeBytes: measured.value };
+    const onProgress = (bytesHashed: number): void => this.#shareProgress.emit({ ...announced, bytesHashed });
+    const input = { fileId, key, path: sourcePath };
+    const hashed = isFolder
+      ? await worker.run("hashFolder", input, onProgress).result
+      : await worker.run("hashFile", input, onProgress).result;
     if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
     if (this.#owned.disposed) return closing();
-    const { sizeBytes, root, sha256 } = hashed.value;
+    const { sizeBytes, root, sha256, folder } = hashed.value;
     const chunkBytes = chunkBytesFor(sizeBytes);
     const manifest: Manifest = {
       fileId,
@@ -205,7 +214,8 @@ class SharedFiles implements Files {
       createdAtMs: env.clock.now(),
     };
     const signature = account.sign(manifestSigningBytes(manifest));
-    const offer: FileOffer = { signed: { manifest, signature }, name, key, sha256 };
+    const signed = { manifest, signature };
+    const offer: FileOffer = { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
     return this.#publish(chatId, offer, sourcePath);
   }
 
@@ -320,6 +330,18 @@ class SharedFiles implements Files {
     const holders = answer.value.seeders.filter(({ complete }) => complete).map(({ userId }) => userId);
     this.#holders.set(id, holders);
     if (before.join() !== holders.join()) this.#tell(id);
+  }
+
+  async entries(
+    fileId: string,
+    path: string,
+    offset: number,
+  ): Promise<Result<{ entries: FolderEntryView[]; total: number }>> {
+    const record = this.#table.get(fileId);
+    if (record === null) return fail("unknown_file", "This file is not known here.");
+    const listed = await this.#deps.worker.run("listFolder", { spec: specOf(record.offer), path, offset }).result;
+    if (!listed.ok) return err({ type: listed.error.type, message: listed.error.message });
+    return ok({ entries: [...listed.value.children], total: listed.value.total });
   }
 
   view(fileId: string): FileView | null {
@@ -461,11 +483,14 @@ const isSameManifest = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest));
 
 const isSameSecret = (a: FileOffer, b: FileOffer): boolean =>
-  bytesEqual(a.key, b.key) && bytesEqual(a.sha256, b.sha256);
+  bytesEqual(a.key, b.key) &&
+  bytesEqual(a.sha256, b.sha256) &&
+  a.folder?.listBytes === b.folder?.listBytes &&
+  a.folder?.files === b.folder?.files;
 
 const sourceOf = ({ offer }: FileRecord, path: string) => {
   const { fileId, sizeBytes } = offer.signed.manifest;
-  return { fileId, path, sizeBytes };
+  return { fileId, path, sizeBytes, isFolder: offer.folder !== undefined };
 };
 
 const viewOf = ({ offer, sharedWith, version, access }: FileRecord, seeders: readonly string[]): FileView => {
@@ -473,8 +498,9 @@ const viewOf = ({ offer, sharedWith, version, access }: FileRecord, seeders: rea
   return {
     fileId,
     name: offer.name,
-    sizeBytes,
+    sizeBytes: sizeBytes - (offer.folder?.listBytes ?? 0),
     sha256: toHex(offer.sha256),
+    ...(offer.folder === undefined ? {} : { folder: { files: offer.folder.files } }),
     chunkCount,
     ownerId,
     sharedWith: [...sharedWith],

@@ -5,6 +5,7 @@ interface Source {
   readonly fileId: FileId;
   readonly path: string;
   readonly sizeBytes: number;
+  readonly isFolder: boolean;
 }
 
 /**
@@ -31,9 +32,10 @@ export class Sources {
   }
 
   /** Never rejects. */
-  async look({ fileId, path, sizeBytes }: Source): Promise<void> {
+  async look({ fileId, path, sizeBytes, isFolder }: Source): Promise<void> {
     const found = await stat(path).catch(() => null);
-    if (found === null || !found.isFile() || found.size < sizeBytes) this.gone(fileId);
+    const isThere = isFolder ? found?.isDirectory() : found?.isFile() === true && found.size >= sizeBytes;
+    if (isThere !== true) this.gone(fileId);
     else if (this.#missing.delete(fileId)) this.#onChanged(fileId);
   }
 }

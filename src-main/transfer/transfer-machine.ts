@@ -43,7 +43,8 @@ import {
  *   state        what it means                          leaves it by
  *   idle         not running: queued, or paused         start -> opening; cancel
  *   opening      chunks.db is scanned                   opened -> downloading | complete; pause -> idle; cancel; fails
- *   downloading  something is still to be received      all arrived -> draining; pause -> pausing; cancel; fails
+ *   downloading  something is still to be received      all arrived -> draining, or opening if only the list of a folder was
+ *                                                       wanted; pause -> pausing; cancel; fails
  *   pausing      seeders were told to stop              all settled or timeout -> idle; start -> downloading; cancel; fails
  *   draining     every chunk has arrived once           all settled -> assembling; a chunk is missing after all -> downloading;
  *                                                       pause -> pausing; cancel; fails
@@ -162,7 +163,8 @@ const workResult = (state: State, event: Extract<Event, { run: number }>, effect
       effects.push({ type: "finish", run: state.run });
       return { ...state, step: "saving" };
     case "finished":
-      return state.kind === "verifying" ? complete(state, event.savedPath, effects) : stale(state);
+      if (state.kind !== "verifying") return stale(state);
+      return complete(state, { savedPath: event.savedPath, storedCount: storedCountOf(state) }, effects);
     case "chunksLost":
       return state.kind === "assembling" ? chunksLost(state, event.indices) : stale(state);
     case "storeFailed":
@@ -246,12 +248,15 @@ const retry = (state: State, effects: Effect[]): State => {
 const opened = (state: State, event: Extract<Event, { type: "opened" }>, effects: Effect[]): State => {
   if (state.kind !== "opening") return stale(state);
   const kept = largest(state.counters, event.counters);
+  const { stored, pages, hidden = null, isPartial = false } = event;
   if (event.finishedPath !== null) {
-    const counters = allCounters(kept, state.setup.chunkCount);
-    return complete({ ...state, counters }, event.finishedPath, effects);
+    // Of a folder only what was chosen was ever stored.
+    const storedCount = hidden === null ? state.setup.chunkCount : stored.count - hidden.count;
+    const counters = allCounters(kept, storedCount);
+    return complete({ ...state, counters }, { savedPath: event.finishedPath, storedCount }, effects);
   }
-  const counters = allCounters(kept, event.stored.count);
-  const pieces: Pieces = { stored: event.stored, storing: new Map(), pages: event.pages, pagesStoring: new Set() };
+  const pieces: Pieces = { stored, hidden, storing: new Map(), pages, pagesStoring: new Set(), isPartial };
+  const counters = allCounters(kept, stored.count - (hidden?.count ?? 0));
   return { ...common(state), kind: "downloading", counters, pieces };
 };
 
@@ -263,9 +268,13 @@ const largest = (a: KeptCounters, b: KeptCounters): KeptCounters => ({
   rejected: Math.max(a.rejected, b.rejected),
 });
 
-const complete = (state: State, savedPath: string, effects: Effect[]): State => {
+const complete = (
+  state: State,
+  { savedPath, storedCount }: { savedPath: string; storedCount: number },
+  effects: Effect[],
+): State => {
   effects.push({ type: "dropChunks", what: "chunks" });
-  return { ...common(state), kind: "complete", savedPath };
+  return { ...common(state), kind: "complete", savedPath, storedCount };
 };
 
 const failed = (state: State, error: AppError, effects: Effect[]): State => {
@@ -277,9 +286,11 @@ const failed = (state: State, error: AppError, effects: Effect[]): State => {
 /** Rows that the disk damaged are fetched again; the requests that once brought them led to nothing. */
 const chunksLost = (state: State & { pieces: Pieces }, indices: readonly number[]): State => {
   const stored = indices.reduce((map, index) => map.without(index), state.pieces.stored);
-  const lost = state.pieces.stored.count - stored.count;
-  const counted = count(state, "cancelled", lost);
-  return { ...common(counted), kind: "downloading", run: state.run + 1, pieces: { ...state.pieces, stored } };
+  // What was there already, and is not any more, was never asked for.
+  const hidden = indices.reduce((map, index) => map?.without(index) ?? null, state.pieces.hidden);
+  const neverAsked = (state.pieces.hidden?.count ?? 0) - (hidden?.count ?? 0);
+  const counted = count(state, "cancelled", state.pieces.stored.count - stored.count - neverAsked);
+  return { ...common(counted), kind: "downloading", run: state.run + 1, pieces: { ...state.pieces, stored, hidden } };
 };
 
 // ---- What follows from the state ----------------------------------------------------------------------------------
@@ -290,6 +301,8 @@ const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
     case "downloading": {
       const reason = hasAllArrived(tidy) ? null : hopelessReason(tidy);
       if (reason !== null && tidy.pieces.storing.size === 0) return failed(tidy, refusalError(reason), effects);
+      if (tidy.pieces.isPartial && hasAllArrived(tidy))
+        return tidy.pieces.stored.isFull ? open(tidy, storedCountOf(tidy), effects) : tidy;
       return hasAllArrived(tidy) ? beginDraining(tidy, now, effects) : requestMore(tidy, now, effects);
     }
     case "draining":

@@ -50,4 +50,7 @@ export const expectedBytesOf = (spec: { sizeBytes: number; chunkBytes: number },
 export const unstoredBytesOf = (
   { sizeBytes, chunkBytes }: { sizeBytes: number; chunkBytes: number },
   state: State,
-): number => Math.max(0, sizeBytes - storedCountOf(state) * chunkBytes);
+): number => {
+  const hidden = "pieces" in state ? (state.pieces.hidden?.count ?? 0) : 0;
+  return Math.max(0, sizeBytes - (storedCountOf(state) + hidden) * chunkBytes);
+};

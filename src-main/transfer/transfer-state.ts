@@ -65,6 +65,10 @@ export interface Pieces {
   readonly storing: ReadonlyMap<number, number>;
   readonly pages: PieceMap;
   readonly pagesStoring: ReadonlySet<number>;
+  /** Chunks that count as stored although they are not, because nobody wants them; null: of a file, where all are wanted. */
+  readonly hidden: PieceMap | null;
+  /** Not all that is wanted is known yet: once what is known has arrived, the download is opened again. */
+  readonly isPartial: boolean;
 }
 
 export type Rest = "queued" | "paused";
@@ -93,7 +97,11 @@ export type Verifying = Common & {
   readonly pieces: Pieces;
   readonly step: "comparing" | "saving";
 };
-export type Complete = Common & { readonly kind: "complete"; readonly savedPath: string };
+export type Complete = Common & {
+  readonly kind: "complete";
+  readonly savedPath: string;
+  readonly storedCount: number;
+};
 export type Failed = Common & { readonly kind: "failed"; readonly error: AppError; readonly storedCount: number };
 export type Cancelled = Common & { readonly kind: "cancelled" };
 
@@ -147,6 +155,9 @@ export type Event = { readonly now: TimeMs } & (
       readonly pages: PieceMap;
       readonly counters: KeptCounters;
       readonly finishedPath: string | null;
+      /** Both only of a folder. */
+      readonly hidden?: PieceMap | null;
+      readonly isPartial?: boolean;
     }
   | {
       readonly type: "chunkStored" | "chunkDuplicate";
@@ -255,10 +266,14 @@ export const failedState = (
   storedCount: from.storedCount,
 });
 
-export const completeState = (setup: Setup, from: { savedPath: string; counters: KeptCounters }): State => ({
-  ...common(initialState(setup, { rest: "paused", storedCount: setup.chunkCount, counters: from.counters })),
+export const completeState = (
+  setup: Setup,
+  from: { savedPath: string; storedCount: number; counters: KeptCounters },
+): State => ({
+  ...common(initialState(setup, { rest: "paused", storedCount: from.storedCount, counters: from.counters })),
   kind: "complete",
   savedPath: from.savedPath,
+  storedCount: from.storedCount,
 });
 
 export const cancelledState = (setup: Setup, counters: KeptCounters): State => ({
@@ -310,12 +325,11 @@ export const storedCountOf = (state: State): number => {
     case "idle":
     case "opening":
     case "failed":
-      return state.storedCount;
     case "complete":
-      return state.setup.chunkCount;
+      return state.storedCount;
     case "cancelled":
       return 0;
     default:
-      return state.pieces.stored.count;
+      return state.pieces.stored.count - (state.pieces.hidden?.count ?? 0);
   }
 };

@@ -2,6 +2,7 @@ import type { Clock } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
 import type { ErrorView, PathKind, TransferPhase, TransferView } from "#shared/ipc/views.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
+import type { FolderProgress } from "../store/transfers.ts";
 import type { Download } from "./download.ts";
 import { availableOf, isSettled, outstandingOf } from "./seeder-sessions.ts";
 import { type State, storedCountOf } from "./transfer-state.ts";
@@ -19,11 +20,14 @@ export const viewOfDownload = (
   { pathOf, hindrance }: Surroundings,
 ): TransferView => {
   const nowMs = clock.monotonicMs();
-  const { state, spec, file, speed } = download;
+  const { state, spec, file, speed, folder } = download;
+  // What is not wanted of a folder counts as stored in the machine, and not at all for people.
+  const { skippedChunks = 0, skippedBytes = 0 } = folder?.counts ?? {};
   const stored = storedCountOf(state);
-  const bytesStored = bytesOf(download, stored);
+  const sizeBytes = spec.sizeBytes - skippedBytes;
+  const bytesStored = state.kind === "complete" ? sizeBytes : Math.min(sizeBytes, bytesOf(download, stored));
   const bytesPerSecond = isMoving(state) ? speed.bytesPerSecond(nowMs) : 0;
-  const left = spec.sizeBytes - bytesStored;
+  const left = sizeBytes - bytesStored;
   return {
     fileId: spec.fileId,
     name: file.offer.name,
@@ -31,10 +35,10 @@ export const viewOfDownload = (
     paused: (state.kind === "idle" || state.kind === "pausing") && state.rest === "paused",
     waitingForSeeders: isWaiting(state),
     chunksStored: stored,
-    chunkCount: spec.chunkCount,
+    chunkCount: spec.chunkCount - skippedChunks,
     bytesStored,
-    sizeBytes: spec.sizeBytes,
-    assembledChunks: assembledOf(state),
+    sizeBytes,
+    assembledChunks: Math.min(assembledOf(state), spec.chunkCount - skippedChunks),
     bytesPerSecond,
     etaMs: bytesPerSecond > 0 && left > 0 ? Math.round((left * 1000) / bytesPerSecond) : null,
     inFlight: inFlightOf(state),
@@ -49,8 +53,16 @@ export const viewOfDownload = (
     cancelledChunks: state.counters.cancelled,
     error: errorOf(state, hindrance),
     savedPath: state.kind === "complete" ? state.savedPath : null,
+    ...(folder === null ? {} : { folder: folderViewOf(folder) }),
   };
 };
+
+const folderViewOf = ({ selection, counts }: FolderProgress): NonNullable<TransferView["folder"]> => ({
+  filesWanted: selection === "choose" ? null : (counts?.filesWanted ?? null),
+  filesThere: counts?.filesThere ?? 0,
+  choosing: selection === "choose",
+  selection: selection === "choose" ? [] : selection,
+});
 
 const phaseOf = (state: State): TransferPhase => {
   switch (state.kind) {
@@ -84,7 +96,10 @@ const errorOf = (state: State, hindrance: ErrorView | null): ErrorView | null =>
 const bytesOf = ({ spec, state }: Download, stored: number): number => {
   if (stored === 0) return 0;
   const last = spec.chunkCount - 1;
-  const hasLast = "pieces" in state ? state.pieces.stored.has(last) : stored === spec.chunkCount;
+  const hasLast =
+    "pieces" in state
+      ? state.pieces.stored.has(last) && state.pieces.hidden?.has(last) !== true
+      : stored === spec.chunkCount;
   return hasLast ? (stored - 1) * spec.chunkBytes + chunkLength(spec, last) : stored * spec.chunkBytes;
 };
 

@@ -11,11 +11,13 @@ import type { ErrorView, LinkView, NoticeView, PathKind, TransferView } from "#s
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
 import type { FileRecord } from "../store/files.ts";
-import type { TransferRecord } from "../store/transfers.ts";
+import type { FolderProgress, TransferRecord } from "../store/transfers.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
+import type { FolderSelection } from "./chunk-worker-protocol.ts";
 import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
+import { isSameSelection, selectionOf } from "./folder-selection.ts";
 import { Seeder } from "./seeder.ts";
 import type { Fault } from "./seeder-sessions.ts";
 import { expectedBytesOf, isActive, isFinishing, startableOf, surplusOf, unstoredBytesOf } from "./transfer-places.ts";
@@ -51,9 +53,11 @@ export interface Transfers extends Disposable {
   /**
    * Starts, or goes on with, a download. The space is reserved before it answers. Without a `directory` it goes to the
    * download folder of the settings, which is made if it is missing; a `directory` must exist. One that has begun goes on
-   * with what it has, in the other `directory` if one is named.
+   * with what it has, in the other `directory` if one is named. `selection`: what to take of a folder, all if it is left out;
+   * one that has begun goes on with another selection, one that is complete fetches what is missing of it. Errors also
+   * `bad_selection`.
    */
-  start(fileId: string, directory?: string): Promise<Result<TransferView>>;
+  start(fileId: string, directory?: string, selection?: FolderSelection): Promise<Result<TransferView>>;
   pause(fileId: string): Result<TransferView>;
   resume(fileId: string): Result<TransferView>;
   /** Deletes what was received; the transfer is gone from the list afterwards. */
@@ -85,6 +89,15 @@ const accessRevoked: ErrorView = {
   type: "access_revoked",
   message: "You have no access to this file any more. What had arrived was deleted.",
 };
+
+interface StartWish {
+  readonly directory: string | undefined;
+  readonly selection: FolderSelection | undefined;
+}
+
+/** As it is written down. */
+const writable = (selection: FolderSelection): FolderProgress["selection"] =>
+  Array.isArray(selection) ? selection.map(([first, end]): [number, number] => [first, end]) : (selection as null);
 
 const ownerOf = ({ offer }: FileRecord): UserId => offer.signed.manifest.ownerId;
 
@@ -151,13 +164,17 @@ class FileTransfers implements Transfers {
 
   // ---- Commands -----------------------------------------------------------------------------------------------------
 
-  start(fileId: string, directory?: string): Promise<Result<TransferView>> {
+  start(fileId: string, directory?: string, selection?: FolderSelection): Promise<Result<TransferView>> {
     const file = this.#deps.files.find(fileId);
     if (file === null) return Promise.resolve(fail("unknown_file", "This file is not known here."));
     const id = file.offer.signed.manifest.fileId;
     const running = this.#starting.get(id);
     if (running !== undefined) return running;
-    const starting = this.#start(id, file, directory).finally(() => {
+    if (selection !== undefined && file.offer.folder === undefined)
+      return Promise.resolve(fail("bad_selection", "This is a file; only of a folder parts can be chosen."));
+    const ranges = Array.isArray(selection) ? selectionOf(selection) : ok(selection);
+    if (!ranges.ok) return Promise.resolve(ranges);
+    const starting = this.#start(id, file, { directory, selection: ranges.value }).finally(() => {
       this.#starting.delete(id);
       this.#schedule();
     });
@@ -165,13 +182,14 @@ class FileTransfers implements Transfers {
     return starting;
   }
 
-  async #start(fileId: FileId, file: FileRecord, chosen: string | undefined): Promise<Result<TransferView>> {
+  async #start(fileId: FileId, file: FileRecord, wish: StartWish): Promise<Result<TransferView>> {
+    const { directory: chosen, selection } = wish;
     if (file.sourcePath !== null) return fail("own_file", "This file is yours; it is on this computer already.");
     const refusal = this.#refusalOf(file);
     if (refusal !== null) return err(refusal);
     const before = this.#downloads.get(fileId);
     if (before !== undefined) {
-      const answer = await this.#startAgain(before, chosen);
+      const answer = await this.#startAgain(before, wish);
       if (answer !== null) return answer;
     }
     const { env, worker, settings } = this.#deps;
@@ -182,7 +200,9 @@ class FileTransfers implements Transfers {
     }
     const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
     const startedAtMs = env.clock.now();
-    const record: TransferRecord = { fileId, directory, startedAtMs, status: { kind: "active" }, stored: 0, counters };
+    const folder = file.offer.folder === undefined ? null : { selection: writable(selection ?? null), counts: null };
+    const status = { kind: "active" } as const;
+    const record: TransferRecord = { fileId, directory, startedAtMs, status, stored: 0, counters, folder };
     const download = this.#create(file, record);
     // Before any space is reserved, or nobody would give it back after a crash.
     if (!this.#records.save(record)) {
@@ -204,23 +224,34 @@ class FileTransfers implements Transfers {
   }
 
   /** Makes the temporary file where the download is saved, when there is room for it and what else is under way. */
-  async #prepare({ spec, directory, state }: Download): Promise<Result<null>> {
+  async #prepare({ spec, directory, state, file, folder }: Download): Promise<Result<null>> {
     const others = [...this.#downloads.values()].filter((other) => other.spec.fileId !== spec.fileId);
     const expected = others.map((other) => expectedBytesOf(other.spec, other.state));
-    const unstoredBytes = expected.reduce((sum, bytes) => sum + bytes, unstoredBytesOf(spec, state));
-    const prepared = await this.#deps.worker.run("prepare", { spec, directory, unstoredBytes }).result;
+    // How much a part of a folder is, the worker knows.
+    const own = folder === null || folder.selection === null ? unstoredBytesOf(spec, state) : 0;
+    const unstoredBytes = expected.reduce((sum, bytes) => sum + bytes, own);
+    const choice = folder === null ? {} : { folder: { selection: folder.selection, name: file.offer.name } };
+    const prepared = await this.#deps.worker.run("prepare", { spec, directory, unstoredBytes, ...choice }).result;
     return prepared.ok ? prepared : err({ type: prepared.error.type, message: prepared.error.message });
   }
 
   /** Null when it has to be downloaded anew. */
-  async #startAgain(download: Download, chosen: string | undefined): Promise<Result<TransferView> | null> {
+  async #startAgain(
+    download: Download,
+    { directory: chosen, selection }: StartWish,
+  ): Promise<Result<TransferView> | null> {
+    // The list is all that is asked for, and whatever goes on already has it or gets it.
+    if (selection === "choose" && download.state.kind !== "cancelled") return ok(this.#view(download));
+    const { folder } = download;
     switch (download.state.kind) {
       case "complete": {
         const isThere = await stat(download.state.savedPath).then(
-          (found) => found.isFile(),
+          (found) => (folder === null ? found.isFile() : found.isDirectory()),
           () => false,
         );
-        if (isThere) return fail("already_complete", "This file was downloaded already.");
+        // What is in the folder already is found there and not fetched again.
+        const isAll = folder === null || (folder.selection === null && selection === undefined);
+        if (isThere && isAll) return fail("already_complete", "This file was downloaded already.");
         await download.dropped;
         this.#discard(download);
         return null;
@@ -229,6 +260,11 @@ class FileTransfers implements Transfers {
         await download.dropped;
         return null;
       default: {
+        if (folder !== null && !isSameSelection(folder.selection, selection ?? folder.selection)) {
+          if (isFinishing(download.state))
+            return fail("too_late", "The files are being written already. Choose others when they are finished.");
+          download.choose(writable(selection ?? null));
+        }
         const moved = await this.#move(download, resolve(chosen ?? download.directory));
         if (!moved.ok) return moved;
         return download.state.kind === "failed" ? this.retry(download.spec.fileId) : this.resume(download.spec.fileId);

@@ -30,6 +30,29 @@ export const LEAVES_PER_PAGE = 1024;
 /** ext4, NTFS and APFS end at 255 bytes or UTF-16 units; room is kept for " (12)" and the part suffix. */
 export const FILE_NAME_BYTES_MAX = 230;
 
+/** Files and empty folders in one shared folder: a large source tree. What the chunk worker keeps of each is about 200 bytes. */
+export const FOLDER_ENTRIES_MAX = 100_000;
+/** Folders in folders; deeper ones run into the path limits of the systems that receive them. */
+export const FOLDER_DEPTH_MAX = 64;
+/** A path within a shared folder; with the download folder before it, it stays below the 4,096 bytes of Linux. */
+export const FOLDER_PATH_BYTES_MAX = 2048;
+/** The list of files is held in memory while it is read: 100,000 entries with paths of 120 bytes. */
+export const FOLDER_LIST_BYTES_MAX = 16 * MiB;
+/** Lists of files that the chunk worker keeps in memory. */
+export const FOLDER_LISTS_KEPT = 4;
+/** Entries of one folder in one answer to the window; the rest is asked for when somebody scrolls that far. */
+export const FOLDER_ENTRIES_PAGE = 500;
+/** Ranges of entries in a selection: fits one call from the window, and folders are ranges. */
+export const FOLDER_RANGES_MAX = 5000;
+/** Files that are read or written in one go, without a turn for others in between, and without staying open. */
+export const SMALL_FILE_BYTES = 256 * KiB;
+/** Other work gets its turn at least this often while many small files are read or written. */
+export const WORK_TURN_MS = 15;
+/** So many files of a folder are forced to the disk together with all else on it: 10,000 took 0.1 s so, and 1.4 s one by one. */
+export const SYNC_TOGETHER_FILES = 100;
+/** Files whose bytes are forced to the disk at once: they share the journal's commits. */
+export const SYNCS_AT_ONCE = 8;
+
 // ---- Transfer ---------------------------------------------------------------------------------------------------
 
 /**

@@ -3,6 +3,8 @@ import { ChatIdSchema, FileIdSchema, MessageIdSchema, UserIdSchema } from "../ba
 import {
   DRAIN_TIMEOUT_MAX_MS,
   DRAIN_TIMEOUT_MIN_MS,
+  FOLDER_ENTRIES_MAX,
+  FOLDER_RANGES_MAX,
   MESSAGE_TEXT_BYTES_MAX,
   MESSAGES_PAGE_MAX,
   PATH_LENGTH_MAX,
@@ -20,6 +22,7 @@ import type {
   ContactNetworkView,
   ContactView,
   FileView,
+  FolderEntryView,
   HostView,
   InviteView,
   LinkReport,
@@ -59,6 +62,7 @@ const ofFileAndUsers = v.strictObject({
 });
 const ofChat = v.strictObject({ chatId: ChatIdSchema });
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(PATH_LENGTH_MAX));
+const index = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(FOLDER_ENTRIES_MAX));
 const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
 /** Bytes, not characters, are what travels; valibot counts them as UTF-8. */
 const text = v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX));
@@ -129,8 +133,25 @@ export const commands = {
   "files.revoke": command<FileView>()(ofFileAndUsers),
   /** Gives up the own access to a file of somebody else. */
   "files.leave": command<FileView>()(ofFile),
+  /** What lies in a folder ("" is the shared one itself) of a shared folder, some at a time. `list_missing` until its list is here. */
+  "files.entries": command<{ entries: FolderEntryView[]; total: number }>()(
+    v.strictObject({
+      fileId: FileIdSchema,
+      path: v.pipe(v.string(), v.maxLength(PATH_LENGTH_MAX)),
+      offset: v.optional(index, 0),
+    }),
+  ),
 
-  "transfers.start": command<TransferView>()(v.strictObject({ fileId: FileIdSchema, directory: v.optional(path) })),
+  /** `files` of a folder: ranges [first, end) of its entries, or `choose` to fetch only its list, which then rests until ranges come. */
+  "transfers.start": command<TransferView>()(
+    v.strictObject({
+      fileId: FileIdSchema,
+      directory: v.optional(path),
+      files: v.optional(
+        v.union([v.literal("choose"), v.pipe(v.array(v.tuple([index, index])), v.maxLength(FOLDER_RANGES_MAX))]),
+      ),
+    }),
+  ),
   "transfers.pause": command<TransferView>()(ofFile),
   "transfers.resume": command<TransferView>()(ofFile),
   "transfers.cancel": command<TransferView>()(ofFile),

@@ -45,14 +45,37 @@ export interface TransferView {
   cancelledChunks: number;
   error: ErrorView | null;
   savedPath: string | null;
+  /** Only of a folder: files that were chosen, and those of them that were there already. */
+  folder?: {
+    /** Null while the list has not arrived. */
+    filesWanted: number | null;
+    filesThere: number;
+    /** The list is there, or on its way, and nobody has chosen yet. */
+    choosing: boolean;
+    /** Ranges [first, end) of entries; null for all. */
+    selection: [number, number][] | null;
+  };
+}
+
+/** What lies directly in a folder of a shared folder. Entries [first, first + entries) are it and all that is in it. */
+export interface FolderEntryView {
+  name: string;
+  kind: "file" | "folder";
+  sizeBytes: number;
+  first: number;
+  entries: number;
+  files: number;
 }
 
 export interface FileView {
   fileId: string;
   name: string;
+  /** Of a folder: of all its files. */
   sizeBytes: number;
-  /** SHA-256 of the plaintext, hex. */
+  /** SHA-256 of the plaintext, hex; of a folder's list. */
   sha256: string;
+  /** Only of a folder. */
+  folder?: { files: number };
   chunkCount: number;
   ownerId: string;
   sharedWith: string[];

@@ -7,6 +7,8 @@ import {
   CHUNKS_PER_FILE_MAX,
   FILE_BYTES_MAX,
   FILE_NAME_BYTES_MAX,
+  FOLDER_ENTRIES_MAX,
+  FOLDER_LIST_BYTES_MAX,
   LARGE_FILE_BYTES,
 } from "../base/limits.ts";
 import { bytesField, encodeJson } from "./json.ts";
@@ -37,14 +39,31 @@ export const SignedManifestSchema = v.object({
   signature: bytesField(64),
 });
 
-/** The secret part, sent only inside Signal messages. */
-export const FileOfferSchema = v.object({
-  signed: SignedManifestSchema,
-  name: v.pipe(v.string(), v.minLength(1), v.maxBytes(4 * FILE_NAME_BYTES_MAX)),
-  key: bytesField(32),
-  /** SHA-256 of the whole plaintext. */
-  sha256: bytesField(32),
+/**
+ * Says that the plaintext is a folder: the bytes of its files one after the other, then the list of them (`folder-list`),
+ * which the `sha256` of the offer is about.
+ */
+const FolderPartSchema = v.object({
+  listBytes: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(FOLDER_LIST_BYTES_MAX)),
+  files: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(FOLDER_ENTRIES_MAX)),
 });
+export type FolderPart = v.InferOutput<typeof FolderPartSchema>;
+
+/** The secret part, sent only inside Signal messages. */
+export const FileOfferSchema = v.pipe(
+  v.object({
+    signed: SignedManifestSchema,
+    name: v.pipe(v.string(), v.minLength(1), v.maxBytes(4 * FILE_NAME_BYTES_MAX)),
+    key: bytesField(32),
+    /** SHA-256 of the whole plaintext, or of a folder's list, which has the SHA-256 of every file. */
+    sha256: bytesField(32),
+    folder: v.optional(FolderPartSchema),
+  }),
+  v.check(
+    ({ signed, folder }) => (folder?.listBytes ?? 0) <= signed.manifest.sizeBytes,
+    "the list is longer than the folder",
+  ),
+);
 export type FileOffer = v.InferOutput<typeof FileOfferSchema>;
 
 export const chunkBytesFor = (sizeBytes: number): typeof CHUNK_BYTES | typeof CHUNK_BYTES_LARGE =>

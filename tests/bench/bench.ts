@@ -1,4 +1,6 @@
 import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +13,7 @@ import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
 import { measureServer } from "./server.ts";
 
 /**
- * `npm run bench [-- [transfer] [links] [activity] [server] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
+ * `npm run bench [-- [transfer] [folder] [links] [activity] [server] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
 const MiB = 1024 * 1024;
@@ -52,7 +54,21 @@ const measureRaw = async (
   return { megabytesPerSecond, cpuSeconds };
 };
 
-const fullPath = async (sizeMiB: number) => {
+/** 10,000 files of 10 KiB, or as many as make up the size. */
+const SMALL_FILE_BYTES = 10 * 1024;
+const FOLDER_MIB = (10_000 * SMALL_FILE_BYTES) / MiB;
+
+const writeSmallFiles = (root: string, sizeMiB: number): number => {
+  const files = Math.round((sizeMiB * MiB) / SMALL_FILE_BYTES);
+  for (let i = 0; i < files; i++) {
+    const folder = join(root, `part ${i % 100}`);
+    if (i < 100) mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, `file ${i}.bin`), randomBytes(SMALL_FILE_BYTES));
+  }
+  return files;
+};
+
+const fullPath = async (sizeMiB: number, asFolder = false) => {
   const dir = await mkdtemp(join(tmpdir(), "weir-bench-"));
   const server = await startServer(join(dir, "server"));
   const sides: Side[] = [];
@@ -75,8 +91,9 @@ const fullPath = async (sizeMiB: number) => {
       "a link",
       async () => (await bob.call("links.list", {})).find((link) => link.state === "connected") ?? null,
     );
-    const path = join(dir, "bench.bin");
-    const sha256 = await writeRandomFile(path, sizeMiB * MiB);
+    const path = join(dir, asFolder ? "bench" : "bench.bin");
+    const files = asFolder ? writeSmallFiles(path, sizeMiB) : 0;
+    const sha256 = asFolder ? "" : await writeRandomFile(path, sizeMiB * MiB);
     for (const side of sides) side.idleRss = memoryOf(side.profile.process.pid, "VmRSS");
     const shareStart = performance.now();
     const file = await alice.call("files.share", { chatId: bob.userId, path });
@@ -97,14 +114,17 @@ const fullPath = async (sizeMiB: number) => {
     const delays = [];
     for (const side of sides) delays.push(await loopDelayP99Ms(side.profile));
     if (view.phase !== "complete") throw new Error(`the transfer failed: ${JSON.stringify(view.error)}`);
-    if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
+    if (asFolder) await run("diff", ["-r", path, view.savedPath ?? ""]);
+    else if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
     const downloadMs = phases.find((p) => p.phase === "downloading")?.ms ?? 0;
     const finishMs = phases
       .filter((p) => p.phase === "assembling" || p.phase === "verifying")
       .reduce((sum, p) => sum + p.ms, 0);
     const rate = (ms: number): number => Math.round(((sizeMiB * MiB) / 1e6 / (ms / 1000)) * 10) / 10;
     return {
+      ...(asFolder ? { files } : {}),
       phases,
+      totalMs,
       shareMs,
       downloadMBps: rate(downloadMs),
       totalMBps: rate(totalMs),
@@ -141,12 +161,24 @@ const transferLine = async (sizeMiB: number) => {
   };
 };
 
+/** Many small files against one file of the same size, both from start to complete. */
+const folderLine = async (sizeMiB: number) => {
+  const file = await fullPath(sizeMiB);
+  const folder = await fullPath(sizeMiB, true);
+  const { files, phases, totalMs, shareMs, totalMBps } = folder;
+  const ofFile = { phases: file.phases, totalMs: file.totalMs, shareMs: file.shareMs, totalMBps: file.totalMBps };
+  const ratio = Math.round((totalMBps / file.totalMBps) * 100) / 100;
+  return { sizeMiB, files, folderToFileRatio: ratio, phases, totalMs, shareMs, totalMBps, file: ofFile };
+};
+
 const { values, positionals } = parseArgs({
   options: { size: { type: "string", default: "256" }, runs: { type: "string", default: "3" } },
   allowPositionals: true,
 });
+const sizeMiB = Number(values.size);
 const benches = {
-  transfer: () => transferLine(Number(values.size)),
+  transfer: () => transferLine(sizeMiB),
+  folder: () => folderLine(Math.min(sizeMiB, FOLDER_MIB)),
   links: measureLinks,
   activity: measureActivity,
   server: measureServer,

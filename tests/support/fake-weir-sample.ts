@@ -1,6 +1,7 @@
 import type {
   ContactView,
   FileView,
+  FolderEntryView,
   LinkAttemptView,
   LinkReport,
   LinkView,
@@ -80,6 +81,28 @@ export const files = {
   build: file("weir-0.1.0.AppImage", 118_489_088, DMITRI),
   model: file("terrain-model.7z", 5_368_709_120, ELIF),
   backup: file("laptop-backup.img", 64_424_509_440, CAROL),
+  trip: file("Lofoten trip", 1_318_912_004, BOB, { folder: { files: 214 } }),
+};
+
+/** What is in the shared folder, as `files.entries` tells it. */
+const inFolder = (name: string, first: number, entries: number, sizeBytes: number, kind: "file" | "folder") => ({
+  ...{ name, first, entries, sizeBytes, kind },
+  files: entries,
+});
+export const tripEntries: Record<string, FolderEntryView[]> = {
+  "": [
+    inFolder("Maps", 0, 3, 18_874_368, "folder"),
+    inFolder("Photos", 3, 206, 912_680_550, "folder"),
+    inFolder("Videos", 209, 3, 387_351_042, "folder"),
+    inFolder("itinerary.pdf", 212, 1, 1_204_118, "file"),
+    inFolder("packing list.txt", 213, 1, 2_026, "file"),
+  ],
+  Photos: [inFolder("Raw", 3, 120, 780_140_544, "folder"), inFolder("Selected", 123, 86, 132_540_006, "folder")],
+  Maps: [
+    inFolder("Moskenes.gpx", 0, 1, 512_000, "file"),
+    inFolder("Reine.gpx", 1, 1, 481_280, "file"),
+    inFolder("topo.mbtiles", 2, 1, 17_881_088, "file"),
+  ],
 };
 
 const seeder = (userIdOf: string, path: "lan" | "direct" | "relay", bytesPerSecond: number, chunks: number) => ({
@@ -264,6 +287,7 @@ export const emptyState = (): FakeState => ({
   chats: [],
   messages: [],
   files: [],
+  entries: {},
   transfers: [],
   links: [],
   reports: {},
@@ -336,6 +360,7 @@ export const sampleState = (): FakeState => {
     })),
     messages,
     files: Object.values(files),
+    entries: tripEntries,
     transfers: Object.values(transfersByPhase),
     links: [
       link(BOB, { path: "lan", rttMs: 0.8 }),

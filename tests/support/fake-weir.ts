@@ -6,6 +6,7 @@ import type {
   ContactNetworkView,
   ContactView,
   FileView,
+  FolderEntryView,
   HostView,
   LinkReport,
   LinkView,
@@ -29,6 +30,8 @@ export interface FakeState {
   chats: ChatView[];
   messages: MessageView[];
   files: FileView[];
+  /** What lies in the folders of a shared folder, by path. */
+  entries: Record<string, FolderEntryView[]>;
   transfers: TransferView[];
   links: LinkView[];
   /** What is known of a link besides its view; every contact has a plain report without an entry here. */
@@ -324,13 +327,26 @@ export class FakeWeir {
         const access = accessOf(fileId);
         return access.ok ? ok({ ...access.value, membersMayAdd }) : access;
       },
+      "files.entries": ({ fileId, path }) => {
+        const entries = state.entries[path];
+        const isFetched = state.transfers.some((transfer) => transfer.fileId === fileId);
+        return entries !== undefined && isFetched
+          ? ok({ entries, total: entries.length })
+          : fail("list_missing", "The list of this folder has not arrived yet.");
+      },
       "files.grant": ({ fileId, userIds }) => changeAccess(fileId, (members) => [...new Set([...members, ...userIds])]),
       "files.revoke": ({ fileId, userIds }) =>
         changeAccess(fileId, (members) => members.filter((id) => !userIds.includes(id))),
       "files.leave": ({ fileId }) =>
         changeAccess(fileId, (members) => members.filter((id) => id !== state.profile.userId)),
-      "transfers.start": ({ fileId }) =>
-        ok(this.transfer(fileId, { phase: "downloading", paused: false, error: null })),
+      "transfers.start": ({ fileId, files }) => {
+        const isFolder = state.files.some((file) => file.fileId === fileId && file.folder !== undefined);
+        const choosing = files === "choose";
+        const selection = files === undefined || choosing ? null : files;
+        const folder = { filesWanted: null, filesThere: 0, choosing, selection };
+        const changes = { phase: "downloading", paused: choosing, error: null } as const;
+        return ok(this.transfer(fileId, isFolder ? { ...changes, folder } : changes));
+      },
       "transfers.pause": ({ fileId }) => changeTransfer(fileId, { paused: true, bytesPerSecond: 0, etaMs: null }),
       "transfers.resume": ({ fileId }) => changeTransfer(fileId, { paused: false }),
       "transfers.cancel": ({ fileId }) =>

@@ -47,7 +47,7 @@ class Run {
     return effects.some(({ type }) => type === "proceed") ? this.do({ type: "proceed" }) : this;
   }
 
-  opened(stored: number[] = []): this {
+  opened(stored: number[] = [], isPartial = false): this {
     const { chunkCount } = this.state.setup;
     const map = stored.reduce((m, i) => m.with(i), PieceMap.empty(chunkCount));
     const pages = PieceMap.full(Math.ceil(chunkCount / 1024));
@@ -59,6 +59,7 @@ class Run {
       pages,
       counters: NO_COUNTERS,
       finishedPath: null,
+      isPartial,
     });
   }
 
@@ -462,5 +463,36 @@ describe("a worker that dies", () => {
     expect(run.state.kind).toBe("opening");
     die();
     expect(run.state).toMatchObject({ kind: "failed", error: gone });
+  });
+});
+
+describe("a folder whose list comes first", () => {
+  test("is opened again once the list is stored, with its seeders, and neither drained nor assembled before", () => {
+    const run = new Run().opened(range(8), true);
+    const alice = run.serving(ALICE);
+    expect(run.requested()).toEqual([8, 9]);
+    run.get(alice, 8).arrive(alice, 9);
+    expect(run.state.kind).toBe("downloading");
+    run.stored(alice, 9);
+    expect(run.one("scan")).toEqual({ type: "scan", run: run.state.run });
+    expect(run.state.kind).toBe("opening");
+    // Now it is known that 3 to 6 are wanted as well.
+    const stored = [0, 1, 2, 7, 8, 9].reduce((map, i) => map.with(i), PieceMap.empty(10));
+    const scanned = { stored, pages: PieceMap.full(1), counters: NO_COUNTERS, finishedPath: null };
+    run.do({ type: "opened", run: run.state.run, ...scanned });
+    expect(run.requested()).toEqual([3, 4, 5, 6]);
+    run.get(alice, 3, 4, 5, 6);
+    expect(run.phases).toEqual(["opening", "downloading", "opening", "downloading", "draining", "assembling"]);
+  });
+
+  test("that is paused meanwhile goes on where it was", () => {
+    const run = new Run().opened(range(8), true);
+    const alice = run.serving(ALICE);
+    run.get(alice, 8).do({ type: "pause" });
+    run.do({ type: "stopped", session: alice, framesSent: 1 });
+    expect(run.state).toMatchObject({ kind: "idle", storedCount: 9 });
+    run.opened(range(9), true);
+    run.do({ type: "have", session: run.one("open").session, available: null, leaves: true });
+    expect(run.requested()).toEqual([9]);
   });
 });

@@ -17,7 +17,7 @@ test("a file is there until it is shorter, gone or no file, and again when it is
   const changes: boolean[] = [];
   const sources = new Sources(() => changes.push(sources.isThere(fileId)));
   const look = async (): Promise<boolean> => {
-    await sources.look({ fileId, path, sizeBytes: 4 });
+    await sources.look({ fileId, path, sizeBytes: 4, isFolder: false });
     return sources.isThere(fileId);
   };
   await writeFile(path, "1234");

@@ -9,6 +9,7 @@ import { contactNetworkSchema } from "./0007-contact-network.ts";
 import { sessionResetsSchema } from "./0008-session-resets.ts";
 import { sharesSchema } from "./0009-shares.ts";
 import { activitySchema } from "./0010-activity.ts";
+import { foldersSchema } from "./0011-folders.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -22,4 +23,5 @@ export const appMigrations: readonly Migration[] = [
   sessionResetsSchema,
   sharesSchema,
   activitySchema,
+  foldersSchema,
 ];

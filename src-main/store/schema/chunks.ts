@@ -28,4 +28,13 @@ export const chunksMigrations: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    name: "0002-folder-lists",
+    sql: `
+      CREATE TABLE folder_lists (
+        file INTEGER PRIMARY KEY,
+        sealed BLOB NOT NULL  -- names are content: encrypted with the folder's key, as the chunks are
+      ) STRICT;
+    `,
+  },
 ];

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, lstat, open, readdir, rm, stat, statfs } from "node:fs/promises";
+import { type FileHandle, lstat, mkdir, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { type Bytes, bytesEqual, freeNow } from "#shared/base/bytes.ts";
 import {
@@ -14,34 +14,53 @@ import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
 import { emptyRoot, pageCountOf } from "../../crypto/hash-tree.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
-import type { FileSpec, JobContext, JobResult, Jobs } from "../chunk-worker-protocol.ts";
+import type {
+  FileSpec,
+  FolderChoice,
+  FolderSelection,
+  JobContext,
+  JobResult,
+  Jobs,
+  OpenedDownload,
+} from "../chunk-worker-protocol.ts";
 import { foldName, partName, safeFileName, withSuffix } from "../file-name.ts";
+import { selectedOf } from "../folder-selection.ts";
+import { type FolderLists, isFolder, type KnownList, type SpecOfFolder } from "./folder-lists.ts";
+import { chunksOfEntries, countsOf, type FolderPlans, hideUnwanted, listChunksOf } from "./folder-plan.ts";
 import { failWork, isCode, openPart, readWhole, WorkFailure, writeErrorOf, writeWhole, yieldTurn } from "./io.ts";
 import type { KnownFiles } from "./known-files.ts";
 import { removeRows } from "./sweep.ts";
 
 /** The mark that operating systems keep on received files; it names the program, never the sender. */
-const ORIGIN_URL = "weir://received";
+export const ORIGIN_URL = "weir://received";
 /** Written data is handed to the disk in steps of this size while assembling, so that the final fsync has little left to do. */
 const SYNC_STEP_BYTES = 64 * 1024 * 1024;
 
 export interface DownloadTools {
   readonly tables: ChunkTables;
   readonly files: KnownFiles;
+  readonly lists: FolderLists;
+  readonly plans: FolderPlans;
   readonly native: NativeFs;
   /** Where chunks.db lies. */
   readonly dataDirectory: string;
 }
 
-const partPath = (directory: string, spec: { fileId: string }): string => join(directory, partName(spec.fileId));
+export const partPath = (directory: string, spec: { fileId: string }): string => join(directory, partName(spec.fileId));
 
 /** Makes the temporary file and reserves its blocks, so that a full disk is known before the first byte travels. */
 export const prepare = async (
-  { native, dataDirectory }: DownloadTools,
-  { spec, directory, unstoredBytes }: Jobs["prepare"]["input"],
+  { native, lists, dataDirectory }: DownloadTools,
+  { spec, directory, unstoredBytes, folder }: Jobs["prepare"]["input"],
 ): Promise<JobResult<"prepare">> => {
   try {
-    await checkSpace(spec, unstoredBytes, directory, dataDirectory);
+    const chosenBytes = folder?.selection == null ? null : chosenBytesOf(lists, spec, folder.selection);
+    await checkSpace(chosenBytes ?? spec.sizeBytes, unstoredBytes + (chosenBytes ?? 0), directory, dataDirectory);
+    // Of a folder there is nothing to reserve before its list is there.
+    if (isFolder(spec)) {
+      await mkdir(partPath(directory, spec), { recursive: true });
+      return ok(null);
+    }
     const file = await openPart(partPath(directory, spec));
     try {
       native.reserve(file.fd, spec.sizeBytes);
@@ -51,9 +70,20 @@ export const prepare = async (
     return ok(null);
   } catch (error) {
     const failure = writeErrorOf(error);
-    await rm(partPath(directory, spec), { force: true }).catch(() => undefined);
+    await rm(partPath(directory, spec), { force: true, recursive: true }).catch(() => undefined);
     return err(failure);
   }
+};
+
+/** As far as is known: without the list, the list is all that is fetched for now. */
+const chosenBytesOf = (lists: FolderLists, spec: FileSpec, selection: FolderSelection): number => {
+  if (!isFolder(spec)) return 0;
+  const known = lists.find(spec);
+  if (known === null) return spec.folder.listBytes;
+  let bytes = 0;
+  for (const index of selectedOf(selection, known.list.entries.length))
+    bytes += known.list.entries[index]?.sizeBytes ?? 0;
+  return bytes;
 };
 
 /**
@@ -64,7 +94,7 @@ const CHUNK_STORAGE_FACTOR = 1.15;
 const CHUNK_WAL_FACTOR = 1.4;
 
 const checkSpace = async (
-  spec: FileSpec,
+  fileBytes: number,
   unstoredBytes: number,
   directory: string,
   dataDirectory: string,
@@ -75,7 +105,7 @@ const checkSpace = async (
   if (!target.isDirectory()) failWork("not_writable", "The download folder is not a folder. Choose another one.");
   const isSameDisk = target.dev === data.dev;
   const fits =
-    (await hasRoomFor(directory, spec.sizeBytes + (isSameDisk ? chunkBytes : 0))) &&
+    (await hasRoomFor(directory, fileBytes + (isSameDisk ? chunkBytes : 0))) &&
     (isSameDisk || (await hasRoomFor(dataDirectory, chunkBytes)));
   if (!fits)
     failWork("disk_full", "There is not enough space for this file. Free some, or choose a folder on another disk.");
@@ -87,10 +117,11 @@ const hasRoomFor = async (directory: string, bytes: number): Promise<boolean> =>
 };
 
 export const openDownload = async (
-  { tables, files }: DownloadTools,
-  { spec }: Jobs["open"]["input"],
+  tools: DownloadTools,
+  { spec, directory, folder }: Jobs["open"]["input"],
   context: JobContext,
 ): Promise<JobResult<"open">> => {
+  const { tables, files } = tools;
   try {
     if (spec.chunkCount === 0 && !bytesEqual(spec.root, emptyRoot()))
       return failWork(
@@ -102,6 +133,8 @@ export const openDownload = async (
     files.forget(spec.fileId);
     const finishedPath = await finishedBefore(spec, row.final_path, row.final_inode);
     if (finishedPath === null && row.final_path !== null) tables.setFinal(row.file, null);
+    // Before the scan: it removes rows that the disk has changed.
+    const list = isFolder(spec) && finishedPath === null ? tools.lists.get(spec) : null;
     const stored = new Uint8Array(Math.ceil(spec.chunkCount / 8));
     for (let next = 0; ; ) {
       const indices = tables.indicesFrom(row.file, next);
@@ -114,7 +147,12 @@ export const openDownload = async (
     const pages = new Uint8Array(Math.ceil(pageCountOf(spec.chunkCount) / 8));
     for (const { page } of tables.pages(row.file)) setBit(pages, page);
     const { requested, duplicate, late, rejected } = row;
-    return ok({ stored, pages, counters: { requested, duplicate, late, rejected }, finishedPath });
+    const counters = { requested, duplicate, late, rejected };
+    const part =
+      isFolder(spec) && folder !== undefined
+        ? await openFolder(tools.plans, { spec, directory, choice: folder, stored, list, finishedPath }, context.signal)
+        : { folder: null, hidden: null, isPartial: false, isUndecided: false };
+    return ok({ stored, pages, counters, finishedPath, ...part });
   } catch (error) {
     return err(writeErrorOf(error));
   }
@@ -129,7 +167,8 @@ const finishedBefore = async (spec: FileSpec, path: string | null, inode: string
   if (path === null) return null;
   try {
     const there = await lstat(path, { bigint: true });
-    return there.isFile() && inodeOf(there) === inode && there.size === BigInt(spec.sizeBytes) ? path : null;
+    const isWhole = isFolder(spec) ? there.isDirectory() : there.isFile() && there.size === BigInt(spec.sizeBytes);
+    return isWhole && inodeOf(there) === inode ? path : null;
   } catch (error) {
     if (isCode(error, "ENOENT")) return null;
     throw error;
@@ -137,8 +176,42 @@ const finishedBefore = async (spec: FileSpec, path: string | null, inode: string
 };
 
 /** Inode numbers are used again, so the time of the last write belongs to it; a rename changes neither. */
-const inodeOf = (stats: { dev: bigint; ino: bigint; mtimeNs: bigint }): string =>
+export const inodeOf = (stats: { dev: bigint; ino: bigint; mtimeNs: bigint }): string =>
   `${stats.dev}:${stats.ino}:${stats.mtimeNs}`;
+
+/** Hides what is not wanted of a folder: all but its list while that is missing, then what was not chosen or is there. */
+const openFolder = async (
+  plans: FolderPlans,
+  {
+    spec,
+    directory,
+    choice,
+    stored,
+    list,
+    finishedPath,
+  }: {
+    spec: SpecOfFolder;
+    directory: string;
+    choice: FolderChoice;
+    stored: Bytes;
+    list: KnownList | null;
+    finishedPath: string | null;
+  },
+  signal: AbortSignal,
+): Promise<Pick<OpenedDownload, "folder" | "hidden" | "isPartial" | "isUndecided">> => {
+  if (finishedPath !== null) {
+    // Nothing is wanted any more.
+    const { hidden } = hideUnwanted(spec, stored, new Uint8Array(stored.length));
+    return { folder: null, hidden, isPartial: false, isUndecided: false };
+  }
+  const isUndecided = list !== null && choice.selection === "choose";
+  const plan = list === null || isUndecided ? null : await plans.fresh(spec, directory, choice, signal);
+  const wanted = new Uint8Array(stored.length);
+  if (plan === null) for (let { first, end } = listChunksOf(spec); first < end; first += 1) setBit(wanted, first);
+  else for (const index of chunksOfEntries(plan.list, spec, plan.take)) setBit(wanted, index);
+  const unwanted = hideUnwanted(spec, stored, wanted);
+  return { folder: countsOf(plan, unwanted), hidden: unwanted.hidden, isPartial: plan === null, isUndecided };
+};
 
 /** Decrypts all chunks in order into the temporary file. A row that is missing or was changed on disk is removed and named. */
 export const assemble = async (
@@ -284,8 +357,9 @@ export const finish = async (
   }
 };
 
-const rename = async (
-  { tables, files, native }: DownloadTools,
+/** Gives the temporary file, or folder, the first free name. */
+export const rename = async (
+  { tables, files, native }: Pick<DownloadTools, "tables" | "files" | "native">,
   spec: FileSpec,
   { part, inode, directory, name }: { part: string; inode: string; directory: string; name: string },
 ): Promise<string> => {
@@ -312,8 +386,10 @@ export const drop = async (
   { fileId, directory, what }: Jobs["drop"]["input"],
 ): Promise<JobResult<"drop">> => {
   try {
+    tools.plans.forget(fileId);
+    if (what === "everything") tools.lists.forget(fileId);
     if (what !== "part") await removeRows(tools, fileId, what, { signal: new AbortController().signal });
-    if (directory !== null) await rm(join(directory, partName(fileId)), { force: true });
+    if (directory !== null) await rm(join(directory, partName(fileId)), { force: true, recursive: true });
     return ok(null);
   } catch (error) {
     return err(writeErrorOf(error));

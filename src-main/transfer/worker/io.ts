@@ -2,7 +2,9 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { BugError } from "#shared/base/assert.ts";
+import { WORK_BATCH_BYTES, WORK_TURN_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
+import { systemClock } from "../../env.ts";
 import { type WorkError, workError } from "../chunk-worker-protocol.ts";
 
 /** What the jobs of the chunk worker share: errors as data, fair turns, whole reads. */
@@ -63,6 +65,26 @@ export const yieldTurn = async (signal: AbortSignal): Promise<void> => {
   await setImmediate();
   if (signal.aborted) failWork("cancelled", "The work was stopped.");
 };
+
+/** Turns for others while one job does many small things: after WORK_BATCH_BYTES, or WORK_TURN_MS. */
+export class Turns {
+  readonly #signal: AbortSignal;
+  #bytes = 0;
+  #since = systemClock.monotonicMs();
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  /** `bytes`: what was done since the last call. */
+  async take(bytes: number): Promise<void> {
+    this.#bytes += bytes;
+    if (this.#bytes < WORK_BATCH_BYTES && systemClock.monotonicMs() - this.#since < WORK_TURN_MS) return;
+    await yieldTurn(this.#signal);
+    this.#bytes = 0;
+    this.#since = systemClock.monotonicMs();
+  }
+}
 
 /** Reads exactly `target.length` bytes at `position`; fewer mean that the file became shorter. */
 export const readWhole = async (file: FileHandle, target: Uint8Array, position: number): Promise<boolean> => {

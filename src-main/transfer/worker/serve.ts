@@ -7,6 +7,8 @@ import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash } from "../../crypto/hash-tree.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
 import type { FileSpec, JobResult, Jobs, ReadFrame } from "../chunk-worker-protocol.ts";
+import { type FolderLists, isFolder } from "./folder-lists.ts";
+import { readFolder } from "./folder-source.ts";
 import type { FrameBuffers } from "./frame-buffers.ts";
 import { failWork, readErrorOf, readWhole, writeErrorOf } from "./io.ts";
 import type { KnownFile, KnownFiles } from "./known-files.ts";
@@ -16,6 +18,7 @@ import type { SourceFiles } from "./source-files.ts";
 export interface ServeTools {
   readonly tables: ChunkTables;
   readonly files: KnownFiles;
+  readonly lists: FolderLists;
   readonly sources: SourceFiles;
   readonly buffers: FrameBuffers;
 }
@@ -76,33 +79,49 @@ const layOut = (buffers: FrameBuffers, spec: FileSpec, indices: readonly number[
   });
 };
 
+/** Fills `target` with the plaintext from `position` on; false when it is not there any more. */
+type ReadPlaintext = (target: Uint8Array, position: number) => Promise<boolean>;
+
 const fromFile = (
-  { sources, buffers }: ServeTools,
+  tools: ServeTools,
   known: KnownFile,
   path: string,
   indices: readonly number[],
-): Promise<ReadFrame<Bytes>[]> =>
-  sources.use(path, async (file) => {
-    const { spec, cipher } = known;
-    const frames = layOut(buffers, spec, indices);
-    for (const run of runsOf(indices)) {
-      const bytes = (run.count - 1) * spec.chunkBytes + chunkLength(spec, run.first + run.count - 1);
-      const plaintext = Buffer.allocUnsafeSlow(bytes);
-      if (!(await readWhole(file, plaintext, run.first * spec.chunkBytes))) return changed();
-      for (let i = 0; i < run.count; i += 1) {
-        const frame = frames[run.at + i];
-        assert(frame !== undefined && frame.index === run.first + i, "runs and frames are in the same order");
-        const at = i * spec.chunkBytes;
-        const payload = frame.bytes.subarray(BULK_HEADER_BYTES);
-        cipher.encryptInto(payload, frame.index, plaintext.subarray(at, at + chunkLength(spec, frame.index)));
-        const leaf = known.leaf(frame.index);
-        if (leaf === null) return failWork("missing_leaves", "The file's hashes are missing. Share it again.");
-        if (!bytesEqual(leafHash(payload), leaf)) return changed();
-      }
-      freeNow(plaintext);
+): Promise<ReadFrame<Bytes>[]> => {
+  const { spec } = known;
+  const { sources, lists } = tools;
+  if (!isFolder(spec))
+    return sources.use(path, (file) => encrypted(tools, known, indices, (target, at) => readWhole(file, target, at)));
+  const list = lists.get(spec) ?? failWork("missing_leaves", "The folder's list is missing. Share it again.");
+  return encrypted(tools, known, indices, (target, at) => readFolder(sources, { root: path, ...list }, target, at));
+};
+
+const encrypted = async (
+  { buffers }: ServeTools,
+  known: KnownFile,
+  indices: readonly number[],
+  read: ReadPlaintext,
+): Promise<ReadFrame<Bytes>[]> => {
+  const { spec, cipher } = known;
+  const frames = layOut(buffers, spec, indices);
+  for (const run of runsOf(indices)) {
+    const bytes = (run.count - 1) * spec.chunkBytes + chunkLength(spec, run.first + run.count - 1);
+    const plaintext = Buffer.allocUnsafeSlow(bytes);
+    if (!(await read(plaintext, run.first * spec.chunkBytes))) return changed();
+    for (let i = 0; i < run.count; i += 1) {
+      const frame = frames[run.at + i];
+      assert(frame !== undefined && frame.index === run.first + i, "runs and frames are in the same order");
+      const at = i * spec.chunkBytes;
+      const payload = frame.bytes.subarray(BULK_HEADER_BYTES);
+      cipher.encryptInto(payload, frame.index, plaintext.subarray(at, at + chunkLength(spec, frame.index)));
+      const leaf = known.leaf(frame.index);
+      if (leaf === null) return failWork("missing_leaves", "The file's hashes are missing. Share it again.");
+      if (!bytesEqual(leafHash(payload), leaf)) return changed();
     }
-    return frames;
-  });
+    freeNow(plaintext);
+  }
+  return frames;
+};
 
 const changed = (): never =>
   failWork("file_changed", "The file was changed after it was shared. Share it again to send the new version.");

@@ -42,7 +42,7 @@ export const hashFile = async (
   }
 };
 
-const removeLeaves = (tables: ChunkTables, fileId: Jobs["hashFile"]["input"]["fileId"]): void => {
+export const removeLeaves = (tables: ChunkTables, fileId: Jobs["hashFile"]["input"]["fileId"]): void => {
   const row = tables.find(fileId);
   if (row !== null) tables.removeFile(row.file);
 };

@@ -28,7 +28,7 @@ export const removeRows = async (
     files.forget(fileId);
     if (!tables.removeSomeChunks(row.file)) {
       if (what === "everything") tables.removeFile(row.file);
-      else tables.setFinal(row.file, null);
+      else tables.endDownload(row.file);
       return true;
     }
     await yieldTurn(signal);
