@@ -80,6 +80,8 @@ class ConnectionManager implements LinkManager {
   readonly #message: Emitter<{ peer: UserId; generation: Generation; message: AppMessage }>;
   readonly #bulk: Emitter<{ peer: UserId; generation: Generation; frame: BulkFrame; bytes: number }>;
   readonly #drained: Emitter<{ peer: UserId; generation: Generation }>;
+  readonly #replaced: Emitter<{ peer: UserId; from: Generation; to: Generation }>;
+  readonly #left: Emitter<{ peer: UserId; generation: Generation; complete: boolean }>;
   /** An attempt worked or came to its end. */
   readonly #settled: Emitter<{ peer: UserId; generation: Generation }>;
   /** Survives disable, so that enable takes up the same peers again. */
@@ -114,6 +116,8 @@ class ConnectionManager implements LinkManager {
     this.#message = emitter();
     this.#bulk = emitter();
     this.#drained = emitter();
+    this.#replaced = emitter();
+    this.#left = emitter();
     this.#settled = emitter();
     this.#owned.add(
       deps.signaling.onConnected(() => {
@@ -133,6 +137,12 @@ class ConnectionManager implements LinkManager {
   }
   get onDrained() {
     return this.#drained.event;
+  }
+  get onReplaced() {
+    return this.#replaced.event;
+  }
+  get onLeft() {
+    return this.#left.event;
   }
 
   list(): LinkView[] {
@@ -387,6 +397,8 @@ class ConnectionManager implements LinkManager {
       allowed: () => this.#allowed(peer),
       sendSignal: (signal, isCurrent) => session.port.send(peer, signal, isCurrent),
       onChanged: (view) => this.#onChanged(peer, link, view),
+      onReplaced: (from, to) => this.#replaced.emit({ peer, from, to }),
+      onLeft: (generation, complete) => this.#left.emit({ peer, generation, complete }),
       onSettled: (generation) => this.#settled.emit({ peer, generation }),
       onReport: (generation, report) => this.#onReport(peer, generation, report),
     });

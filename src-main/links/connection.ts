@@ -110,7 +110,7 @@ export class LinkConnection {
   readonly #gate = new SendGate();
   readonly #credit = new ReceiveCredit();
   readonly #controlBudget: ControlBudget;
-  readonly #ended = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<{ readonly complete: boolean }>();
   #rtc: LinkTransport | null = null;
   #stage: Stage = { name: "opening", open: new Set() };
   #localSdp: string | null = null;
@@ -128,6 +128,10 @@ export class LinkConnection {
   #unexpectedChannels = 0;
   #unknownMessages = 0;
   #closeByMs = 0;
+  /** We have all that the peer sent, and told it so. */
+  #saidAll = false;
+  /** Both said goodbye, and everything that either sent before has been handled. */
+  #complete = false;
 
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
@@ -156,9 +160,14 @@ export class LinkConnection {
     };
   }
 
-  /** Resolves once it is closed, in whichever way. */
-  get ended(): Promise<void> {
+  /** Resolves once it is closed, in whichever way; `complete` says that nothing that was sent over it is lost. */
+  get ended(): Promise<{ readonly complete: boolean }> {
     return this.#ended.promise;
+  }
+
+  /** It is saying goodbye, and still delivers what is on its way. */
+  get isClosing(): boolean {
+    return this.#stage.name === "closing";
   }
 
   dial(): void {
@@ -308,7 +317,7 @@ export class LinkConnection {
     this.#rtc = null;
     this.#early = [];
     this.#lanes.dispose();
-    this.#ended.resolve();
+    this.#ended.resolve({ complete: this.#complete });
   }
 
   get #isClosed(): boolean {
@@ -321,6 +330,8 @@ export class LinkConnection {
     this.#lanes.flush();
     if (this.#isClosed) return;
     const wasClosing = this.#stage.name === "closing";
+    // The peer closes when it has everything too.
+    if (wasClosing && reason === "connection_closed") this.#complete = this.#saidAll;
     this.close();
     if (!wasClosing) this.#deps.report({ type: "lost", reason });
   }
@@ -563,6 +574,7 @@ export class LinkConnection {
     if (stage.name !== "closing" || stage.awaited === null || this.#credit.receivedBytes < stage.awaited) return;
     if (stage.acked) {
       this.#lanes.flush();
+      this.#complete = true;
       this.close();
       return;
     }
@@ -570,7 +582,7 @@ export class LinkConnection {
     this.#lanes.flush();
     if (this.#isClosed) return;
     // The peer closes once it has this; until then, and at most for FIN_TIMEOUT_MS, we keep our side open.
-    this.#sendControl({ type: "finAck", bulkBytes: this.#gate.sentBytes });
+    this.#saidAll = this.#sendControl({ type: "finAck", bulkBytes: this.#gate.sentBytes });
     if (this.#stage.name === "closing") this.#stage = { ...stage, awaited: null };
   }
 

@@ -27,6 +27,13 @@ export interface Links extends Disposable {
   readonly onBulk: Event<{ peer: UserId; generation: Generation; frame: BulkFrame; bytes: number }>;
   /** `sendBulk` said "full" before; now there is room again. */
   readonly onDrained: Event<{ peer: UserId; generation: Generation }>;
+  /**
+   * A proven link took over from one that stood and is being ended in order: what was sent over `from` still arrives over
+   * it, under its generation, until `onLeft`. Comes right before `onChanged` tells of `to`.
+   */
+  readonly onReplaced: Event<{ peer: UserId; from: Generation; to: Generation }>;
+  /** A replaced link is gone. `complete`: nothing that was on its way is lost. */
+  readonly onLeft: Event<{ peer: UserId; generation: Generation; complete: boolean }>;
 
   /** Lets links be made at all (the user's switch and the app's start). Disabling closes every link with FIN. */
   enable(): void;

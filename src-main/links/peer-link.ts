@@ -46,6 +46,9 @@ export interface PeerLinkDeps {
   allowed(): AllowedVias;
   sendSignal(signal: LinkSignal, isCurrent: () => boolean): Promise<SignalOutcome>;
   onChanged(view: LinkView): void;
+  /** Told right before `onChanged`: see {@link Links.onReplaced}. */
+  onReplaced(from: Generation, to: Generation): void;
+  onLeft(generation: Generation, complete: boolean): void;
   /** The attempt of this generation works now, or is over. */
   onSettled(generation: Generation): void;
   /** What the application gets to see of a connection. */
@@ -159,6 +162,8 @@ export class PeerLink implements Disposable {
       Math.round(shown.rttMs ?? -1) === Math.round(view.rttMs ?? -1);
     if (same || this.#disposed) return;
     this.#shown = view;
+    if (shown?.state === "connected" && view.state === "connected" && this.#isLeaving(shown.generation))
+      this.#deps.onReplaced(shown.generation, view.generation);
     this.#deps.onChanged(view);
   }
 
@@ -282,11 +287,18 @@ export class PeerLink implements Disposable {
     connection.finish(reason);
   }
 
+  #isLeaving(generation: Generation): boolean {
+    return [...this.#leaving].some((connection) => connection.generation === generation && connection.isClosing);
+  }
+
   #leave(connection: LinkConnection): void {
     this.#leaving.add(connection);
     const [oldest] = this.#leaving;
     if (this.#leaving.size > LINKS_LEAVING_MAX) oldest?.close();
-    void connection.ended.then(() => this.#leaving.delete(connection));
+    void connection.ended.then(({ complete }) => {
+      this.#leaving.delete(connection);
+      if (!this.#disposed) this.#deps.onLeft(connection.generation, complete);
+    });
   }
 
   async #send(signal: LinkSignal, token: number | null): Promise<void> {

@@ -12,7 +12,7 @@ import { MachineRunner } from "#shared/base/machine.ts";
 import type { Payload } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
-import type { AppMessage, Links } from "../links/links.ts";
+import type { AppMessage } from "../links/links.ts";
 import type { FileRecord } from "../store/files.ts";
 import type { FolderProgress, TransferRecord, TransferStatus } from "../store/transfers.ts";
 import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
@@ -21,6 +21,7 @@ import { specOf } from "./files.ts";
 import { PieceMap } from "./piece-map.ts";
 import type { Fault } from "./seeder-sessions.ts";
 import { SpeedMeter } from "./speed-meter.ts";
+import type { SteadyLinks } from "./steady-links.ts";
 import { step } from "./transfer-machine.ts";
 import {
   cancelledState,
@@ -40,7 +41,7 @@ import {
 export interface DownloadDeps {
   readonly env: Env;
   readonly worker: ChunkWorker;
-  readonly links: Pick<Links, "send" | "release" | "connect">;
+  readonly links: Pick<SteadyLinks, "send" | "release" | "connect">;
   readonly drainTimeoutMs: number;
   /** Gives a tag under which this session's frames and messages come back to {@link Download}. */
   readonly openRoute: (download: Download, session: number, peer: UserId, generation: Generation) => number;
@@ -56,7 +57,7 @@ export interface DownloadDeps {
 /** A received frame that the machine has not decided about yet. */
 interface HeldFrame {
   readonly peer: UserId;
-  readonly generation: Generation;
+  readonly releaseTo: Generation;
   readonly payload: Payload;
   /** Size of the whole frame, which is what credit is given back for. */
   readonly frameBytes: number;
@@ -308,22 +309,22 @@ export class Download implements Disposable {
   }
 
   #release(frame: FrameId): void {
-    const { peer, generation, payload, frameBytes } = this.#take(frame);
+    const { peer, releaseTo, payload, frameBytes } = this.#take(frame);
     this.#deps.worker.drop([payload]);
-    this.#deps.links.release(peer, generation, frameBytes);
+    this.#deps.links.release(peer, releaseTo, frameBytes);
   }
 
   // ---- Work -------------------------------------------------------------------------------------------------------
 
   #storeChunk({ run, session, index, frame }: Extract<Effect, { type: "storeChunk" }>, state: State): void {
-    const { peer, generation, payload, frameBytes } = this.#take(frame);
+    const { peer, releaseTo, payload, frameBytes } = this.#take(frame);
     const { worker, links } = this.#deps;
     // Credit comes back with the hand-over, or a commit that waits for the disk would stop the link; unless the worker
     // has too much already, over all downloads.
     const hasRoom = worker.uncommittedBytes < STORE_BACKLOG_BYTES_MAX;
-    if (hasRoom) links.release(peer, generation, frameBytes);
+    if (hasRoom) links.release(peer, releaseTo, frameBytes);
     worker.storeChunk(this.spec, state.counters, { index, bytes: payload }, (outcome) => {
-      if (!hasRoom) links.release(peer, generation, frameBytes);
+      if (!hasRoom) links.release(peer, releaseTo, frameBytes);
       if (outcome === "stored" || outcome === "replaced") this.#countBytes(peer, index);
       this.dispatch(storeEvent(outcome, { run, session, index, peer }));
     });
@@ -340,10 +341,10 @@ export class Download implements Disposable {
   }
 
   #storeLeaves({ run, session, page, frame }: Extract<Effect, { type: "storeLeaves" }>): void {
-    const { peer, generation, payload, frameBytes } = this.#take(frame);
+    const { peer, releaseTo, payload, frameBytes } = this.#take(frame);
     const job = this.#deps.worker.run("storeLeaves", { spec: this.spec, page, payload });
     void job.result.then((result) => {
-      this.#deps.links.release(peer, generation, frameBytes);
+      this.#deps.links.release(peer, releaseTo, frameBytes);
       if (!result.ok) this.dispatch({ type: "storeFailed", run, error: plainError(result.error) });
       else if (result.value === "stored") this.dispatch({ type: "leavesStored", run, page });
       else this.dispatch({ type: "leavesRejected", run, page, session, peer });

@@ -12,17 +12,18 @@ import type { ControlOf, RefuseReason } from "#shared/wire/control.ts";
 import { type BulkKind, withBulkHeader } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
-import type { Links } from "../links/links.ts";
+import type { AppMessage } from "../links/links.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { ChunkSource, FileSpec, ReadFrame, WorkError } from "./chunk-worker-protocol.ts";
 import { FrameBatches } from "./frame-batches.ts";
+import type { SteadyLinks } from "./steady-links.ts";
 
 /** What a downloader says to a seeder. */
 export type SeederMessage = ControlOf<"open" | "leaves" | "request" | "cancel" | "stop">;
 
 export interface SeederDeps {
   readonly env: Pick<Env, "log">;
-  readonly links: Pick<Links, "send" | "sendBulk" | "takesHeldFrames">;
+  readonly links: Pick<SteadyLinks, "send" | "sendBulk" | "takesHeldFrames">;
   readonly worker: Pick<ChunkWorker, "run" | "recycle" | "drop">;
   readonly sourceOf: (fileId: FileId) => { spec: FileSpec; source: ChunkSource } | null;
   readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
@@ -89,8 +90,9 @@ export class Seeder implements Disposable {
     }
     const session = peer.sessions.get(message.tag);
     if (session === undefined) {
-      // Ended on this side meanwhile. Only `stop` must have an answer: somebody may wait for it.
+      // Ended on this side meanwhile, or lost with a link that the peer still counts on.
       if (message.type === "stop") this.#send(peer, { type: "stopped", tag: message.tag, framesSent: 0 });
+      else if (message.type !== "cancel") this.#refuse(peer, message.tag, "busy");
       return;
     }
     switch (message.type) {
@@ -166,6 +168,8 @@ export class Seeder implements Disposable {
       this.#refuse(peer, tag, "busy");
       return;
     }
+    // The peer has begun anew, after a loss that was not seen here.
+    for (const session of [...peer.sessions.values()]) if (session.spec.fileId === fileId) this.#end(peer, session);
     peer.sessions.set(tag, { tag, ...found, queue: new Set(), pages: new Set(), framesSent: 0 });
     this.#send(peer, { type: "accept", tag });
     this.#send(peer, { type: "have", tag, chunks: "all" });
@@ -330,7 +334,7 @@ export class Seeder implements Disposable {
     this.#send(peer, { type: "refuse", tag, reason });
   }
 
-  #send(peer: Peer, message: Parameters<Links["send"]>[2]): void {
+  #send(peer: Peer, message: AppMessage): void {
     this.#deps.links.send(peer.userId, peer.generation, message);
   }
 }

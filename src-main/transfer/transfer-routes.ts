@@ -1,8 +1,9 @@
 import type { Generation, UserId } from "#shared/base/ids.ts";
-import type { AppMessage, Links } from "../links/links.ts";
+import type { AppMessage } from "../links/links.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { Download } from "./download.ts";
 import { PieceMap } from "./piece-map.ts";
+import type { SteadyLinks } from "./steady-links.ts";
 
 interface Route {
   readonly download: Download;
@@ -10,19 +11,19 @@ interface Route {
 }
 
 type Answer = Extract<AppMessage, { type: "accept" | "have" | "refuse" | "unavailable" | "stopped" }>;
-type Received = Parameters<Parameters<Links["onBulk"]>[0]>[0];
+type Received = Parameters<Parameters<SteadyLinks["onBulk"]>[0]>[0];
 
 const TAG_MAX = 0xffffffff;
 
 /** Which session of which download a tag on a link belongs to. */
 export class TransferRoutes {
-  readonly #links: Pick<Links, "release">;
+  readonly #links: Pick<SteadyLinks, "release">;
   readonly #worker: Pick<ChunkWorker, "drop">;
   readonly #routes = new Map<string, Route>();
   #nextTag = 1;
   #strayFrames = 0;
 
-  constructor(links: Pick<Links, "release">, worker: Pick<ChunkWorker, "drop">) {
+  constructor(links: Pick<SteadyLinks, "release">, worker: Pick<ChunkWorker, "drop">) {
     this.#links = links;
     this.#worker = worker;
   }
@@ -55,15 +56,15 @@ export class TransferRoutes {
     if (route !== undefined) answerOf(route, message);
   }
 
-  onBulk({ peer, generation, frame, bytes }: Received): void {
+  onBulk({ peer, generation, releaseTo, frame, bytes }: Received): void {
     const route = this.#routes.get(routeKey(peer, generation, frame.tag));
     if (route === undefined) {
       this.#strayFrames += 1;
       this.#worker.drop([frame.payload]);
-      this.#links.release(peer, generation, bytes);
+      this.#links.release(peer, releaseTo, bytes);
       return;
     }
-    const held = { peer, generation, payload: frame.payload, frameBytes: bytes };
+    const held = { peer, releaseTo, payload: frame.payload, frameBytes: bytes };
     route.download.onFrame(route.session, frame.kind, frame.index, held);
   }
 }

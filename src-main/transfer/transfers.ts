@@ -20,6 +20,7 @@ import type { Files } from "./files.ts";
 import { isSameSelection, selectionOf } from "./folder-selection.ts";
 import { Seeder } from "./seeder.ts";
 import type { Fault } from "./seeder-sessions.ts";
+import { createSteadyLinks, type SteadyLinks } from "./steady-links.ts";
 import { expectedBytesOf, isActive, isFinishing, startableOf, surplusOf, unstoredBytesOf } from "./transfer-places.ts";
 import { TransferRecords } from "./transfer-records.ts";
 import { TransferRoutes } from "./transfer-routes.ts";
@@ -113,6 +114,7 @@ class FileTransfers implements Transfers {
   readonly #served: Emitter<{ peer: UserId; fileId: FileId; bytes: number }>;
   readonly #downloads = new Map<FileId, Download>();
   readonly #starting = new Map<FileId, Promise<Result<TransferView>>>();
+  readonly #links: SteadyLinks;
   readonly #routes: TransferRoutes;
   readonly #linked = new Map<UserId, Generation>();
   readonly #progressTimers = new Map<Download, Disposable>();
@@ -125,7 +127,9 @@ class FileTransfers implements Transfers {
     this.#changed = this.#owned.add(new Emitter<TransferView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
     this.#served = this.#owned.add(new Emitter<{ peer: UserId; fileId: FileId; bytes: number }>(onError));
-    const { links, files, env, worker } = deps;
+    const { files, env, worker } = deps;
+    this.#links = this.#owned.add(createSteadyLinks(deps.links, onError));
+    const links = this.#links;
     this.#routes = new TransferRoutes(links, deps.worker);
     this.#seeder = this.#owned.add(
       new Seeder({
@@ -439,7 +443,8 @@ class FileTransfers implements Transfers {
   }
 
   #create(file: FileRecord, record: TransferRecord): Download {
-    const { env, worker, links, settings } = this.#deps;
+    const { env, worker, settings } = this.#deps;
+    const links = this.#links;
     return new Download(
       {
         env,
@@ -545,7 +550,7 @@ class FileTransfers implements Transfers {
   }
 
   #pathOf(peer: UserId): PathKind {
-    return this.#deps.links.view(peer).path ?? "direct";
+    return this.#links.view(peer).path ?? "direct";
   }
 
   // ---- Links ----------------------------------------------------------------------------------------------------------

@@ -117,6 +117,27 @@ describe("a file between two peers", () => {
     expect(frames).toBeLessThanOrEqual(file.chunkCount + 2 * REQUEST_WINDOW_CHUNKS + 3);
   });
 
+  test("is asked for once where its link is replaced in order, and goes on where the old link breaks", async () => {
+    const { file, sha256 } = await shareRandom(24 * MiB);
+    world.links.connect();
+    await world.bob.transfers.start(file.fileId);
+    for (const stored of [40, 120, 200]) {
+      await viewWhere(world.bob, ({ chunksStored }) => chunksStored > stored);
+      world.links.replace();
+      await viewWhere(world.bob, ({ chunksStored }) => chunksStored > stored + 30);
+      world.links.endReplaced("complete");
+    }
+    const { requestedChunks, chunksStored, inFlight } = await viewWhere(world.bob, (view) => view.chunksStored > 250);
+    expect(requestedChunks - chunksStored - inFlight).toBeLessThanOrEqual(0);
+    world.links.replace();
+    world.links.endReplaced("broken");
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + REQUEST_WINDOW_CHUNKS);
+    expect(world.bob.views.every(({ seeders }) => seeders.length <= 1)).toBe(true);
+    expect(world.links.heldBytes).toBe(0);
+  });
+
   test("whose frames are doubled on the way counts every chunk once", async () => {
     const { file, sha256 } = await shareRandom(4 * MiB);
     let doubled = 0;

@@ -583,6 +583,8 @@ export class ChatPeer {
       onMessage: this.#onLinkMessage.event,
       onBulk: () => toDisposable(ignore),
       onDrained: () => toDisposable(ignore),
+      onReplaced: () => toDisposable(ignore),
+      onLeft: () => toDisposable(ignore),
       enable: ignore,
       disable: async () => undefined,
       connect: ignore,

@@ -14,7 +14,9 @@ interface Side {
   readonly message: Emitter<{ peer: UserId; generation: Generation; message: AppMessage }>;
   readonly bulk: Emitter<{ peer: UserId; generation: Generation; frame: BulkFrame; bytes: number }>;
   readonly drained: Emitter<{ peer: UserId; generation: Generation }>;
-  queue: Uint8Array<ArrayBuffer>[];
+  readonly replaced: Emitter<{ peer: UserId; from: Generation; to: Generation }>;
+  readonly left: Emitter<{ peer: UserId; generation: Generation; complete: boolean }>;
+  queue: { readonly generation: Generation; readonly bytes: Uint8Array<ArrayBuffer> }[];
   queuedBytes: number;
   wasFull: boolean;
   /** Bytes handed to the application and not yet released. */
@@ -36,6 +38,10 @@ export class LinksPair {
   onControl: (from: UserId, message: AppMessage) => void = () => undefined;
   #generation = 0;
   #connected = false;
+  /** What was received up to here is not counted any more. */
+  #cutAt = 0;
+  /** Replaced, and still delivering. */
+  readonly #leaving = new Set<Generation>();
   readonly #sides: readonly [Side, Side];
 
   constructor(a: UserId, b: UserId) {
@@ -50,8 +56,35 @@ export class LinksPair {
     this.#tell();
   }
 
+  /** Another link takes over in order; what is on its way over the old one still arrives, until `endReplaced`. */
+  replace(): void {
+    const from = this.#generation;
+    const to = from + 1;
+    this.#leaving.add(from);
+    this.#generation = to;
+    const [a, b] = this.#sides;
+    a.replaced.emit({ peer: b.self, from, to });
+    b.replaced.emit({ peer: a.self, from, to });
+    this.#tell();
+  }
+
+  /** The replaced links are gone: with everything delivered, or with the loss of what was on its way. */
+  endReplaced(how: "complete" | "broken"): void {
+    const [a, b] = this.#sides;
+    for (const generation of this.#leaving) {
+      if (how === "complete")
+        for (const [from, to] of [[a, b] as const, [b, a] as const]) this.#flush(from, to, generation);
+      this.#leaving.delete(generation);
+      for (const side of this.#sides) side.queue = side.queue.filter((sent) => sent.generation !== generation);
+      for (const [side, peer] of [[a, b] as const, [b, a] as const])
+        side.left.emit({ peer: peer.self, generation, complete: how === "complete" });
+    }
+  }
+
   cut(): void {
     this.#connected = false;
+    this.#cutAt = this.#generation;
+    this.#leaving.clear();
     for (const side of this.#sides) {
       side.queue = [];
       side.queuedBytes = 0;
@@ -82,6 +115,8 @@ export class LinksPair {
       message: new Emitter(onError),
       bulk: new Emitter(onError),
       drained: new Emitter(onError),
+      replaced: new Emitter(onError),
+      left: new Emitter(onError),
       queue: [],
       queuedBytes: 0,
       wasFull: false,
@@ -103,6 +138,8 @@ export class LinksPair {
       onMessage: own.message.event,
       onBulk: own.bulk.event,
       onDrained: own.drained.event,
+      onReplaced: own.replaced.event,
+      onLeft: own.left.event,
       enable: () => undefined,
       disable: async () => this.cut(),
       connect: () => undefined,
@@ -112,7 +149,7 @@ export class LinksPair {
       send: (_peer, generation, message) => {
         if (!isCurrent(generation)) return false;
         setImmediate(() => {
-          if (!isCurrent(generation) || this.losesControl) return;
+          if (!this.#delivers(generation) || this.losesControl) return;
           this.onControl(own.self, message);
           other.message.emit({ peer: own.self, generation, message });
         });
@@ -126,41 +163,53 @@ export class LinksPair {
           return "full";
         }
         // As the real driver does: the caller's buffer is copied.
-        own.queue.push(new Uint8Array(bytesOf(frame)));
+        own.queue.push({ generation, bytes: new Uint8Array(bytesOf(frame)) });
         own.queuedBytes += frame.byteLength;
-        setImmediate(() => this.#pump(own, other, generation));
+        setImmediate(() => this.#pump(own, other));
         return "sent";
       },
       release: (_peer, generation, bytes) => {
-        if (!isCurrent(generation)) return;
+        if (generation <= this.#cutAt) return;
         own.heldBytes -= bytes;
         if (own.heldBytes < 0) this.errors.push(new Error("released more than was received"));
-        setImmediate(() => this.#pump(other, own, generation));
+        setImmediate(() => this.#pump(other, own));
       },
       dispose: () => undefined,
     };
   }
 
-  #pump(from: Side, to: Side, generation: Generation): void {
-    if (!this.#connected || generation !== this.#generation) return;
-    while (from.queue.length > 0 && to.heldBytes < RECEIVE_CREDIT_BYTES) {
-      const sent = from.queue.shift();
-      if (sent === undefined) break;
-      from.queuedBytes -= sent.length;
-      for (const bytes of this.tamper(sent)) {
-        const frame = decodeBulkFrame(bytes);
-        if (!frame.ok) {
-          this.errors.push(new Error(frame.error.message));
-          continue;
-        }
-        to.heldBytes += bytes.length;
-        to.bulk.emit({ peer: from.self, generation, frame: frame.value, bytes: bytes.length });
-        if (!this.#connected || generation !== this.#generation) return;
-      }
-    }
-    if (from.wasFull && from.queuedBytes < SEND_QUEUED_BYTES_MAX / 4) {
+  #delivers(generation: Generation): boolean {
+    return this.#connected && (generation === this.#generation || this.#leaving.has(generation));
+  }
+
+  #pump(from: Side, to: Side): void {
+    while (this.#connected && from.queue.length > 0 && to.heldBytes < RECEIVE_CREDIT_BYTES) this.#deliver(from, to, 0);
+    if (this.#connected && from.wasFull && from.queuedBytes < SEND_QUEUED_BYTES_MAX / 4) {
       from.wasFull = false;
-      from.drained.emit({ peer: to.self, generation });
+      from.drained.emit({ peer: to.self, generation: this.#generation });
+    }
+  }
+
+  #flush(from: Side, to: Side, generation: Generation): void {
+    for (let at = 0; this.#connected && at < from.queue.length; )
+      if (from.queue[at]?.generation === generation) this.#deliver(from, to, at);
+      else at += 1;
+  }
+
+  #deliver(from: Side, to: Side, at: number): void {
+    const [sent] = from.queue.splice(at, 1);
+    if (sent === undefined) return;
+    from.queuedBytes -= sent.bytes.length;
+    for (const bytes of this.tamper(sent.bytes)) {
+      const frame = decodeBulkFrame(bytes);
+      if (!frame.ok) {
+        this.errors.push(new Error(frame.error.message));
+        continue;
+      }
+      to.heldBytes += bytes.length;
+      const { generation } = sent;
+      to.bulk.emit({ peer: from.self, generation, frame: frame.value, bytes: bytes.length });
+      if (!this.#delivers(generation)) return;
     }
   }
 }
