@@ -102,7 +102,10 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     },
     "files.entries": ({ fileId, path, offset }) => files.entries(fileId, path, offset),
 
-    "transfers.start": ({ fileId, directory, files: selection }) => transfers.start(fileId, directory, selection),
+    "transfers.start": async ({ fileId, directory, files: selection }) => {
+      const genuine = await files.checkRecord(fileId);
+      return genuine.ok ? transfers.start(fileId, directory, selection) : genuine;
+    },
     "transfers.pause": ({ fileId }) => transfers.pause(fileId),
     "transfers.resume": ({ fileId }) => transfers.resume(fileId),
     "transfers.cancel": ({ fileId }) => transfers.cancel(fileId),

@@ -9,6 +9,7 @@ import { type ChatId, type FileId, FileIdSchema, peerOfChat, type UserId } from 
 import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { FileView, FolderEntryView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
+import type { RequestOutput } from "#shared/rendezvous/protocol.ts";
 import { append, emptyList, type ShareOperation } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
@@ -60,6 +61,11 @@ export interface Files extends Disposable {
   refresh(fileId: string): Promise<void>;
   /** What lies in a folder of a shared folder. Errors: `unknown_file`, `bad_folder`, `list_missing`. */
   entries(fileId: string, path: string, offset: number): Promise<Result<{ entries: FolderEntryView[]; total: number }>>;
+  /**
+   * Compares the owner's signed record of a file with the server's before anything of it is fetched. `record_mismatch`:
+   * there are two; somebody means to pass another file off as this one. Without a server the owner's signature has to do.
+   */
+  checkRecord(fileId: string): Promise<Result<void>>;
   view(fileId: string): FileView | null;
   list(): FileView[];
   /**
@@ -135,6 +141,8 @@ class SharedFiles implements Files {
   readonly #sources: Sources;
   /** Who holds all of a file of somebody else, as far as the server was asked. */
   readonly #holders = new Map<string, readonly string[]>();
+  /** Files of which the server has another record than the one that their owner signed for us. */
+  readonly #mismatched = new Set<string>();
   #sharing = 0;
   #pass: Promise<void> = Promise.resolve();
   #nextPass: Promise<void> | null = null;
@@ -326,6 +334,7 @@ class SharedFiles implements Files {
     const { fileId: id } = record.offer.signed.manifest;
     const answer = await signaling.request("files.get", { fileId: id });
     if (!answer.ok || this.#owned.disposed) return;
+    this.#compare(record, answer.value.record);
     const before = this.#seedersOf(record);
     const holders = answer.value.seeders.filter(({ complete }) => complete).map(({ userId }) => userId);
     this.#holders.set(id, holders);
@@ -342,6 +351,29 @@ class SharedFiles implements Files {
     const listed = await this.#deps.worker.run("listFolder", { spec: specOf(record.offer), path, offset }).result;
     if (!listed.ok) return err({ type: listed.error.type, message: listed.error.message });
     return ok({ entries: [...listed.value.children], total: listed.value.total });
+  }
+
+  async checkRecord(fileId: string): Promise<Result<void>> {
+    await this.refresh(fileId);
+    if (!this.#mismatched.has(fileId)) return ok(undefined);
+    return fail("record_mismatch", "The server describes another file under this id. It is not downloaded.");
+  }
+
+  #compare({ offer }: FileRecord, record: RequestOutput<"files.get">["record"]): void {
+    const { manifest } = offer.signed;
+    const { fileId } = manifest;
+    if (isSameRecord(manifest, record)) {
+      this.#mismatched.delete(fileId);
+      return;
+    }
+    if (this.#mismatched.has(fileId)) return;
+    this.#mismatched.add(fileId);
+    this.#notices.emit({
+      level: "error",
+      type: "record_mismatch",
+      message: `The server describes another file than the one that you were sent as ${offer.name}. Somebody may be attacking you; it is not downloaded.`,
+      atMs: this.#deps.env.clock.now(),
+    });
   }
 
   view(fileId: string): FileView | null {
@@ -478,6 +510,13 @@ class SharedFiles implements Files {
     this.#owned.dispose();
   }
 }
+
+const isSameRecord = (manifest: Manifest, record: RequestOutput<"files.get">["record"]): boolean =>
+  record.fileId === manifest.fileId &&
+  record.ownerId === manifest.ownerId &&
+  record.sizeBytes === manifest.sizeBytes &&
+  record.chunkCount === manifest.chunkCount &&
+  bytesEqual(record.root, manifest.root);
 
 const isSameManifest = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest));

@@ -43,7 +43,8 @@ export type NodeMessage =
   | { readonly type: "ask" }
   | { readonly type: "wake"; readonly userId: UserId }
   | { readonly type: "acknowledged"; readonly userId: UserId; readonly ids: readonly EnvelopeId[] }
-  | { readonly type: "push"; readonly userId: UserId; readonly deviceId: number; readonly push: Push }
+  /** `deviceId` null: to each device of the user. */
+  | { readonly type: "push"; readonly userId: UserId; readonly deviceId: number | null; readonly push: Push }
   | RelayMessage
   | (NodeCall & { readonly call: number })
   | { readonly type: "answer"; readonly call: number; readonly value: unknown };

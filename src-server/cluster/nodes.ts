@@ -354,7 +354,7 @@ export class Nodes implements Cluster, BusListener {
         break;
       case "push":
         for (const session of online.of(message.userId)) {
-          if (session.deviceId === message.deviceId) session.push(message.push);
+          if (message.deviceId === null || session.deviceId === message.deviceId) session.push(message.push);
         }
         break;
       case "answer":

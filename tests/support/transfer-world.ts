@@ -10,7 +10,7 @@ import type { ErrorView, FileView, NoticeView, ServerView, TransferView } from "
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
-import { createShares } from "../../src-main/shares/shares.ts";
+import { createShares, type Shares } from "../../src-main/shares/shares.ts";
 import type { Signaling } from "../../src-main/signaling/signaling.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { FilesTable } from "../../src-main/store/files.ts";
@@ -66,6 +66,7 @@ export interface TransferPeer {
   readonly db: Database;
   readonly worker: ChunkWorker;
   readonly files: Files;
+  readonly shares: Shares;
   readonly transfers: Transfers;
   readonly downloads: string;
   readonly server: FakeServer;
@@ -143,6 +144,7 @@ export const startPeer = async (
       db,
       worker,
       files,
+      shares,
       transfers,
       downloads,
       sent,

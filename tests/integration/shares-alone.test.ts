@@ -1,0 +1,204 @@
+import { join } from "node:path";
+import * as v from "valibot";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { ok } from "#shared/base/result.ts";
+import { append, draftFor, emptyList, type ShareList, type ShareWish } from "#shared/shares/share-log.ts";
+import type { FileOffer } from "#shared/wire/manifest.ts";
+import type { Account } from "../../src-main/crypto/identity.ts";
+import { KeyRequests } from "../../src-main/shares/key-requests.ts";
+import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
+import { createShares, type Shares } from "../../src-main/shares/shares.ts";
+import { FilesTable } from "../../src-main/store/files.ts";
+import { freshFileId, realEnv, writeRandomFile } from "../support/files.ts";
+import { createTransferWorld, type TransferPeer, type TransferWorld } from "../support/transfer-world.ts";
+
+/** One profile and its lists, with a server that is away, or that says what a test wants. */
+let world: TransferWorld;
+beforeEach(async () => {
+  world = await createTransferWorld();
+});
+afterEach(() => world.dispose());
+const person = (letter: string): UserId => v.parse(UserIdSchema, letter.repeat(32));
+const CAROL = person("c");
+
+const shared = async (): Promise<FileId> => {
+  const path = join(world.folder, "file.bin");
+  await writeRandomFile(path, 200_000);
+  await world.share(path);
+  return fileOf(world.alice.sent.at(-1)?.offer);
+};
+const fileOf = (offer: FileOffer | undefined): FileId => {
+  if (offer === undefined) throw new Error("nothing was shared");
+  return offer.signed.manifest.fileId;
+};
+const signed = (list: ShareList, actor: Account, wish: ShareWish) => {
+  const draft = draftFor(list, wish, actor.userId, 1000);
+  if (!draft.ok) throw new Error(draft.error.type);
+  return signOperation(draft.value, actor);
+};
+/** The same profile's lists as the next start finds them. */
+const sharesOf = ({ db, account, server }: TransferPeer): Shares =>
+  createShares({
+    ...{ env: realEnv, db, account, signaling: server, isContact: () => true, nameOf: () => null },
+    ...{ post: () => undefined, sendFile: () => ok(null), registerAgain: () => undefined },
+  });
+const listOf = (fileId: FileId): ShareList => world.alice.shares.list(fileId);
+
+describe("without a server", () => {
+  test("what the owner takes back holds at once, and after a restart; nobody else is served by it", async () => {
+    const fileId = await shared();
+    const { alice, bob } = world;
+    expect(alice.shares.mayServe(fileId, bob.userId)).toBe(true);
+    expect(alice.shares.mayServe(fileId, CAROL)).toBe(false);
+    expect((await alice.shares.revoke(fileId, [bob.userId])).ok).toBe(true);
+    expect(alice.shares.mayServe(fileId, bob.userId)).toBe(false);
+    expect(alice.files.mayFetch(bob.userId, fileId)).toBe(false);
+    expect(alice.files.view(fileId)?.sharedWith).toEqual([]);
+    const again = sharesOf(alice);
+    expect(again.mayServe(fileId, bob.userId)).toBe(false);
+    again.dispose();
+    expect(await alice.shares.grant(fileId, [bob.userId])).toMatchObject({ error: { type: "server_unreachable" } });
+  });
+
+  test("a seeder who is not the owner serves the owner only, because it cannot know what it missed", async () => {
+    const fileId = await shared();
+    const { alice, bob } = world;
+    expect(bob.shares.verdict(fileId, CAROL)).not.toBe("serve");
+    expect(bob.shares.verdict(fileId, bob.userId)).not.toBe("serve");
+    expect(alice.shares.members(fileId)).toEqual([alice.userId, bob.userId]);
+  });
+
+  test("revoke while the download runs: the seeder that has seen it sends not one frame more", async () => {
+    const { alice, bob, links } = world;
+    const path = join(world.folder, "large.bin");
+    await writeRandomFile(path, 64 * 1024 * 1024);
+    const { fileId } = await world.share(path);
+    const frames = { before: 0, after: 0 };
+    let revoked = false;
+    const send = links.a.sendBulk.bind(links.a);
+    links.a.sendBulk = (...frame) => {
+      frames[revoked ? "after" : "before"] += 1;
+      return send(...frame);
+    };
+    links.connect();
+    await bob.transfers.start(fileId);
+    await expect.poll(() => frames.before, { timeout: 60_000, interval: 1 }).toBeGreaterThan(30);
+    // With chunks that are read, queued and asked for.
+    const asked = alice.shares.revoke(fileOf(alice.sent.at(-1)?.offer), [bob.userId]);
+    revoked = true;
+    await asked;
+    await expect.poll(() => bob.transfers.list()[0]?.error?.type, { timeout: 60_000 }).toBe("no_access");
+    expect(frames.after).toBe(0);
+    expect(bob.transfers.list()[0]?.chunksStored).toBeLessThan(1024);
+  });
+
+  test("request without membership: not one chunk leaves, however often it is asked", async () => {
+    const fileId = await shared();
+    await world.alice.shares.revoke(fileId, [world.bob.userId]);
+    world.links.connect();
+    await world.bob.transfers.start(fileId);
+    await expect.poll(() => world.bob.transfers.list()[0]?.phase).toBe("failed");
+    world.bob.transfers.retry(fileId);
+    await expect.poll(() => world.bob.transfers.list()[0]?.error?.type).toBe("no_access");
+    expect(world.bob.transfers.list()[0]).toMatchObject({ chunksStored: 0, requestedChunks: 0 });
+  });
+});
+
+test("a file from before there were lists gets the owner's first operation at the next start", async () => {
+  const fileId = await shared();
+  const { alice, bob } = world;
+  alice.db.sql.exec("DELETE FROM shares");
+  const offer = alice.files.find(fileId)?.offer;
+  if (offer === undefined) throw new Error("no file");
+  const old = { ...offer, signed: { ...offer.signed, manifest: { ...offer.signed.manifest, fileId: freshFileId() } } };
+  new FilesTable(alice.db).insert({
+    ...{ offer: old, sharedWith: [bob.userId, CAROL], version: 1, sourcePath: "/gone", registered: true },
+  });
+  const shares = sharesOf(alice);
+  const list = shares.list(old.signed.manifest.fileId);
+  expect(list.version).toBe(1);
+  expect([...list.members.keys()].sort()).toEqual([bob.userId, CAROL].sort());
+  expect(shares.mayServe(fileId, bob.userId)).toBe(true);
+  shares.dispose();
+});
+
+describe("a server that lies", () => {
+  /** Bob's server answers with these operations from now on. */
+  const answers = (list: ShareList, operations: unknown[]): void => {
+    world.bob.server.answer = (name) =>
+      name === "files.operations" ? ok({ operations, version: list.version, head: list.head }) : ok({});
+    world.bob.server.come();
+  };
+
+  test("orders a delete: without the owner's signature nothing is deleted", async () => {
+    const fileId = await shared();
+    const { alice, bob } = world;
+    const list = listOf(fileId);
+    const first = world.alice.shares.operations(fileId, 1);
+    const revoke = signed(list, alice.account, { kind: "revoke", userIds: [bob.userId] });
+    bob.shares.follow(fileId);
+    const notices: string[] = [];
+    bob.shares.onNotice(({ type }) => notices.push(type));
+    answers({ ...list, version: 2 }, [...first, { ...revoke, signature: new Uint8Array(64) }]);
+    await expect.poll(() => notices).toContain("share_forged");
+    expect(bob.files.find(fileId)?.access).toBe("granted");
+    expect(bob.files.find(fileId)?.offer.key.some((byte) => byte !== 0)).toBe(true);
+  });
+
+  test("the owner's signature deletes key and access", async () => {
+    const fileId = await shared();
+    const { alice, bob } = world;
+    const list = listOf(fileId);
+    const revoke = signed(list, alice.account, { kind: "revoke", userIds: [bob.userId] });
+    const after = append(list, revoke, shareCrypto);
+    if (!after.ok) throw new Error(after.error.type);
+    bob.shares.follow(fileId);
+    answers(after.value, [...world.alice.shares.operations(fileId, 1), revoke]);
+    await expect.poll(() => bob.files.find(fileId)?.access).toBe("revoked");
+    expect(bob.files.find(fileId)?.offer.key.every((byte) => byte === 0)).toBe(true);
+    expect(await bob.transfers.start(fileId)).toMatchObject({ error: { type: "access_revoked" } });
+  });
+
+  test("checksum mismatch: a server that describes another file is reported, and nothing is fetched", async () => {
+    const fileId = await shared();
+    const { bob } = world;
+    const manifest = bob.files.find(fileId)?.offer.signed.manifest;
+    const record = { ...manifest, root: new Uint8Array(32), signature: new Uint8Array(64) };
+    bob.server.answer = (name) =>
+      name === "files.get" ? ok({ record, members: [], version: 1, seeders: [] }) : ok({});
+    bob.server.come();
+    expect(await bob.files.checkRecord(fileId)).toMatchObject({ error: { type: "record_mismatch" } });
+    expect(bob.notices.map(({ type }) => type)).toEqual(["record_mismatch"]);
+    const honest = { ...manifest, signature: new Uint8Array(64) };
+    bob.server.answer = (name) =>
+      name === "files.get" ? ok({ record: honest, members: [], version: 1, seeders: [] }) : ok({});
+    expect((await bob.files.checkRecord(fileId)).ok).toBe(true);
+  });
+});
+
+test("key request without membership: no key, and no answer", () => {
+  const fileId = freshFileId();
+  const list = emptyList(fileId, person("a"), shareCrypto);
+  const posted: { peer: UserId; kind: string }[] = [];
+  let verdict: "serve" | "later" | "refuse" = "later";
+  let freshened = 0;
+  const keys = new KeyRequests({
+    post: (peer, { kind }) => posted.push({ peer, kind }),
+    verdict: () => verdict,
+    freshen: () => {
+      freshened += 1;
+    },
+    keyOf: () => ({ offer: {} as FileOffer, start: { fileId: list.fileId } as never }),
+  });
+  keys.wanted(CAROL, fileId, true);
+  keys.answer(fileId);
+  expect({ posted, freshened }).toEqual({ posted: [], freshened: 1 });
+  verdict = "refuse";
+  keys.answer(fileId);
+  keys.wanted(CAROL, freshFileId(), false);
+  expect({ posted, refused: keys.refused }).toEqual({ posted: [], refused: 2 });
+  verdict = "serve";
+  keys.wanted(CAROL, fileId, true);
+  expect(posted).toEqual([{ peer: CAROL, kind: "fileKey" }]);
+});
