@@ -159,13 +159,12 @@ describe("requests", () => {
   it("go again over a new connection and happen once", async () => {
     const recipient = await RawClient.loggedIn(server.url);
     const peer = await connected(createPeer(), server.url);
-    const puts = Array.from({ length: 300 }, () =>
+    const put = () =>
       peer.signaling.request("mailbox.put", {
         to: recipient.identity.userId,
         id: freshEnvelopeId(),
         sealed: sealed(),
-      }),
-    );
+      });
     const cutter = (async () => {
       for (let i = 0; i < 5; i++) {
         await new Promise((resolve) => setTimeout(resolve, 60));
@@ -173,7 +172,9 @@ describe("requests", () => {
         (await RawClient.loggedIn(server.url, peer.identity)).close();
       }
     })();
-    const results = await Promise.all(puts);
+    // Not all at once: the last of 300 would wait for longer than a request may on a busy machine.
+    const results: Awaited<ReturnType<typeof put>>[] = [];
+    while (results.length < 300) results.push(...(await Promise.all(Array.from({ length: 50 }, put))));
     await cutter;
     // Stored once each: a repeat gets the answer of the first.
     expect(results.filter((result) => !result.ok || !result.value.stored)).toEqual([]);
