@@ -34,7 +34,10 @@ const frameOf = (bytes: number, index: number): Uint8Array => {
   return frame;
 };
 
-/** Sends frames as fast as the link takes them. */
+/** Many times what the credit of RECEIVE_CREDIT_BYTES lets through at once. */
+const MEBIBYTES = counted(24, 256);
+
+/** Sends frames as fast as the link takes them; fails when another link takes its place. */
 const pump = (links: Links, peer: UserId, generation: number, frames: number, bytes: number): Promise<void> =>
   new Promise((resolve, reject) => {
     let next = 0;
@@ -45,9 +48,18 @@ const pump = (links: Links, peer: UserId, generation: number, frames: number, by
         if (taken === "closed") reject(new Error(`closed at ${next}`));
         next += 1;
       }
-      subscription.dispose();
+      end();
       resolve();
     };
+    const end = (): void => {
+      subscription.dispose();
+      change.dispose();
+    };
+    const change = links.onChanged((view) => {
+      if (view.peerId !== peer || (view.state === "connected" && view.generation === generation)) return;
+      end();
+      reject(new Error(`the link was lost at ${next} of ${frames}: ${JSON.stringify(view)}`));
+    });
     const subscription = links.onDrained((event) => {
       if (event.generation === generation) go();
     });
@@ -76,10 +88,10 @@ test("10,000 control messages arrive, in order", async () => {
   expect(got).toEqual(Array.from({ length: 10_000 }, (_, tag) => tag));
 });
 
-test("64 MiB each way at once, with backpressure and credit", async () => {
+test(`${MEBIBYTES} MiB each way at once, with backpressure and credit`, async () => {
   const { alice, bob, aliceId, bobId, aliceGeneration, bobGeneration } = await linked();
   const bytes = 64 * 1024;
-  const frames = 1024;
+  const frames = MEBIBYTES * 16;
   const receive = (links: Links, generation: number): Promise<Set<number>> =>
     new Promise((resolve) => {
       const seen = new Set<number>();
