@@ -1,6 +1,7 @@
 import type { FileId } from "#shared/base/ids.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { AccessView, ProfileView } from "#shared/ipc/views.ts";
+import { diagnose } from "./diagnostics-report.ts";
 import type { AppHandlers } from "./ipc/handlers.ts";
 import { accessViewOf } from "./shares/access-view.ts";
 import type { Parts } from "./start-app.ts";
@@ -156,44 +157,6 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       return ok(settings.set(change));
     },
 
-    "diagnostics.export": () => ok(diagnose(parts)),
-  };
-};
-
-/** Nothing here names a person, a file, a text, a key or an address. */
-const diagnose = (parts: Parts): Record<string, unknown> => {
-  const { options, signaling, links, contacts, messages, transfers, monitor } = parts;
-  const count = <T>(items: readonly T[], key: (item: T) => string): Record<string, number> => {
-    const counts: Record<string, number> = {};
-    for (const item of items) counts[key(item)] = (counts[key(item)] ?? 0) + 1;
-    return counts;
-  };
-  return {
-    version: options.version,
-    node: process.version,
-    platform: `${process.platform}-${process.arch}`,
-    atMs: options.env.clock.now(),
-    server: signaling.state.state,
-    keyProtection: parts.protection,
-    contacts: count(contacts.list(), (contact) => contact.state),
-    links: links.list().map(({ state, path, rttMs, generation, staleEvents, reason }) => ({
-      ...{ state, path, rttMs, generation, staleEvents, reason },
-    })),
-    inbox: messages.counters(),
-    strayFrames: transfers.counters().strayFrames,
-    transfers: transfers.list().map((view) => ({
-      ...{ phase: view.phase, paused: view.paused, waitingForSeeders: view.waitingForSeeders, drain: view.drain },
-      ...{ sizeBytes: view.sizeBytes, chunksStored: view.chunksStored, chunkCount: view.chunkCount },
-      ...{ requestedChunks: view.requestedChunks, duplicateChunks: view.duplicateChunks },
-      ...{ lateChunks: view.lateChunks, rejectedChunks: view.rejectedChunks },
-      ...{
-        cancelledChunks: view.cancelledChunks,
-        dropped: view.dropped.map(({ reason }) => reason),
-        error: view.error?.type ?? null,
-      },
-    })),
-    memory: { rssBytes: process.memoryUsage.rss(), heapBytes: process.memoryUsage().heapUsed },
-    eventLoop: monitor.report(),
-    log: options.recentLog.entries(),
+    "diagnostics.export": async () => ok(await diagnose(parts)),
   };
 };

@@ -2,7 +2,7 @@ import { toHex } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { UserId } from "#shared/base/ids.ts";
-import { ACTIVITY_INTERVAL_MS, ACTIVITY_QUICK_CHECK_EVENTS } from "#shared/base/limits.ts";
+import { ACTIVITY_INTERVAL_MS, ACTIVITY_QUICK_CHECK_EVENTS, ACTIVITY_REPORT_EVENTS } from "#shared/base/limits.ts";
 import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type {
   ActivityCheckView,
@@ -16,6 +16,7 @@ import type {
 import type { Database } from "../store/database.ts";
 import { Aggregation } from "./aggregation.ts";
 import { Aggregator } from "./aggregator.ts";
+import { type ActivityEvent, decodeEvent } from "./events.ts";
 import { ActivityRecorder, type RecorderSources } from "./recorder.ts";
 import { checkSums } from "./replay.ts";
 import { availabilityOf, detailsOf, type Period, summaryOf } from "./summary.ts";
@@ -40,6 +41,8 @@ export interface Activity extends Disposable {
   /** `busy` while events are taken up without end. */
   check(repair: boolean): Promise<Result<ActivityCheckView>>;
   deleteHistory(): Promise<ActivityHealth>;
+  /** The newest events, oldest of them first, with the ids of people and files in them. */
+  recent(): ActivityEvent[];
 }
 
 /** A check that begins again because the log moved, gives up after this many times. */
@@ -127,6 +130,11 @@ export const createActivity = (deps: ActivityDeps): Activity => {
     availability: (userId) => availabilityOf(aggregation.sums, userId, env.clock.now()),
     health,
     check,
+    recent: () =>
+      aggregation.log
+        .newest(ACTIVITY_REPORT_EVENTS)
+        .map(decodeEvent)
+        .filter((event) => event !== null),
     deleteHistory() {
       aggregation.deleteHistory();
       recorder?.restart();

@@ -97,7 +97,8 @@ export class Aggregation {
   /** Takes up the next events, or when there are none, deletes the next that are old enough. Null as token: no lock. */
   batch(token: number | null, guards: ActivityGuards): BatchResult {
     try {
-      return this.#deps.db.transaction(() => {
+      // Cursor and sums are written together, so a batch that the power takes is a batch that was not run.
+      return this.#deps.db.repeatableTransaction(() => {
         const state = this.sums.state();
         if (token !== null && (state.lockToken !== token || state.lockOwner !== this.#deps.owner))
           return { kind: "fenced" };

@@ -4,6 +4,9 @@ import type { PathKind, TransferView } from "#shared/ipc/views.ts";
 import type { ActivityMark, NewEvent } from "../store/activity.ts";
 import type { EventData } from "./events.ts";
 
+/** The start of one and the same drain is read from two clocks each time, so it moves by a little. */
+const CLOCK_JITTER_MS = 100;
+
 interface Times {
   readonly now: TimeMs;
   readonly monotonicMs: number;
@@ -56,7 +59,11 @@ export class TransferFollower {
     const events: NewEvent[] = [];
     const isCancelled = view.error?.type === "cancelled";
     const { drain } = view;
-    if (drain !== null && drain.endedBy !== null && drain.startedAtMs !== this.#drainTold) {
+    if (
+      drain !== null &&
+      drain.endedBy !== null &&
+      Math.abs(drain.startedAtMs - (this.#drainTold ?? 0)) > CLOCK_JITTER_MS
+    ) {
       this.#drainTold = drain.startedAtMs;
       const data = { ms: Math.max(0, Math.round(now - drain.startedAtMs)), endedBy: drain.endedBy };
       events.push(this.#event("transfer.drained", now, data));

@@ -104,7 +104,7 @@ export class ActivityRecorder implements Disposable {
     );
     if (this.#waiting.length + followers.length + served.length === 0) return true;
     try {
-      db.transaction(() => {
+      db.repeatableTransaction(() => {
         for (const follower of followers) {
           const progress = follower.progress(log.mark(follower.fileId), times);
           if (progress === null) continue;

@@ -183,6 +183,20 @@ export class Database implements Disposable {
     }
   }
 
+  /**
+   * Like {@link transaction}, for what may be lost with the power because it can be done again: it does not wait for the disk.
+   * The WAL is written in order, so what was acknowledged before and after stays durable, and it is whole or not there.
+   */
+  repeatableTransaction<T>(body: () => T): T {
+    if (this.sql.inTransaction) return this.transaction(body);
+    this.sql.pragma("synchronous = NORMAL");
+    try {
+      return this.transaction(body);
+    } finally {
+      this.sql.pragma("synchronous = FULL");
+    }
+  }
+
   dispose(): void {
     if (this.#closed) return;
     this.#closed = true;

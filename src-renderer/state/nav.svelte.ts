@@ -6,6 +6,8 @@ export type Page =
   | { kind: "transfers" }
   /** `peerId`: the connection to one contact, opened from its chat or from the list of connections. */
   | { kind: "links"; peerId: string | null; from: "links" | "chat" }
+  /** `fileId`: how one download went, opened from the list of transfers or from the page itself. */
+  | { kind: "activity"; fileId: string | null; from: "activity" | "transfers" }
   | { kind: "settings" };
 
 export type OpenDialog =
@@ -36,6 +38,9 @@ export class Nav {
       case "links":
         this.page = { kind, peerId: null, from: "links" };
         return;
+      case "activity":
+        this.page = { kind, fileId: null, from: "activity" };
+        return;
       case "transfers":
       case "settings":
         this.page = { kind };
@@ -55,6 +60,15 @@ export class Nav {
     if (page.kind !== "links") return;
     if (page.from === "chat" && page.peerId !== null) this.openChat(page.peerId);
     else this.show("links");
+  }
+
+  openTransfer(fileId: string): void {
+    this.page = { kind: "activity", fileId, from: this.page.kind === "transfers" ? "transfers" : "activity" };
+  }
+
+  /** Back to where one download was opened. */
+  closeTransfer(): void {
+    if (this.page.kind === "activity") this.show(this.page.from);
   }
 
   openChat(chatId: string): void {

@@ -25,8 +25,18 @@ const sourcesWords = (seeders: readonly { path: PathKind }[]): string => {
   return seeders.length === 1 ? paths : `${seeders.length} sources, ${paths}`;
 };
 
-/** `ownerName` is who shared the file; `ownerOnline` whether that person is here now. */
-export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: boolean): TransferWords => {
+const also = (text: string | null): string => (text === null ? "" : `, ${text}`);
+
+/**
+ * `ownerName` is who shared the file; `ownerOnline` whether that person is here now; `usually` when that person usually is,
+ * as far as it is known.
+ */
+export const wordsOf = (
+  status: TransferStatus,
+  ownerName: string,
+  ownerOnline: boolean,
+  usually: string | null = null,
+): TransferWords => {
   switch (status.kind) {
     case "shared":
       return {
@@ -43,7 +53,7 @@ export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: 
     case "available":
       return {
         headline: "Ready to download",
-        detail: ownerOnline ? `${ownerName} is online` : `${ownerName} is offline`,
+        detail: ownerOnline ? `${ownerName} is online` : `${ownerName} is offline${also(usually)}`,
       };
     case "downloading": {
       const { bytesStored, sizeBytes, bytesPerSecond, etaMs, seeders } = status.transfer;
@@ -57,7 +67,7 @@ export const wordsOf = (status: TransferStatus, ownerName: string, ownerOnline: 
       if (status.transfer.error !== null) return { headline: "Waiting", detail: status.transfer.error.message };
       return {
         headline: ownerOnline ? `Waiting for ${ownerName} to answer` : `Waiting for ${ownerName} to come online`,
-        detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} · goes on by itself`,
+        detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} · ${ownerOnline || usually === null ? "goes on by itself" : usually}`,
       };
     case "paused":
       return {

@@ -20,6 +20,7 @@ import type {
 } from "#shared/ipc/views.ts";
 import type { Api, HostLink } from "../api.ts";
 import { Announcer } from "./announcer.svelte.ts";
+import { Availabilities } from "./availabilities.svelte.ts";
 import { Messages } from "./messages.svelte.ts";
 import { Nav } from "./nav.svelte.ts";
 import { Shares } from "./shares.svelte.ts";
@@ -39,6 +40,7 @@ export class Weir implements Disposable {
   readonly announcer = new Announcer();
   readonly messages: Messages;
   readonly shares: Shares;
+  readonly availabilities: Availabilities;
   readonly contacts = new Snapshots<ContactView>((contact) => contact.userId);
   readonly chats = new Snapshots<ChatView>((chat) => chat.chatId);
   readonly files = new Snapshots<FileView>((file) => file.fileId);
@@ -58,6 +60,7 @@ export class Weir implements Disposable {
   constructor(api: Api) {
     this.api = api;
     this.messages = new Messages(api);
+    this.availabilities = new Availabilities(api);
     this.shares = new Shares(
       api,
       (file) => this.files.set(file),

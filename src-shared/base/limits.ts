@@ -629,9 +629,6 @@ export const SHUTDOWN_TIMEOUT_MS = 10 * SECOND;
 
 // ---- Relations ----------------------------------------------------------------------------------------------------
 
-assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a large chunk must fit one message");
-assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
-assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
 // ---- Activity ---------------------------------------------------------------------------------------------------------
 
 /** Events of one transaction of the aggregator, and distinct sums that end it earlier: some 10 ms of the main process. */
@@ -660,8 +657,14 @@ export const ACTIVITY_STEPS_MAX = 60;
 export const ACTIVITY_SPAN_MAX_MS = 31 * DAY;
 /** Finished downloads, links and times of presence that are kept for the lists: some 20 MB. */
 export const ACTIVITY_SESSIONS_MAX = 20_000;
+/** The newest events in a report for bug hunting: some minutes of a busy time. */
+export const ACTIVITY_REPORT_EVENTS = 500;
 /** Health checks by itself as long as a replay takes a moment only. */
 export const ACTIVITY_QUICK_CHECK_EVENTS = 20_000;
+
+assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a large chunk must fit one message");
+assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
+assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
 assert(
   REQUEST_WINDOW_MIN_CHUNKS <= REQUEST_WINDOW_START_CHUNKS && REQUEST_WINDOW_START_CHUNKS <= REQUEST_WINDOW_CHUNKS,
   "a window starts within its bounds",

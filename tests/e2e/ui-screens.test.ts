@@ -39,6 +39,11 @@ const openSafetyNumber = async (window: Window): Promise<void> => {
   await window.page.getByRole("img", { name: "Safety number as a QR code" }).waitFor();
 };
 
+const openActivity = async ({ page }: Window): Promise<void> => {
+  await page.getByRole("button", { name: "Activity" }).click();
+  await page.getByRole("button", { name: "Run now" }).waitFor();
+};
+
 const screens: Screen[] = [
   {
     name: "first-start",
@@ -200,6 +205,38 @@ const screens: Screen[] = [
     width: 420,
     height: 1900,
     visit: async (window) => openConnection(window, BOB),
+  },
+  {
+    name: "activity",
+    scenario: "sample",
+    height: 3350,
+    visit: openActivity,
+  },
+  {
+    name: "activity-empty",
+    scenario: "empty",
+    height: 2400,
+    visit: openActivity,
+  },
+  {
+    name: "narrow-activity",
+    scenario: "headless",
+    width: 420,
+    height: 3200,
+    visit: openActivity,
+  },
+  {
+    name: "transfer-history",
+    scenario: "sample",
+    height: 1250,
+    visit: async (window) => {
+      await openActivity(window);
+      await window.page
+        .getByRole("button", { name: /^How it went/ })
+        .first()
+        .click();
+      await window.page.getByRole("heading", { name: "Who gave how much" }).waitFor();
+    },
   },
   {
     name: "settings",

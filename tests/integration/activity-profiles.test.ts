@@ -1,6 +1,8 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { type HeadlessProfile, pair, say } from "../../scripts/headless-process.ts";
+import type { ActivityEvent } from "../../src-main/activity/events.ts";
+import { ActivityFold } from "../../src-main/activity/fold.ts";
 import { writeRandomFile } from "../support/files.ts";
 import { createWorld } from "../support/profiles.ts";
 
@@ -60,6 +62,17 @@ test("what moved between two people is counted alike on both sides, and a kill c
     "complete",
   ]);
   expect(runs[0]?.shares.reduce((sum, each) => sum + each.bytes, 0)).toBe(SIZE);
+
+  // A report for bug hunting tells how it went and not who or what it was; its events sum up to the same again.
+  const report = await bob.call("diagnostics.export", {});
+  const text = JSON.stringify(report);
+  for (const secret of ["secret-name", "alice", alice.userId, bob.userId, fileId, "127.0.0.1", world.dir])
+    expect(text.includes(secret), secret).toBe(false);
+  const fold = new ActivityFold(0, []);
+  for (const event of report["events"] as ActivityEvent[]) fold.apply(event);
+  const replayed = [...fold.take().sums].filter(({ scope }) => scope === "total");
+  expect(replayed.find(({ metric }) => metric === "bytesReceived")?.value).toBe(SIZE);
+  expect(replayed.find(({ metric }) => metric === "messagesReceived")?.value).toBe(4);
 
   const run = await Promise.all([bob.call("activity.run", {}), bob.call("activity.run", {})]);
   expect(run.map((each) => each.success).sort()).toEqual([false, true]);

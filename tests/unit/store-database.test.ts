@@ -51,6 +51,29 @@ const texts = (db: Database): string[] =>
     .map((row) => row.text);
 
 describe.each(kinds)("%s", (_name, openIt) => {
+  test("does not wait for the disk with what can be done again, and does with everything else", () => {
+    const db = openIt([notes]);
+    const level = (): unknown => db.sql.pragma("synchronous", { simple: true });
+    const insert = db.sql.prepare("INSERT INTO notes (text) VALUES (?)");
+    const seen: unknown[] = [];
+    db.repeatableTransaction(() => {
+      insert.run("a");
+      seen.push(level());
+    });
+    seen.push(level());
+    expect(() =>
+      db.repeatableTransaction(() => {
+        insert.run("b");
+        throw new Error("no");
+      }),
+    ).toThrow("no");
+    seen.push(level());
+    // Part of one that is durable, it is durable.
+    db.transaction(() => db.repeatableTransaction(() => seen.push(level())));
+    expect(seen).toEqual([1, 2, 2, 2]);
+    expect(db.sql.prepare("SELECT text FROM notes").pluck().all()).toEqual(["a"]);
+  });
+
   test("is durable after the first write: WAL with synchronous = FULL", () => {
     const db = openIt([notes]);
     db.transaction(() => db.sql.exec("INSERT INTO notes VALUES ('x')"));
