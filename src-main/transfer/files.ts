@@ -546,5 +546,6 @@ const viewOf = ({ offer, sharedWith, version, access }: FileRecord, seeders: rea
     version,
     seeders: [...seeders],
     access: access === "granted" ? "granted" : "revoked",
+    ...(access === "left" ? { hasLeft: true } : {}),
   };
 };

@@ -9,7 +9,7 @@ export type TransferStatus =
   | { kind: "shared"; copies: number }
   /** Ours, and not on the disk any more as it was shared. */
   | { kind: "moved" }
-  | { kind: "revoked" }
+  | { kind: "revoked"; byOwner: boolean }
   | { kind: "available" }
   | { kind: "downloading"; transfer: TransferView }
   | { kind: "waiting"; transfer: TransferView }
@@ -55,7 +55,8 @@ export const statusOf = (
     return { kind: "shared", copies: file.seeders.length - 1 };
   }
   // What is complete stays usable after access was revoked: the file is on this person's disk.
-  if (file?.access === "revoked" && transfer?.phase !== "complete") return { kind: "revoked" };
+  if (file?.access === "revoked" && transfer?.phase !== "complete")
+    return { kind: "revoked", byOwner: file.hasLeft !== true };
   return transfer === undefined ? { kind: "available" } : statusOfTransfer(transfer);
 };
 

@@ -49,7 +49,10 @@ export const wordsOf = (
     case "moved":
       return { headline: "Moved or changed", detail: "Share it again to let it be downloaded" };
     case "revoked":
-      return { headline: "No longer available", detail: `${ownerName} ended the access` };
+      return {
+        headline: "No longer available",
+        detail: status.byOwner ? `${ownerName} took back your access` : "You gave up your access",
+      };
     case "available":
       return {
         headline: "Ready to download",

@@ -82,6 +82,8 @@ export interface FileView {
   version: number;
   seeders: string[];
   access: "granted" | "revoked";
+  /** With `revoked`: we gave the access up ourselves. */
+  hasLeft?: boolean;
 }
 
 /** Who has access to one file, for the panel that shows and changes it. */

@@ -120,7 +120,7 @@ describe("access that holds", { timeout: 300_000 }, () => {
     );
     expect(await errorOf(me(alice).call("files.leave", { fileId: file.fileId }))).toBe("share_not_allowed");
     const left = await me(dave).call("files.leave", { fileId: file.fileId });
-    expect(left.access).toBe("revoked");
+    expect(left).toMatchObject({ access: "revoked", hasLeft: true });
     expect(await errorOf(me(dave).call("transfers.start", { fileId: file.fileId }))).toBe("access_revoked");
     await fileWhere(bob, "who left is gone", ({ sharedWith }) => same(sharedWith, [bob, carol]));
   });

@@ -95,7 +95,8 @@ describe("the state of a transfer", () => {
   it("ends a running download when access was revoked, and leaves a complete one", () => {
     const revoked = file({ access: "revoked" });
     expect(statusOf(revoked, transfer(), "alice").kind).toBe("revoked");
-    expect(statusOf(revoked, undefined, "alice").kind).toBe("revoked");
+    expect(statusOf(revoked, undefined, "alice")).toEqual({ kind: "revoked", byOwner: true });
+    expect(statusOf(file({ access: "revoked", hasLeft: true }), undefined, "alice")).toMatchObject({ byOwner: false });
     expect(statusOf(revoked, transfer({ phase: "complete" }), "alice").kind).toBe("complete");
   });
 
