@@ -160,7 +160,11 @@ export const createServer = async (options: ServerOptions): Promise<RendezvousSe
   io.engine.on("connection", (raw: EngineSocket) => {
     const address = addressOf(raw.request);
     halfOpen.opened(raw, address);
-    raw.once("close", () => halfOpen.ended(raw, address));
+    raw.once("close", (reason: string) => {
+      halfOpen.ended(raw, address);
+      // A frame that is too large: the library would read the rest of it, to hear a polite end.
+      if (reason === "transport error") raw.request.socket.destroy();
+    });
   });
 
   io.on("connection", (socket) => {
