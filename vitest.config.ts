@@ -13,7 +13,7 @@ if (noEngines !== null) process.stderr.write(`skipped the server's tests on Post
  * One compliance suite for both: what holds on SQLite holds between two nodes. At every change those files that have to do
  * with what two nodes could do at once.
  */
-const AT_EVERY_CHANGE = ["files", "idempotency", "invites", "keys", "mailbox", "presence"];
+const AT_EVERY_CHANGE = ["files", "idempotency", "invites", "keys", "mailbox", "presence", "shares"];
 const DISTRIBUTED = isFullRun ? [...AT_EVERY_CHANGE, "directory", "login", "relay"] : AT_EVERY_CHANGE;
 
 /**

@@ -11,6 +11,7 @@ import {
 } from "#shared/rendezvous/protocol.ts";
 import { verifySignature } from "./account-key.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
+import { pushTo } from "./push.ts";
 import type { Db, DeviceKeysRow, NewOneTimeKey, Trx } from "./schema.ts";
 import { forUpdateSkipLocked, lockAccount } from "./store.ts";
 
@@ -203,18 +204,14 @@ const takeKey = async ({ trx, env }: WriteContext, device: DeviceKeysRow, kind: 
   return { ...next, key: next.key };
 };
 
-const warnWhenLow = async (
-  { trx, cluster, online, afterCommit }: WriteContext,
-  device: DeviceKeysRow,
-): Promise<void> => {
+const warnWhenLow = async (context: WriteContext, device: DeviceKeysRow): Promise<void> => {
+  const { trx, afterCommit } = context;
   const left = await keysLeft(trx, device.user_id, device.device_id);
   if (left.oneTimeEc >= PREKEY_REFILL_BELOW && left.oneTimeKyber >= PREKEY_REFILL_BELOW) return;
   afterCommit(() => {
-    // Both were checked when the keys were published.
-    const [userId, deviceId] = [device.user_id as UserId, device.device_id];
-    const push = { name: "keysLow", value: left } as const;
-    for (const session of online.of(userId)) if (session.deviceId === deviceId) session.push(push);
-    for (const nodeId of cluster.nodesOf(userId)) cluster.send(nodeId, { type: "push", userId, deviceId, push });
+    // Checked when the keys were published.
+    const userId = device.user_id as UserId;
+    pushTo(context, userId, { name: "keysLow", value: left }, device.device_id);
   });
 };
 

@@ -158,8 +158,11 @@ const pause = (env: Env, attempt: number): Promise<void> => {
 const codeOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
 
-/** serialization_failure and deadlock_detected: PostgreSQL asks for a repeat. */
-const isConflict = (error: unknown): boolean => ["40001", "40P01"].includes(codeOf(error));
+/**
+ * serialization_failure and deadlock_detected: PostgreSQL asks for a repeat. unique_violation too: another transaction
+ * inserted the same meanwhile, and the repeat finds it.
+ */
+const isConflict = (error: unknown): boolean => ["40001", "40P01", "23505"].includes(codeOf(error));
 
 /** Class 08, shutdown, crash and start of the database; resets by the network; and pg's own words for the same. */
 const LOST_CODES = /^(?:08...|57P0[123]|53300|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOENT|EAI_AGAIN)$/;

@@ -20,6 +20,7 @@ import {
 } from "#shared/shares/share-log.ts";
 import { userIdOf, verifySignature } from "./account-key.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
+import { pushTo } from "./push.ts";
 import type { Db, Trx } from "./schema.ts";
 
 /**
@@ -126,30 +127,23 @@ const storeList = async (trx: Trx, list: ShareList): Promise<void> => {
 
 /** Extends the list of a file and, once that is committed, tells everybody online whom it concerns. */
 export const extendShare = async (
-  { trx, online, cluster, session, afterCommit }: WriteContext,
+  context: WriteContext,
   file: FileKey,
   operations: readonly ShareOperation[],
 ): Promise<Answer<ShareList>> => {
+  const { trx, session, afterCommit } = context;
   const before = await storedList(trx, file);
   const after = await extend(trx, before, operations);
   if (!after.ok || after.value.version === before.version) return after;
   const concerned = new Set<UserId>([file.ownerId, ...before.members.keys(), ...after.value.members.keys()]);
   // Who made the change knows it already.
   concerned.delete(session.userId);
-  afterCommit(() => tell({ online, cluster }, concerned, after.value));
+  afterCommit(() => tell(context, concerned, after.value));
   return after;
 };
 
-const tell = (
-  { online, cluster }: Pick<WriteContext, "online" | "cluster">,
-  userIds: ReadonlySet<UserId>,
-  { fileId, version }: ShareList,
-): void => {
-  const push = { name: "shareChanged", value: { fileId, version } } as const;
-  for (const userId of userIds) {
-    for (const session of online.of(userId)) session.push(push);
-    for (const nodeId of cluster.nodesOf(userId)) cluster.send(nodeId, { type: "push", userId, deviceId: null, push });
-  }
+const tell = (context: WriteContext, userIds: ReadonlySet<UserId>, { fileId, version }: ShareList): void => {
+  for (const userId of userIds) pushTo(context, userId, { name: "shareChanged", value: { fileId, version } });
 };
 
 const headOf = ({ version, head }: ShareList): ShareHead => ({ version, head });
