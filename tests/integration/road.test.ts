@@ -1,4 +1,5 @@
 import { mkdir, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
+import { devNull } from "node:os";
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { describe, expect, test } from "vitest";
@@ -316,7 +317,7 @@ describe("bad input", () => {
     await pair(alice, bob);
     const chatId = bob.userId;
     expect(await failure(alice.call("files.share", { chatId, path: join(world.dir, "nothing") }))).toBe("file_missing");
-    expect(await failure(alice.call("files.share", { chatId, path: world.dir }))).toBe("not_a_file");
+    expect(await failure(alice.call("files.share", { chatId, path: devNull }))).toBe("not_a_file");
     expect(await failure(alice.call("transfers.start", { fileId: "A".repeat(22) }))).toBe("unknown_file");
     expect(await failure(alice.call("messages.send", { chatId: "a".repeat(32), text: "x" }))).toBe("unknown_chat");
     expect(await failure(alice.call("messages.send", { chatId, text: "" }))).toBe("bad_input");
