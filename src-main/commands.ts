@@ -110,6 +110,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "transfers.pause": ({ fileId }) => transfers.pause(fileId),
     "transfers.resume": ({ fileId }) => transfers.resume(fileId),
     "transfers.cancel": ({ fileId }) => transfers.cancel(fileId),
+    "transfers.prioritize": ({ fileId, priority }) => transfers.prioritize(fileId, priority),
     "transfers.retry": ({ fileId }) => transfers.retry(fileId),
     "transfers.list": () => ok(transfers.list()),
 

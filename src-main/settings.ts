@@ -8,6 +8,8 @@ import { SettingsTable } from "./store/settings.ts";
 const Saved = v.object({
   downloadDirectory: v.optional(v.string()),
   drainTimeoutMs: v.optional(v.number()),
+  downloadBytesPerSecond: v.optional(v.nullable(v.number())),
+  uploadBytesPerSecond: v.optional(v.nullable(v.number())),
   theme: v.optional(v.picklist(["system", "light", "dark"])),
   server: v.optional(v.string()),
   readReceipts: v.optional(v.boolean()),
@@ -37,6 +39,8 @@ export class Settings {
     this.#defaults = {
       downloadDirectory: host.defaultDownloadDirectory,
       drainTimeoutMs: DRAIN_TIMEOUT_MS,
+      downloadBytesPerSecond: null,
+      uploadBytesPerSecond: null,
       theme: "system",
       server: "embedded",
       readReceipts: true,

@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { utf8 } from "#shared/base/bytes.ts";
 import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
 import type { AppError } from "#shared/base/result.ts";
+import type { TransferPriority } from "#shared/ipc/views.ts";
 import { decodeJson } from "#shared/wire/json.ts";
 import type { DownloadCounters } from "./chunks.ts";
 import type { Database } from "./database.ts";
@@ -15,6 +16,7 @@ export type TransferStatus =
 export interface TransferRecord {
   readonly fileId: FileId;
   readonly directory: string;
+  readonly priority: TransferPriority;
   readonly startedAtMs: number;
   readonly status: TransferStatus;
   readonly stored: number;
@@ -28,6 +30,7 @@ export type FolderProgress = v.InferOutput<typeof FolderSchema>;
 interface Row extends DownloadCounters {
   file_id: string;
   directory: string;
+  priority: TransferPriority;
   started_at_ms: number;
   status: TransferStatus["kind"];
   error: string | null;
@@ -60,21 +63,23 @@ export class TransfersTable {
     this.#statements = {
       save: db.sql.prepare<[Row]>(
         "INSERT INTO transfers VALUES (@file_id, @directory, @started_at_ms, @status, @error, @saved_path, @stored, " +
-          "@requested, @duplicate, @late, @rejected, @cleaned, @folder) ON CONFLICT (file_id) DO UPDATE SET " +
+          "@requested, @duplicate, @late, @rejected, @cleaned, @folder, @priority) ON CONFLICT (file_id) DO UPDATE SET " +
           "directory = excluded.directory, started_at_ms = excluded.started_at_ms, status = excluded.status, " +
           "error = excluded.error, saved_path = excluded.saved_path, stored = excluded.stored, " +
           "requested = excluded.requested, duplicate = excluded.duplicate, late = excluded.late, " +
-          "rejected = excluded.rejected, cleaned = excluded.cleaned, folder = excluded.folder",
+          "rejected = excluded.rejected, cleaned = excluded.cleaned, folder = excluded.folder, " +
+          "priority = excluded.priority",
       ),
       all: db.sql.prepare<[], Row>("SELECT * FROM transfers ORDER BY started_at_ms, file_id"),
       remove: db.sql.prepare<[string]>("DELETE FROM transfers WHERE file_id = ?"),
     };
   }
 
-  save({ fileId, directory, startedAtMs, status, stored, counters, folder }: TransferRecord): void {
+  save({ fileId, directory, priority, startedAtMs, status, stored, counters, folder }: TransferRecord): void {
     this.#statements.save.run({
       file_id: fileId,
       directory,
+      priority,
       started_at_ms: startedAtMs,
       status: status.kind,
       error: status.kind === "failed" ? JSON.stringify(status.error) : null,
@@ -91,6 +96,7 @@ export class TransfersTable {
     return this.#statements.all.all().map((row) => ({
       fileId: v.parse(FileIdSchema, row.file_id),
       directory: row.directory,
+      priority: row.priority,
       startedAtMs: row.started_at_ms,
       status: statusOf(row),
       stored: row.stored,

@@ -1,14 +1,16 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
-import type { Generation, UserId } from "#shared/base/ids.ts";
+import type { FileId, Generation, UserId } from "#shared/base/ids.ts";
 import {
   REQUEST_WINDOW_BYTES,
   REQUEST_WINDOW_CHUNKS,
   REQUEST_WINDOWS_MAX,
   STORE_BACKLOG_BYTES_MAX,
+  TRANSFER_WEIGHTS,
 } from "#shared/base/limits.ts";
 import { MachineRunner } from "#shared/base/machine.ts";
+import type { TransferPriority } from "#shared/ipc/views.ts";
 import type { Payload } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
@@ -42,6 +44,8 @@ export interface DownloadDeps {
   readonly env: Env;
   readonly worker: ChunkWorker;
   readonly links: Pick<SteadyLinks, "send" | "release" | "connect">;
+  /** Whom it may ask. */
+  readonly seeders: (fileId: FileId) => UserId[];
   readonly drainTimeoutMs: number;
   /** Gives a tag under which this session's frames and messages come back to {@link Download}. */
   readonly openRoute: (download: Download, session: number, peer: UserId, generation: Generation) => number;
@@ -89,6 +93,7 @@ export class Download implements Disposable {
   #folder: FolderProgress | null;
   /** Another part of the folder was chosen: it rests, and goes on with that. */
   #choosesAgain = false;
+  #priority: TransferPriority;
   #savedKind: State["kind"];
   #isSaved = true;
   #cleaned: boolean;
@@ -101,6 +106,7 @@ export class Download implements Disposable {
     this.spec = specOf(file.offer);
     this.#directory = record.directory;
     this.#folder = file.offer.folder === undefined ? null : (record.folder ?? { selection: null, counts: null });
+    this.#priority = record.priority;
     this.startedAtMs = record.startedAtMs;
     this.#cleaned = record.status.kind === "complete" && record.status.cleaned;
     const initial = stateOf(setupOf(this.spec, deps), record);
@@ -120,6 +126,16 @@ export class Download implements Disposable {
   /** Resolves when nothing of it is being deleted any more; false when something could not be. */
   get dropped(): Promise<boolean> {
     return this.#dropping;
+  }
+
+  get priority(): TransferPriority {
+    return this.#priority;
+  }
+
+  /** Holds from the next request on. */
+  prioritize(priority: TransferPriority): void {
+    this.#priority = priority;
+    this.checkpoint();
   }
 
   /** What was received stays where it is; only the file goes elsewhere. */
@@ -182,7 +198,7 @@ export class Download implements Disposable {
     const { links } = this.#deps;
     switch (effect.type) {
       case "wantLinks":
-        links.connect(this.file.offer.signed.manifest.ownerId);
+        for (const peer of this.#deps.seeders(this.spec.fileId)) links.connect(peer);
         return;
       case "open": {
         const { session, peer, generation } = effect;
@@ -192,7 +208,10 @@ export class Download implements Disposable {
         return;
       }
       case "request":
-        this.#send(effect.session, (tag) => ({ type: "request", tag, indices: [...effect.indices] }));
+        this.#send(effect.session, (tag) => ({
+          ...{ type: "request", tag, indices: [...effect.indices] },
+          weight: TRANSFER_WEIGHTS[this.#priority],
+        }));
         return;
       case "cancelRequests":
         this.#send(effect.session, (tag) => ({ type: "cancel", tag, indices: [...effect.indices] }));
@@ -263,6 +282,7 @@ export class Download implements Disposable {
     this.#isSaved = this.#deps.save({
       fileId: this.spec.fileId,
       directory: this.directory,
+      priority: this.#priority,
       startedAtMs: this.startedAtMs,
       status: this.#statusOf(state),
       stored: storedCountOf(state),

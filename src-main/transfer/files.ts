@@ -40,7 +40,7 @@ export interface FilesDeps {
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
   readonly shares: Pick<
     Shares,
-    "start" | "mayServe" | "verdict" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
+    "start" | "verdict" | "members" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
   >;
 }
 
@@ -82,10 +82,12 @@ export interface Files extends Disposable {
   seedersOf(fileId: FileId): UserId[];
   /** Where the chunks of a file come from when we serve it; null when we do not. */
   sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null;
-  /** Whether this peer has a right to the file's chunks now. */
-  mayFetch(peer: UserId, fileId: FileId): boolean;
-  /** Whether it is worth asking again: the list of who may has to be fetched first. */
-  mayFetchLater(peer: UserId, fileId: FileId): boolean;
+  /** Whether this peer has a right to the file's chunks now; `later` when the list has to be fetched first. */
+  mayFetch(peer: UserId, fileId: FileId): "serve" | "later" | "refuse";
+  /** Whom a download may ask, or who may be served, may have changed. */
+  readonly onMembersChanged: Event<FileId>;
+  /** Tells the server what we hold of a file of somebody else: so far only for others to see. */
+  holds(fileId: FileId, chunks: number): void;
   /** Tells the user that a shared file is not what it was any more. */
   reportChanged(fileId: FileId): void;
   /** The server has to be given the record of this file of ours again. */
@@ -143,6 +145,8 @@ class SharedFiles implements Files {
   readonly #holders = new Map<string, readonly string[]>();
   /** Files of which the server has another record than the one that their owner signed for us. */
   readonly #mismatched = new Set<string>();
+  /** What we hold of files of others. */
+  readonly #held = new Map<FileId, number>();
   #sharing = 0;
   #pass: Promise<void> = Promise.resolve();
   #nextPass: Promise<void> | null = null;
@@ -161,6 +165,7 @@ class SharedFiles implements Files {
       deps.signaling.onConnected(() => {
         this.#followServer();
         this.#registerAll();
+        for (const [fileId, chunks] of this.#held) void this.#announceHeld(fileId, chunks);
       }),
     );
     this.#owned.add(deps.shares.onChanged((fileId) => this.#tell(fileId)));
@@ -173,6 +178,9 @@ class SharedFiles implements Files {
   }
   get onNotice(): Event<NoticeView> {
     return this.#notices.event;
+  }
+  get onMembersChanged(): Event<FileId> {
+    return this.#deps.shares.onChanged;
   }
   get onShareProgress(): Event<ShareProgressView> {
     return this.#shareProgress.event;
@@ -445,7 +453,10 @@ class SharedFiles implements Files {
     if (record === null || record.sourcePath !== null) return [];
     // It is being downloaded: whether we still may is worth knowing from now on.
     this.#deps.shares.follow(fileId);
-    return [record.offer.signed.manifest.ownerId];
+    const { ownerId } = record.offer.signed.manifest;
+    const { account, shares, isTrusted } = this.#deps;
+    const others = shares.members(fileId).filter((id) => id !== ownerId && id !== account.userId && isTrusted(id));
+    return [ownerId, ...others];
   }
 
   sourceOf(fileId: FileId): { spec: FileSpec; source: ChunkSource } | null {
@@ -456,12 +467,8 @@ class SharedFiles implements Files {
     return { spec: specOf(record.offer), source: { kind: "file", path: record.sourcePath } };
   }
 
-  mayFetch(peer: UserId, fileId: FileId): boolean {
-    return this.#deps.isTrusted(peer) && this.#deps.shares.mayServe(fileId, peer);
-  }
-
-  mayFetchLater(peer: UserId, fileId: FileId): boolean {
-    return this.#deps.isTrusted(peer) && this.#deps.shares.verdict(fileId, peer) === "later";
+  mayFetch(peer: UserId, fileId: FileId): "serve" | "later" | "refuse" {
+    return this.#deps.isTrusted(peer) ? this.#deps.shares.verdict(fileId, peer) : "refuse";
   }
 
   reportChanged(fileId: FileId): void {
@@ -499,6 +506,20 @@ class SharedFiles implements Files {
     }
     this.#tell(fileId);
     this.#registerAll();
+  }
+
+  holds(fileId: FileId, chunks: number): void {
+    this.#held.set(fileId, chunks);
+    void this.#announceHeld(fileId, chunks);
+  }
+
+  /** Nothing depends on it: what fails is told again with the next connection. */
+  async #announceHeld(fileId: FileId, chunksHeld: number): Promise<void> {
+    const { signaling } = this.#deps;
+    const record = this.#owned.disposed ? null : this.#table.get(fileId);
+    if (record === null || record.sourcePath !== null || signaling.state.state !== "connected") return;
+    const complete = chunksHeld === record.offer.signed.manifest.chunkCount;
+    await signaling.request("files.announce", { fileId, complete, chunksHeld });
   }
 
   #tell(fileId: FileId): void {

@@ -3,6 +3,9 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { FileId, Generation, UserId } from "#shared/base/ids.ts";
 import {
+  HAVE_BITMAP_BYTES_MAX,
+  HAVE_INTERVAL_MS,
+  HAVE_RUNS_MAX,
   SEEDER_QUEUE_CHUNKS_MAX,
   SEEDER_READ_AHEAD,
   SEEDER_SESSIONS_PER_PEER_MAX,
@@ -13,22 +16,28 @@ import { type BulkKind, withBulkHeader } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { AppMessage } from "../links/links.ts";
+import type { TokenBucket } from "./bandwidth.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
-import type { ChunkSource, FileSpec, ReadFrame, WorkError } from "./chunk-worker-protocol.ts";
+import { type FileSpec, type ReadFrame, type WorkError, workError } from "./chunk-worker-protocol.ts";
 import { FrameBatches } from "./frame-batches.ts";
+import type { Offer } from "./offers.ts";
+import { PieceMap } from "./piece-map.ts";
 import type { SteadyLinks } from "./steady-links.ts";
 
 /** What a downloader says to a seeder. */
 export type SeederMessage = ControlOf<"open" | "leaves" | "request" | "cancel" | "stop">;
 
 export interface SeederDeps {
-  readonly env: Pick<Env, "log">;
+  readonly env: Pick<Env, "log" | "clock">;
   readonly links: Pick<SteadyLinks, "send" | "sendBulk" | "takesHeldFrames">;
   readonly worker: Pick<ChunkWorker, "run" | "recycle" | "drop">;
-  readonly sourceOf: (fileId: FileId) => { spec: FileSpec; source: ChunkSource } | null;
-  readonly mayFetch: (peer: UserId, fileId: FileId) => boolean;
-  /** Whether a peer who may not fetch now is to ask again: the list of who may is being fetched. */
-  readonly mayFetchLater: (peer: UserId, fileId: FileId) => boolean;
+  readonly offerOf: (fileId: FileId) => Offer | null;
+  /** `later`: it has to be found out first; `refuse` also for files that nobody knows here. */
+  readonly mayFetch: (peer: UserId, fileId: FileId) => "serve" | "later" | "refuse";
+  /** The limit on what is sent, over everybody. */
+  readonly upload: Pick<TokenBucket, "waitMs" | "take">;
+  /** Somebody who may have the file fetches it, so they have, or soon will have, some of it. */
+  readonly onInterest: (peer: UserId, fileId: FileId) => void;
   /** The file is not what was shared any more, or is gone. */
   readonly onChanged: (fileId: FileId) => void;
   /** A chunk was handed to the link; `bytes` of the file. */
@@ -39,10 +48,15 @@ export interface SeederDeps {
 interface Session {
   readonly tag: number;
   readonly spec: FileSpec;
-  readonly source: ChunkSource;
+  /** What the peer was told that we hold; null means everything. */
+  told: PieceMap | null;
+  toldLeaves: boolean;
   /** Chunks that wait to be read, in the order of the requests. */
   readonly queue: Set<number>;
   readonly pages: Set<number>;
+  /** Batches in a row that it gets before the peer's other files have their turn; what the peer wants. */
+  weight: number;
+  turns: number;
   framesSent: number;
 }
 
@@ -65,7 +79,7 @@ interface Peer {
 }
 
 /**
- * Serves chunks of the files that we share. What it holds for one peer is bounded: SEEDER_QUEUE_CHUNKS_MAX requests, and
+ * Serves chunks of the files that we share or receive. What it holds for one peer is bounded: SEEDER_QUEUE_CHUNKS_MAX requests, and
  * SEEDER_READ_AHEAD batches of encrypted chunks. The right to a chunk is checked when it is asked for and again right
  * before it is sent.
  */
@@ -74,6 +88,10 @@ export class Seeder implements Disposable {
   readonly #peers = new Map<UserId, Peer>();
   readonly #batches = new FrameBatches();
   readonly #owned = new DisposableStore();
+  /** Until the limit lets something be sent again. */
+  #waiting: Disposable | null = null;
+  /** Files of which more has come since it was told. */
+  readonly #untold = new Map<FileId, Disposable>();
 
   constructor(deps: SeederDeps) {
     this.#deps = deps;
@@ -100,6 +118,7 @@ export class Seeder implements Disposable {
         if (message.page < pageCountOf(session.spec.chunkCount)) session.pages.add(message.page);
         break;
       case "request":
+        session.weight = message.weight ?? 1;
         this.#request(peer, session, message.indices);
         break;
       case "cancel":
@@ -138,8 +157,65 @@ export class Seeder implements Disposable {
     return [...(this.#peers.get(userId)?.sessions.values() ?? [])].reduce((sum, { queue }) => sum + queue.size, 0);
   }
 
+  /** More of a file has come, or its rows have become a file: told in batches, at most once in HAVE_INTERVAL_MS. */
+  progressed(fileId: FileId): void {
+    if (this.#owned.disposed || this.#untold.has(fileId) || !this.#isOpen(fileId)) return;
+    const timer = this.#deps.env.clock.setTimer(HAVE_INTERVAL_MS, () => {
+      this.#untold.delete(fileId);
+      this.#tellAll(fileId);
+    });
+    this.#untold.set(fileId, timer);
+  }
+
+  /** What can be served, or to whom, may be another now: sessions that have no reason any more end. */
+  recheck(fileId: FileId): void {
+    for (const peer of [...this.#peers.values()])
+      for (const session of [...peer.sessions.values()]) {
+        if (session.spec.fileId !== fileId) continue;
+        const refusal = this.#refusalOf(peer, fileId);
+        if (refusal !== null) this.#cut(peer, session, refusal);
+      }
+    this.progressed(fileId);
+  }
+
+  #isOpen(fileId: FileId): boolean {
+    for (const { sessions } of this.#peers.values())
+      for (const { spec } of sessions.values()) if (spec.fileId === fileId) return true;
+    return false;
+  }
+
+  #tellAll(fileId: FileId): void {
+    const offer = this.#deps.offerOf(fileId);
+    if (offer === null) return;
+    let isMore = false;
+    for (const peer of this.#peers.values())
+      for (const session of peer.sessions.values())
+        if (session.spec.fileId === fileId) isMore = this.#tell(peer, session, offer) || isMore;
+    if (isMore) this.progressed(fileId);
+  }
+
+  /** True when not all of it fitted one message. */
+  #tell(peer: Peer, session: Session, { held, leaves }: Offer): boolean {
+    if (session.told === null) return false;
+    const { tag } = session;
+    if (held === null) {
+      session.told = null;
+      this.#send(peer, { type: "have", tag, chunks: "all", leaves });
+      return false;
+    }
+    const runs = session.told.runsAddedBy(held, HAVE_RUNS_MAX);
+    if (runs.length === 0 && leaves === session.toldLeaves) return false;
+    session.told = session.told.withRuns(runs);
+    session.toldLeaves = leaves;
+    this.#send(peer, { type: "have", tag, chunks: runs.map(([first, count]) => [first, count]), leaves });
+    return runs.length === HAVE_RUNS_MAX;
+  }
+
   dispose(): void {
     this.#owned.dispose();
+    this.#waiting?.dispose();
+    for (const timer of this.#untold.values()) timer.dispose();
+    this.#untold.clear();
     for (const peer of this.#peers.values()) {
       for (const session of peer.sessions.values()) this.#refuse(peer, session.tag, "shutting_down");
       this.#dropReady(peer, () => true);
@@ -157,11 +233,11 @@ export class Seeder implements Disposable {
   }
 
   #open(peer: Peer, fileId: FileId, tag: number): void {
-    const { mayFetch, sourceOf } = this.#deps;
-    const found = sourceOf(fileId);
-    // The same answer for a file that does not exist and for one that is none of the peer's business.
-    if (found === null || !mayFetch(peer.userId, fileId)) {
-      this.#refuse(peer, tag, found === null ? "no_access" : this.#denial(peer, fileId));
+    const refusal = this.#refusalOf(peer, fileId);
+    const offer = this.#deps.offerOf(fileId);
+    if (refusal !== "no_access") this.#deps.onInterest(peer.userId, fileId);
+    if (refusal !== null || offer === null) {
+      this.#refuse(peer, tag, refusal ?? "not_held");
       return;
     }
     if (peer.sessions.size >= SEEDER_SESSIONS_PER_PEER_MAX || peer.sessions.has(tag)) {
@@ -170,23 +246,48 @@ export class Seeder implements Disposable {
     }
     // The peer has begun anew, after a loss that was not seen here.
     for (const session of [...peer.sessions.values()]) if (session.spec.fileId === fileId) this.#end(peer, session);
-    peer.sessions.set(tag, { tag, ...found, queue: new Set(), pages: new Set(), framesSent: 0 });
+    const { spec, held, leaves } = offer;
+    const session: Session = {
+      ...{ tag, spec, queue: new Set(), pages: new Set(), framesSent: 0, weight: 1, turns: 0 },
+      told: held === null ? null : PieceMap.empty(spec.chunkCount),
+      toldLeaves: leaves,
+    };
+    peer.sessions.set(tag, session);
     this.#send(peer, { type: "accept", tag });
-    this.#send(peer, { type: "have", tag, chunks: "all" });
+    if (held === null) this.#send(peer, { type: "have", tag, chunks: "all", leaves });
+    else if (spec.chunkCount <= HAVE_BITMAP_BYTES_MAX * 8) {
+      session.told = held;
+      this.#send(peer, { type: "have", tag, chunks: held.toBytes(), leaves });
+    } else {
+      // Larger than any message: as runs, step by step.
+      this.#send(peer, { type: "have", tag, chunks: new Uint8Array(1), leaves });
+      this.progressed(fileId);
+    }
   }
 
-  #denial(peer: Peer, fileId: FileId): RefuseReason {
-    return this.#deps.mayFetchLater(peer.userId, fileId) ? "busy" : "no_access";
+  /** The same answer for a file that does not exist and for one that is none of the peer's business. */
+  #refusalOf(peer: Peer, fileId: FileId): RefuseReason | null {
+    return this.#lacksRight(peer, fileId) ?? (this.#deps.offerOf(fileId) === null ? "not_held" : null);
+  }
+
+  #lacksRight(peer: Peer, fileId: FileId): RefuseReason | null {
+    const may = this.#deps.mayFetch(peer.userId, fileId);
+    if (may === "refuse") return "no_access";
+    return may === "later" ? "busy" : null;
   }
 
   #request(peer: Peer, session: Session, indices: readonly number[]): void {
-    if (!this.#deps.mayFetch(peer.userId, session.spec.fileId)) {
-      this.#cut(peer, session, this.#denial(peer, session.spec.fileId));
+    const { fileId, chunkCount } = session.spec;
+    const refusal = this.#refusalOf(peer, fileId);
+    if (refusal !== null) {
+      this.#cut(peer, session, refusal);
       return;
     }
-    const unknown = indices.filter((index) => index >= session.spec.chunkCount);
-    if (unknown.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: unknown });
-    for (const index of indices) if (index < session.spec.chunkCount) session.queue.add(index);
+    const held = this.#deps.offerOf(fileId)?.held ?? null;
+    const isHere = (index: number): boolean => index < chunkCount && (held === null || held.has(index));
+    const lacking = indices.filter((index) => !isHere(index));
+    if (lacking.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: lacking });
+    for (const index of indices) if (isHere(index)) session.queue.add(index);
     if (this.queuedFor(peer.userId) > SEEDER_QUEUE_CHUNKS_MAX) this.#cut(peer, session, "too_many_requests");
   }
 
@@ -208,10 +309,13 @@ export class Seeder implements Disposable {
     return Math.ceil(bytes / (WORK_BATCH_BYTES * 1.1));
   }
 
-  /** Round robin over the files that the peer has open. */
+  /** Round robin over the files that the peer has open, by the weights that it gives them. */
   #nextSession(peer: Peer): Session | null {
     for (const [tag, session] of peer.sessions) {
       if (session.queue.size + session.pages.size === 0) continue;
+      session.turns += 1;
+      if (session.turns < session.weight) return session;
+      session.turns = 0;
       peer.sessions.delete(tag);
       peer.sessions.set(tag, session);
       return session;
@@ -244,9 +348,12 @@ export class Seeder implements Disposable {
   }
 
   async #readChunks(peer: Peer, session: Session): Promise<ReadyFrame[] | WorkError> {
-    const { spec, source, queue } = session;
+    const { spec, queue } = session;
     const indices = [...queue].slice(0, WORK_BATCH_BYTES / spec.chunkBytes);
     for (const index of indices) queue.delete(index);
+    // Looked up for every batch: rows become a file when the download is finished.
+    const source = this.#deps.offerOf(spec.fileId)?.source;
+    if (source === undefined) return workError("file_missing", "The file is not offered any more.");
     const held = this.#deps.links.takesHeldFrames(peer.userId, peer.generation);
     const read = await this.#deps.worker.run("readChunks", { spec, source, indices, held }).result;
     if (!read.ok) return read.error;
@@ -259,9 +366,9 @@ export class Seeder implements Disposable {
   #sendReady(peer: Peer): void {
     let sent = 0;
     // Asked once for all frames of one pass: nothing else happens meanwhile, and the answer costs a query.
-    const allowed = new Map<FileId, boolean>();
+    const allowed = new Map<FileId, RefuseReason | null>();
     for (const frame of peer.ready) {
-      if (peer.blocked) break;
+      if (peer.blocked || this.#isOverLimit()) break;
       sent += 1;
       const { session } = frame;
       if (peer.sessions.get(session.tag) !== session) {
@@ -269,11 +376,11 @@ export class Seeder implements Disposable {
         continue;
       }
       const { fileId } = session.spec;
-      const may = allowed.get(fileId) ?? this.#deps.mayFetch(peer.userId, fileId);
-      allowed.set(fileId, may);
-      if (!may) {
+      if (!allowed.has(fileId)) allowed.set(fileId, this.#lacksRight(peer, fileId));
+      const refusal = allowed.get(fileId) ?? null;
+      if (refusal !== null) {
         this.#end(peer, session, { keepReady: true });
-        this.#refuse(peer, session.tag, this.#denial(peer, fileId));
+        this.#refuse(peer, session.tag, refusal);
         this.#drop([frame]);
         continue;
       }
@@ -281,6 +388,7 @@ export class Seeder implements Disposable {
       const outcome = this.#deps.links.sendBulk(peer.userId, peer.generation, withBulkHeader(frame.bytes, header));
       if (outcome === "sent") {
         session.framesSent += 1;
+        this.#deps.upload.take(frame.bytes.byteLength);
         if (frame.kind === "chunk")
           this.#deps.onServed({ peer: peer.userId, fileId, bytes: chunkLength(session.spec, frame.index) });
         // The link has its own copy.
@@ -300,6 +408,26 @@ export class Seeder implements Disposable {
     peer.ready = peer.ready.slice(sent);
   }
 
+  /** With a limit all peers take turns: whoever has just sent is the last one next time. */
+  #isOverLimit(): boolean {
+    if (this.#waiting !== null) return true;
+    const { clock } = this.#deps.env;
+    const waitMs = this.#deps.upload.waitMs(clock.monotonicMs());
+    if (waitMs === 0) return false;
+    this.#waiting = clock.setTimer(waitMs, () => {
+      this.#waiting = null;
+      for (const peer of [...this.#peers.values()]) {
+        if (this.#waiting !== null) return;
+        const before = peer.ready.length;
+        this.#pump(peer);
+        if (peer.ready.length === before || this.#peers.get(peer.userId) !== peer) continue;
+        this.#peers.delete(peer.userId);
+        this.#peers.set(peer.userId, peer);
+      }
+    });
+    return true;
+  }
+
   #dropReady(peer: Peer, isDropped: (frame: ReadyFrame) => boolean): void {
     this.#drop(peer.ready.filter(isDropped));
     peer.ready = peer.ready.filter((frame) => !isDropped(frame));
@@ -313,8 +441,10 @@ export class Seeder implements Disposable {
     const isChange = ["file_changed", "file_missing", "file_unreadable", "not_a_file", "missing_leaves"].includes(
       error.type,
     );
-    this.#deps.env.log.warn("a shared file cannot be served", { type: error.type });
-    this.#cut(peer, session, isChange ? "file_changed" : "busy");
+    this.#deps.env.log.warn("a file cannot be served", { type: error.type });
+    // Only the owner can say that the file is gone for good.
+    const gone = this.#deps.offerOf(session.spec.fileId)?.own === true ? "file_changed" : "not_held";
+    this.#cut(peer, session, isChange ? gone : "busy");
     if (isChange) this.#deps.onChanged(session.spec.fileId);
   }
 

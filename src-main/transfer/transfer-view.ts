@@ -11,13 +11,15 @@ interface Surroundings {
   readonly pathOf: (peer: UserId) => PathKind;
   /** What keeps the file's owner from sending anything. */
   readonly hindrance: ErrorView | null;
+  /** The finished file lies where it was saved, as far as anybody looked. */
+  readonly isThere: boolean;
 }
 
 /** The snapshot of a download that everybody outside sees. */
 export const viewOfDownload = (
   download: Download,
   clock: Pick<Clock, "now" | "monotonicMs">,
-  { pathOf, hindrance }: Surroundings,
+  { pathOf, hindrance, isThere }: Surroundings,
 ): TransferView => {
   const nowMs = clock.monotonicMs();
   const { state, spec, file, speed, folder } = download;
@@ -32,6 +34,7 @@ export const viewOfDownload = (
     fileId: spec.fileId,
     name: file.offer.name,
     phase: phaseOf(state),
+    priority: download.priority,
     paused: (state.kind === "idle" || state.kind === "pausing") && state.rest === "paused",
     waitingForSeeders: isWaiting(state),
     chunksStored: stored,
@@ -52,6 +55,7 @@ export const viewOfDownload = (
     rejectedChunks: state.counters.rejected,
     cancelledChunks: state.counters.cancelled,
     error: errorOf(state, hindrance),
+    seeding: folder !== null && state.kind === "complete" ? "none" : seedingOf(state, isThere),
     savedPath: state.kind === "complete" ? state.savedPath : null,
     ...(folder === null ? {} : { folder: folderViewOf(folder) }),
   };
@@ -63,6 +67,12 @@ const folderViewOf = ({ selection, counts }: FolderProgress): NonNullable<Transf
   choosing: selection === "choose",
   selection: selection === "choose" ? [] : selection,
 });
+
+const seedingOf = (state: State, isThere: boolean): TransferView["seeding"] => {
+  if (state.kind === "complete") return isThere ? "whole" : "changed";
+  if (!("pieces" in state) || state.kind === "pausing" || (state.pieces.hidden?.count ?? 0) > 0) return "none";
+  return storedCountOf(state) > 0 ? "part" : "none";
+};
 
 const phaseOf = (state: State): TransferPhase => {
   switch (state.kind) {

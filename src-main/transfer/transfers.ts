@@ -5,19 +5,30 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { PROGRESS_INTERVAL_MS } from "#shared/base/limits.ts";
+import { PROGRESS_INTERVAL_MS, TRANSFER_WEIGHTS } from "#shared/base/limits.ts";
 import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
-import type { ErrorView, LinkView, NoticeView, PathKind, TransferView } from "#shared/ipc/views.ts";
+import type {
+  ErrorView,
+  LinkView,
+  NoticeView,
+  PathKind,
+  SettingsView,
+  TransferPriority,
+  TransferView,
+} from "#shared/ipc/views.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
 import type { FileRecord } from "../store/files.ts";
 import type { FolderProgress, TransferRecord } from "../store/transfers.ts";
+import { Allowances } from "./allowances.ts";
+import { TokenBucket } from "./bandwidth.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { FolderSelection } from "./chunk-worker-protocol.ts";
 import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
 import type { Files } from "./files.ts";
 import { isSameSelection, selectionOf } from "./folder-selection.ts";
+import { Offers } from "./offers.ts";
 import { Seeder } from "./seeder.ts";
 import type { Fault } from "./seeder-sessions.ts";
 import { createSteadyLinks, type SteadyLinks } from "./steady-links.ts";
@@ -31,14 +42,19 @@ export interface TransfersDeps {
   readonly db: Database;
   readonly worker: ChunkWorker;
   readonly links: Links;
-  readonly files: Pick<Files, "find" | "seedersOf" | "sourceOf" | "mayFetch" | "mayFetchLater" | "reportChanged">;
+  readonly files: Pick<
+    Files,
+    "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged" | "onMembersChanged" | "holds"
+  >;
   /** What keeps this person from sending us anything, and what to do about it; null when nothing does. */
   readonly hindranceOf: (owner: UserId) => ErrorView | null;
   /** A contact's name, for notices. */
   readonly nameOf: (peer: UserId) => string;
-  readonly settings: () => { downloadDirectory: string; drainTimeoutMs: number };
-  readonly onSettingsChanged: Event<{ drainTimeoutMs: number }>;
+  readonly settings: () => TransferSettings & { downloadDirectory: string };
+  readonly onSettingsChanged: Event<TransferSettings>;
 }
+
+type TransferSettings = Pick<SettingsView, "drainTimeoutMs" | "downloadBytesPerSecond" | "uploadBytesPerSecond">;
 
 /**
  * Downloads, and serving what we share. Errors of the commands: `unknown_file`, `own_file`, `already_complete`,
@@ -63,6 +79,8 @@ export interface Transfers extends Disposable {
   resume(fileId: string): Result<TransferView>;
   /** Deletes what was received; the transfer is gone from the list afterwards. */
   cancel(fileId: string): Result<TransferView>;
+  /** How much of the bandwidth it gets beside others, from now on. */
+  prioritize(fileId: string, priority: TransferPriority): Result<TransferView>;
   /** Starts a failed one again, or asks seeders again that refused. */
   retry(fileId: string): Result<TransferView>;
   list(): TransferView[];
@@ -116,6 +134,9 @@ class FileTransfers implements Transfers {
   readonly #starting = new Map<FileId, Promise<Result<TransferView>>>();
   readonly #links: SteadyLinks;
   readonly #routes: TransferRoutes;
+  readonly #offers: Offers;
+  readonly #upload = new TokenBucket();
+  readonly #allowances: Allowances;
   readonly #linked = new Map<UserId, Generation>();
   readonly #progressTimers = new Map<Download, Disposable>();
 
@@ -131,29 +152,45 @@ class FileTransfers implements Transfers {
     this.#links = this.#owned.add(createSteadyLinks(deps.links, onError));
     const links = this.#links;
     this.#routes = new TransferRoutes(links, deps.worker);
+    this.#offers = new Offers(
+      files,
+      (fileId) => this.#downloads.get(fileId) ?? null,
+      (fileId) => this.#onSavedChanged(fileId),
+    );
     this.#seeder = this.#owned.add(
       new Seeder({
         env,
         links,
         worker,
-        sourceOf: (fileId) => files.sourceOf(fileId),
+        upload: this.#upload,
+        offerOf: (fileId) => this.#offers.of(fileId),
         mayFetch: (peer, fileId) => files.mayFetch(peer, fileId),
-        mayFetchLater: (peer, fileId) => files.mayFetchLater(peer, fileId),
-        onChanged: (fileId) => files.reportChanged(fileId),
+        onInterest: (peer, fileId) => this.#downloads.get(fileId)?.dispatch({ type: "seederInterested", peer }),
+        onChanged: (fileId) => this.#offers.changed(fileId),
         onServed: (served) => this.#served.emit(served),
       }),
     );
+    this.#owned.add(files.onMembersChanged((fileId) => this.#onMembers(fileId)));
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
     this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onMessage(peer, generation, message)));
     this.#owned.add(links.onBulk((received) => this.#routes.onBulk(received)));
     this.#owned.add(links.onDrained(({ peer, generation }) => this.#seeder.onDrained(peer, generation)));
     this.#owned.add(
-      deps.onSettingsChanged(({ drainTimeoutMs }) => {
+      deps.onSettingsChanged((changed) => {
+        const { drainTimeoutMs } = changed;
         for (const download of this.#downloads.values()) download.dispatch({ type: "configured", drainTimeoutMs });
+        this.#limit(changed);
       }),
     );
+    this.#allowances = this.#owned.add(new Allowances(env.clock, () => this.#downloads.values()));
     for (const view of links.list()) this.#onLink(view);
     this.#restore();
+    this.#limit(deps.settings());
+  }
+
+  #limit({ downloadBytesPerSecond, uploadBytesPerSecond }: TransferSettings): void {
+    this.#upload.limit(uploadBytesPerSecond, this.#deps.env.clock.monotonicMs());
+    this.#allowances.limit(downloadBytesPerSecond);
   }
 
   get onChanged(): Event<TransferView> {
@@ -206,7 +243,8 @@ class FileTransfers implements Transfers {
     const startedAtMs = env.clock.now();
     const folder = file.offer.folder === undefined ? null : { selection: writable(selection ?? null), counts: null };
     const status = { kind: "active" } as const;
-    const record: TransferRecord = { fileId, directory, startedAtMs, status, stored: 0, counters, folder };
+    const priority = before?.priority ?? "normal";
+    const record: TransferRecord = { fileId, directory, priority, startedAtMs, status, stored: 0, counters, folder };
     const download = this.#create(file, record);
     // Before any space is reserved, or nobody would give it back after a crash.
     if (!this.#records.save(record)) {
@@ -336,6 +374,14 @@ class FileTransfers implements Transfers {
     });
   }
 
+  prioritize(fileId: string, priority: TransferPriority): Result<TransferView> {
+    return this.#command(fileId, (download) => {
+      download.prioritize(priority);
+      this.#publish(download);
+      return null;
+    });
+  }
+
   retry(fileId: string): Result<TransferView> {
     return this.#command(fileId, (download) => {
       if (download.state.kind === "complete")
@@ -427,6 +473,9 @@ class FileTransfers implements Transfers {
       const download = this.#create(file, record);
       this.#downloads.set(record.fileId, download);
       download.clean();
+      this.#offers.look(download);
+      if (download.state.kind === "complete" && this.#offers.of(record.fileId) !== null)
+        this.#deps.files.holds(record.fileId, download.spec.chunkCount);
       if (record.status.kind === "cancelled") this.#discardWhenDropped(download);
       this.#introduce(download);
     }
@@ -450,6 +499,7 @@ class FileTransfers implements Transfers {
         env,
         worker,
         links,
+        seeders: (fileId) => this.#deps.files.seedersOf(fileId),
         drainTimeoutMs: settings().drainTimeoutMs,
         openRoute: (download, session, peer, generation) => this.#routes.open({ download, session }, peer, generation),
         closeRoute: (peer, generation, tag) => this.#routes.close(peer, generation, tag),
@@ -469,6 +519,7 @@ class FileTransfers implements Transfers {
   }
 
   #introduce(download: Download): void {
+    this.#allowances.begin(download);
     for (const peer of this.#deps.files.seedersOf(download.spec.fileId)) {
       const generation = this.#linked.get(peer);
       if (generation !== undefined) download.dispatch({ type: "seederJoined", peer, generation });
@@ -497,7 +548,8 @@ class FileTransfers implements Transfers {
    */
   #schedule(): void {
     if (this.#owned.disposed) return;
-    const downloads = [...this.#downloads.values()];
+    const weightOf = ({ priority }: Download): number => TRANSFER_WEIGHTS[priority];
+    const downloads = [...this.#downloads.values()].sort((a, b) => weightOf(b) - weightOf(a));
     for (const download of surplusOf(downloads)) download.dispatch({ type: "queue" });
     for (const download of startableOf(downloads))
       if (!this.#starting.has(download.spec.fileId)) download.dispatch({ type: "start" });
@@ -505,7 +557,13 @@ class FileTransfers implements Transfers {
 
   #onDownload(download: Download, change: "progress" | "phase"): void {
     if (this.#owned.disposed || !this.#isKnown(download)) return;
+    const { fileId, chunkCount } = download.spec;
+    this.#allowances.grant();
+    this.#seeder.progressed(fileId);
     if (change === "phase") {
+      this.#seeder.recheck(fileId);
+      if (download.state.kind === "complete" && this.#offers.of(fileId) !== null)
+        this.#deps.files.holds(fileId, chunkCount);
       this.#publish(download);
     } else if (!this.#progressTimers.has(download)) {
       const timer = this.#deps.env.clock.setTimer(PROGRESS_INTERVAL_MS, () => {
@@ -529,6 +587,27 @@ class FileTransfers implements Transfers {
     });
   }
 
+  /** The finished file is gone from where it was saved, or back there. */
+  #onSavedChanged(fileId: FileId): void {
+    const download = this.#downloads.get(fileId);
+    if (this.#owned.disposed || download === undefined) return;
+    this.#seeder.recheck(fileId);
+    this.#deps.files.holds(fileId, this.#offers.isThere(fileId) ? download.spec.chunkCount : 0);
+    this.#publish(download);
+  }
+
+  /** Somebody may be asked now, or not any more. */
+  #onMembers(fileId: FileId): void {
+    if (this.#owned.disposed) return;
+    this.#seeder.recheck(fileId);
+    const download = this.#downloads.get(fileId);
+    if (download === undefined) return;
+    const members = this.#deps.files.seedersOf(fileId);
+    for (const [peer, { generation }] of download.state.swarm.peers)
+      if (!members.includes(peer)) download.dispatch({ type: "seederLeft", peer, generation });
+    this.#introduce(download);
+  }
+
   #isKnown(download: Download): boolean {
     return this.#downloads.get(download.spec.fileId) === download;
   }
@@ -546,7 +625,10 @@ class FileTransfers implements Transfers {
 
   #view(download: Download): TransferView {
     const hindrance = this.#deps.hindranceOf(ownerOf(download.file));
-    return viewOfDownload(download, this.#deps.env.clock, { pathOf: (peer) => this.#pathOf(peer), hindrance });
+    return viewOfDownload(download, this.#deps.env.clock, {
+      ...{ pathOf: (peer) => this.#pathOf(peer), hindrance },
+      isThere: this.#offers.isThere(download.spec.fileId),
+    });
   }
 
   #pathOf(peer: UserId): PathKind {

@@ -16,6 +16,7 @@ import type {
   ProfileView,
   ServerView,
   SettingsView,
+  TransferPriority,
   TransferView,
 } from "#shared/ipc/views.ts";
 import type { Api, HostLink } from "../api.ts";
@@ -164,6 +165,10 @@ export class Weir implements Disposable {
     fileId: string,
   ): Promise<void> {
     await this.apply(name, { fileId }, (transfer) => this.#transferChanged(transfer));
+  }
+
+  async prioritize(fileId: string, priority: TransferPriority): Promise<void> {
+    await this.apply("transfers.prioritize", { fileId, priority }, (transfer) => this.#transferChanged(transfer));
   }
 
   async download(fileId: string, directory?: string): Promise<void> {

@@ -92,7 +92,17 @@ export const SEEDER_SILENT_REST_MS = 1 * MINUTE;
 export const UNASKED_FRAMES_MAX = 8;
 /** Chunks that a seeder said it had and then had not. Its disk may lose some. */
 export const FALSE_CLAIMS_MAX = 64;
-/** Runs of chunks in one `have` message. */
+/** Shares of a limit, and of one seeder's link, that downloads of the three priorities get. */
+export const TRANSFER_WEIGHTS = { high: 4, normal: 2, low: 1 } as const;
+/** Granted chunks that a download may save up: one that travels and one that is asked for next. */
+export const ALLOWANCE_CHUNKS_MAX = 2;
+/** What a limit may exceed itself by after a pause. */
+export const BANDWIDTH_BURST_MS = 200;
+/** Smaller limits would make a chunk take longer than a request waits. */
+export const BANDWIDTH_LIMIT_MIN_BYTES = 16 * KiB;
+export const BANDWIDTH_LIMIT_MAX_BYTES = 16 * GiB;
+/** What a receiver has got is told to others this often at most, and in so many runs of chunks a message. */
+export const HAVE_INTERVAL_MS = 250;
 export const HAVE_RUNS_MAX = 256;
 /** Indices in one request message: keeps the message far below {@link CONTROL_MESSAGE_BYTES_MAX}. */
 export const REQUEST_INDICES_MAX = 64;

@@ -1,6 +1,8 @@
 import * as v from "valibot";
 import { ChatIdSchema, FileIdSchema, MessageIdSchema, UserIdSchema } from "../base/ids.ts";
 import {
+  BANDWIDTH_LIMIT_MAX_BYTES,
+  BANDWIDTH_LIMIT_MIN_BYTES,
   DRAIN_TIMEOUT_MAX_MS,
   DRAIN_TIMEOUT_MIN_MS,
   FOLDER_ENTRIES_MAX,
@@ -61,6 +63,9 @@ const ofFileAndUsers = v.strictObject({
   userIds: v.pipe(v.array(UserIdSchema), v.minLength(1), v.maxLength(SHARE_MEMBERS_MAX)),
 });
 const ofChat = v.strictObject({ chatId: ChatIdSchema });
+const bandwidth = v.nullable(
+  v.pipe(v.number(), v.integer(), v.minValue(BANDWIDTH_LIMIT_MIN_BYTES), v.maxValue(BANDWIDTH_LIMIT_MAX_BYTES)),
+);
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(PATH_LENGTH_MAX));
 const index = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(FOLDER_ENTRIES_MAX));
 const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(PROFILE_NAME_LENGTH_MAX));
@@ -156,6 +161,9 @@ export const commands = {
   "transfers.resume": command<TransferView>()(ofFile),
   "transfers.cancel": command<TransferView>()(ofFile),
   "transfers.retry": command<TransferView>()(ofFile),
+  "transfers.prioritize": command<TransferView>()(
+    v.strictObject({ fileId: FileIdSchema, priority: v.picklist(["high", "normal", "low"]) }),
+  ),
   "transfers.list": command<TransferView[]>()(none),
 
   "links.list": command<LinkView[]>()(none),
@@ -185,6 +193,8 @@ export const commands = {
     v.partial(
       v.strictObject({
         downloadDirectory: path,
+        downloadBytesPerSecond: bandwidth,
+        uploadBytesPerSecond: bandwidth,
         drainTimeoutMs: v.pipe(
           v.number(),
           v.integer(),

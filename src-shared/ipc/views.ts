@@ -11,10 +11,13 @@ export interface ErrorView {
   message: string;
 }
 
+export type TransferPriority = "high" | "normal" | "low";
+
 export interface TransferView {
   fileId: string;
   name: string;
   phase: TransferPhase;
+  priority: TransferPriority;
   paused: boolean;
   waitingForSeeders: boolean;
   chunksStored: number;
@@ -44,6 +47,11 @@ export interface TransferView {
   /** When nothing is outstanding, requestedChunks = chunksStored + duplicateChunks + rejectedChunks + cancelledChunks. */
   cancelledChunks: number;
   error: ErrorView | null;
+  /**
+   * What is offered to others who may have the file: what has arrived, or the finished file; nothing any more when that was
+   * changed, moved or deleted.
+   */
+  seeding: "none" | "part" | "whole" | "changed";
   savedPath: string | null;
   /** Only of a folder: files that were chosen, and those of them that were there already. */
   folder?: {
@@ -233,6 +241,9 @@ export type ThemeSetting = "system" | "light" | "dark";
 export interface SettingsView {
   downloadDirectory: string;
   drainTimeoutMs: number;
+  /** Limits on files, over everybody; null is none. Messages are never held back. */
+  downloadBytesPerSecond: number | null;
+  uploadBytesPerSecond: number | null;
   theme: ThemeSetting;
   /** "embedded" or a ws:// or wss:// URL. */
   server: string;

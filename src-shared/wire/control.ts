@@ -9,6 +9,7 @@ import {
   LEAVES_PER_PAGE,
   LINK_HELLO_PADDING_MAX,
   REQUEST_INDICES_MAX,
+  TRANSFER_WEIGHTS,
 } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
 import { decodeControlFrame, encodeControlFrame, type FrameError } from "./frame.ts";
@@ -94,7 +95,13 @@ const schemas = {
     leaves: v.optional(v.boolean()),
   }),
   leaves: v.object({ type: v.literal("leaves"), tag: u32, page }),
-  request: v.object({ type: v.literal("request"), tag: u32, indices }),
+  /** `weight`: batches that this file gets in a row, beside the others that the same peer fetches. */
+  request: v.object({
+    type: v.literal("request"),
+    tag: u32,
+    indices,
+    weight: v.optional(v.picklist(Object.values(TRANSFER_WEIGHTS))),
+  }),
   cancel: v.object({ type: v.literal("cancel"), tag: u32, indices }),
   unavailable: v.object({ type: v.literal("unavailable"), tag: u32, indices }),
   stop: v.object({ type: v.literal("stop"), tag: u32 }),

@@ -4,7 +4,7 @@ import { open, readdir, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { afterEach, describe, expect, test } from "vitest";
-import { DISK_RESERVE_BYTES } from "#shared/base/limits.ts";
+import { DISK_RESERVE_BYTES, REQUEST_WINDOW_CHUNKS } from "#shared/base/limits.ts";
 import { TransfersTable } from "../../src-main/store/transfers.ts";
 import { chunkThread } from "../../src-main/transfer/chunk-thread.ts";
 import { createChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
@@ -132,7 +132,7 @@ describe("what was written to chunks.db for nothing", () => {
     world.bob.transfers.resume(file.fileId);
     const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
     expect(paused.chunksStored).toBeGreaterThan(60);
-    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 32);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + REQUEST_WINDOW_CHUNKS);
   });
 });
 

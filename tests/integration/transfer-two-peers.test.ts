@@ -272,7 +272,7 @@ describe("another folder", () => {
     expect(done.savedPath).toBe(join(elsewhere, "photo.bin"));
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
     // A running one is stopped for each of the two attempts: at most two windows were asked for twice.
-    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 2 * 32);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 2 * REQUEST_WINDOW_CHUNKS);
     expect(await readdir(elsewhere)).toEqual(["photo.bin"]);
     await expect.poll(() => readdir(bob.downloads), { timeout: 20_000 }).toEqual([]);
   });
@@ -411,9 +411,9 @@ describe("the owner's file", () => {
     if (offer === undefined) throw new Error("nothing was sent");
     const { manifest } = offer.signed;
     expect(manifest.fileId).toBe(file.fileId);
-    expect(world.alice.files.mayFetch(world.bob.userId, manifest.fileId)).toBe(true);
+    expect(world.alice.files.mayFetch(world.bob.userId, manifest.fileId)).toBe("serve");
     const stranger = v.parse(UserIdSchema, "z".repeat(32));
-    expect(world.alice.files.mayFetch(stranger, manifest.fileId)).toBe(false);
+    expect(world.alice.files.mayFetch(stranger, manifest.fileId)).toBe("refuse");
     expect(errorType(world.bob.files.record(offer, world.alice.userId))).toBeNull();
     expect(errorType(world.bob.files.record(offer, world.bob.userId))).toBe("bad_manifest");
     const forged = { ...offer, signed: { ...offer.signed, manifest: { ...manifest, sizeBytes: 999 } } };
@@ -498,7 +498,7 @@ describe("the owner of a file", () => {
     expect(bob.transfers.retry(file.fileId).ok).toBe(true);
     const done = await viewWhere(bob, ({ phase }) => phase === "complete");
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
-    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + 32);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + REQUEST_WINDOW_CHUNKS);
     bob.transfers.contactGone(alice.userId, "blocked");
     expect(bob.transfers.list()[0]?.phase).toBe("complete");
   });
@@ -580,7 +580,8 @@ describe("the drain timeout of the settings", () => {
     // Nothing that is asked for comes any more, so only the timeout ends the pausing.
     world.links.tamper = () => [];
     world.links.losesControl = true;
-    bob.settingsChanged.emit({ drainTimeoutMs: 100 });
+    const limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null };
+    bob.settingsChanged.emit({ drainTimeoutMs: 100, ...limits });
     bob.transfers.pause(file.fileId);
     const paused = await viewWhere(bob, ({ inFlight }) => inFlight === 0);
     expect(paused).toMatchObject({ paused: true, phase: "downloading" });

@@ -21,6 +21,8 @@ export const FAKE_USER = "abcdefghijklmnopqrstuvwxyz234567" as UserId;
 export const fakeSettings: SettingsView = {
   downloadDirectory: "/home/someone/Downloads",
   drainTimeoutMs: 5000,
+  downloadBytesPerSecond: null,
+  uploadBytesPerSecond: null,
   theme: "system",
   server: "embedded",
   readReceipts: true,

@@ -268,6 +268,8 @@ export const emptyState = (): FakeState => ({
   settings: {
     downloadDirectory: "/home/alice/Downloads",
     drainTimeoutMs: 5000,
+    downloadBytesPerSecond: null,
+    uploadBytesPerSecond: null,
     theme: "system",
     server: "embedded",
     readReceipts: true,

@@ -355,6 +355,7 @@ export class FakeWeir {
           error: { type: "cancelled", message: "You cancelled the download." },
         }),
       "transfers.retry": ({ fileId }) => changeTransfer(fileId, { phase: "downloading", error: null }),
+      "transfers.prioritize": ({ fileId, priority }) => changeTransfer(fileId, { priority }),
       "transfers.list": () => ok(state.transfers),
       "links.list": () => ok(state.links),
       "links.enable": () => ok(state.links),

@@ -8,6 +8,7 @@ export const freshTransferView = (
   fileId: file.fileId,
   name: file.name,
   phase: "downloading",
+  priority: "normal",
   paused: false,
   waitingForSeeders: false,
   chunksStored: 0,
@@ -27,6 +28,7 @@ export const freshTransferView = (
   rejectedChunks: 0,
   cancelledChunks: 0,
   error: null,
+  seeding: "none",
   savedPath: null,
   ...changes,
 });

@@ -6,7 +6,7 @@ import type { Env } from "#shared/base/env.ts";
 import { type ChatId, chatIdOf, type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { CHUNK_BYTES } from "#shared/base/limits.ts";
 import { type AppError, err, fail, ok, type Result } from "#shared/base/result.ts";
-import type { ErrorView, FileView, NoticeView, ServerView, TransferView } from "#shared/ipc/views.ts";
+import type { ErrorView, FileView, NoticeView, ServerView, SettingsView, TransferView } from "#shared/ipc/views.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
@@ -59,6 +59,8 @@ export class FakeServer {
   }) as Signaling["request"];
 }
 
+type Limits = Pick<SettingsView, "downloadBytesPerSecond" | "uploadBytesPerSecond">;
+
 /** One person's files and transfers with real databases and a real chunk worker; only link and server are doubles. */
 export interface TransferPeer {
   readonly userId: UserId;
@@ -70,7 +72,7 @@ export interface TransferPeer {
   readonly transfers: Transfers;
   readonly downloads: string;
   readonly server: FakeServer;
-  readonly settingsChanged: Emitter<{ drainTimeoutMs: number }>;
+  readonly settingsChanged: Emitter<{ drainTimeoutMs: number } & Limits>;
   readonly sent: { chatId: ChatId; offer: FileOffer }[];
   readonly views: TransferView[];
   readonly notices: NoticeView[];
@@ -122,8 +124,9 @@ export const startPeer = async (
     sendFile,
     shares,
   });
-  const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs });
-  const settingsChanged = new Emitter<{ drainTimeoutMs: number }>(() => undefined);
+  const noLimits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null };
+  const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs, ...noLimits });
+  const settingsChanged = new Emitter<{ drainTimeoutMs: number } & Limits>(() => undefined);
   const onSettingsChanged = settingsChanged.event;
   const hindrance: { now: ErrorView | null } = { now: null };
   const hindranceOf = () => hindrance.now;

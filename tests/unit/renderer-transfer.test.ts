@@ -15,6 +15,7 @@ const transfer = (changes: Partial<TransferView> = {}): TransferView => ({
   fileId: "f",
   name: "a.bin",
   phase: "downloading",
+  priority: "normal",
   paused: false,
   waitingForSeeders: false,
   chunksStored: 50,
@@ -34,6 +35,7 @@ const transfer = (changes: Partial<TransferView> = {}): TransferView => ({
   rejectedChunks: 0,
   cancelledChunks: 0,
   error: null,
+  seeding: "none",
   savedPath: null,
   ...changes,
 });

@@ -4,9 +4,12 @@ import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { SEEDER_QUEUE_CHUNKS_MAX, SEEDER_SESSIONS_PER_PEER_MAX } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES, bytesOf, decodeBulkFrame } from "#shared/wire/frame.ts";
+import { systemClock } from "../../src-main/env.ts";
 import type { AppMessage } from "../../src-main/links/links.ts";
+import { TokenBucket } from "../../src-main/transfer/bandwidth.ts";
 import type { ChunkWorker, RunningJob } from "../../src-main/transfer/chunk-worker-client.ts";
 import type { FileSpec, JobName, JobResult, Jobs, WorkError } from "../../src-main/transfer/chunk-worker-protocol.ts";
+import type { PieceMap } from "../../src-main/transfer/piece-map.ts";
 import { Seeder } from "../../src-main/transfer/seeder.ts";
 import { freshFileId, freshKey, quietLog } from "../support/files.ts";
 
@@ -20,6 +23,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
   const frames: { peer: UserId; tag: number; index: number; sequence: number; kind: string }[] = [];
   const changed: FileId[] = [];
   const served: { peer: UserId; bytes: number }[] = [];
+  const interested: UserId[] = [];
   const world = {
     served,
     control,
@@ -30,6 +34,10 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     room: new Map<UserId, number>(),
     access: true,
     later: false,
+    upload: new TokenBucket(),
+    own: true,
+    held: null as PieceMap | null,
+    interested,
     error: null as WorkError | null,
     reading: 0,
     readingMax: 0,
@@ -65,7 +73,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     }),
   };
   const seeder = new Seeder({
-    env: { log: quietLog },
+    env: { log: quietLog, clock: systemClock },
     worker,
     links: {
       send: (peer, _generation, message) => {
@@ -84,10 +92,15 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
         return "sent";
       },
     },
-    sourceOf: (fileId) =>
-      files.includes(fileId) ? { spec: specOf(fileId), source: { kind: "file", path: "/x" } } : null,
-    mayFetch: () => world.access,
-    mayFetchLater: () => world.later,
+    upload: world.upload,
+    offerOf: (fileId) => {
+      const source = { kind: "file", path: "/x" } as const;
+      return files.includes(fileId)
+        ? { spec: specOf(fileId), source, held: world.held, leaves: true, own: world.own }
+        : null;
+    },
+    mayFetch: () => (world.access ? "serve" : world.later ? "later" : "refuse"),
+    onInterest: (peer) => interested.push(peer),
     onServed: (entry) => served.push(entry),
     onChanged: (fileId) => changed.push(fileId),
   });

@@ -10,6 +10,7 @@ import { sessionResetsSchema } from "./0008-session-resets.ts";
 import { sharesSchema } from "./0009-shares.ts";
 import { activitySchema } from "./0010-activity.ts";
 import { foldersSchema } from "./0011-folders.ts";
+import { transferPrioritySchema } from "./0012-transfer-priority.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -24,4 +25,5 @@ export const appMigrations: readonly Migration[] = [
   sharesSchema,
   activitySchema,
   foldersSchema,
+  transferPrioritySchema,
 ];

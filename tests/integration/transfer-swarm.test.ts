@@ -1,0 +1,150 @@
+import { readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { TransferView } from "#shared/ipc/views.ts";
+import { sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
+import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { createWorld, type World } from "../support/profiles.ts";
+
+/** Three people, each in a process of their own; they are paired with each other and linked. */
+const MiB = 1024 * 1024;
+const PHASES = ["downloading", "draining", "assembling", "verifying", "complete"];
+let world: World;
+let alice: HeadlessProfile;
+let bob: HeadlessProfile;
+let carol: HeadlessProfile;
+
+const linked = (one: HeadlessProfile, other: HeadlessProfile): Promise<unknown> =>
+  one.until(
+    "a link",
+    async () =>
+      (await one.call("links.list", {})).find((l) => l.peerId === other.userId && l.state === "connected") ?? null,
+    60_000,
+  );
+
+beforeAll(async () => {
+  world = await createWorld();
+  alice = await world.profile("alice");
+  bob = await world.profile("bob");
+  carol = await world.profile("carol");
+  for (const [one, other] of [
+    [alice, bob],
+    [alice, carol],
+    [bob, carol],
+  ] as const) {
+    await pair(one, other);
+    await linked(one, other);
+  }
+}, 180_000);
+
+afterAll(() => world[Symbol.asyncDispose]());
+
+/** Alice shares a random file with Bob and then with Carol, who both know the whole list. */
+const shareWithBoth = async (name: string, sizeBytes: number): Promise<{ fileId: string; sha256: string }> => {
+  const path = join(world.dir, name);
+  const sha256 = await writeRandomFile(path, sizeBytes);
+  const { fileId } = await alice.call("files.share", { chatId: bob.userId, path });
+  await alice.call("files.grant", { fileId, userIds: [carol.userId] });
+  for (const person of [bob, carol])
+    await person.until(
+      "the file",
+      async () => (await person.call("files.list", {})).find((f) => f.fileId === fileId) ?? null,
+      60_000,
+    );
+  return { fileId, sha256 };
+};
+
+const viewOf = async (person: HeadlessProfile, fileId: string): Promise<TransferView | null> =>
+  (await person.call("transfers.list", {})).find((t) => t.fileId === fileId) ?? null;
+
+const completed = (person: HeadlessProfile, fileId: string): Promise<TransferView> =>
+  person.until(
+    "the finished file",
+    async () => {
+      const view = await viewOf(person, fileId);
+      return view?.phase === "complete" ? view : null;
+    },
+    120_000,
+  );
+
+/** All snapshots of a download that a window would see. */
+const watch = (person: HeadlessProfile, fileId: string): TransferView[] => {
+  const views: TransferView[] = [];
+  person.on("transfer.changed", (view) => {
+    if (view.fileId === fileId) views.push(view);
+  });
+  return views;
+};
+
+const expectInOrder = (views: readonly TransferView[]): void => {
+  const phases = views.map(({ phase }) => PHASES.indexOf(phase));
+  expect(phases).toEqual(phases.toSorted((a, b) => a - b));
+  const stored = views.map(({ chunksStored }) => chunksStored);
+  expect(stored).toEqual(stored.toSorted((a, b) => a - b));
+  const last = views.at(-1);
+  expect(last?.phase).toBe("complete");
+  if (last === undefined) return;
+  const ended = last.chunksStored + last.duplicateChunks + last.rejectedChunks + last.cancelledChunks;
+  expect(last.requestedChunks).toBe(ended);
+};
+
+test("a receiver that has finished serves others when the owner is away, until its file is changed", {
+  timeout: 180_000,
+}, async () => {
+  const { fileId, sha256 } = await shareWithBoth("trip.bin", 12 * MiB);
+  const bobs = watch(bob, fileId);
+  await bob.call("transfers.start", { fileId });
+  const finished = await completed(bob, fileId);
+  expect(finished.seeding).toBe("whole");
+  expectInOrder(bobs);
+
+  await alice.stop();
+  const carols = watch(carol, fileId);
+  await carol.call("transfers.start", { fileId });
+  const view = await completed(carol, fileId);
+  expect(await sha256OfFile(view.savedPath ?? "")).toBe(sha256);
+  expectInOrder(carols);
+  const seeders = new Set(carols.flatMap((v) => v.seeders.map(({ userId }) => userId)));
+  expect([...seeders]).toEqual([bob.userId]);
+  expect(Math.max(...carols.map((v) => v.seeders[0]?.chunks ?? 0))).toBe(view.chunkCount);
+
+  // Bob's file is not what he received any more, and Carol's is gone: nobody who is there can give it.
+  const saved = finished.savedPath ?? "";
+  const contents = await readFile(saved);
+  contents[5 * MiB] = (contents[5 * MiB] ?? 0) ^ 1;
+  await writeFile(saved, contents);
+  await rm(view.savedPath ?? "");
+  await carol.call("transfers.start", { fileId });
+  await bob.until("the changed file", async () => ((await viewOf(bob, fileId))?.seeding === "changed" ? true : null));
+  await carol.until("nobody who has it", async () => ((await viewOf(carol, fileId))?.waitingForSeeders ? true : null));
+
+  alice = await world.profile("alice");
+  const again = await completed(carol, fileId);
+  expect(await sha256OfFile(again.savedPath ?? "")).toBe(sha256);
+  expectInOrder(carols.slice(carols.findIndex(({ phase }) => phase === "complete") + 1));
+});
+
+test("two receivers exchange what they have while they download, and each hears the owner's limit", {
+  timeout: 180_000,
+}, async () => {
+  const { fileId, sha256 } = await shareWithBoth("both.bin", 8 * MiB);
+  // So slow that whatever is not fetched from the owner twice is fetched from the other.
+  await alice.call("settings.set", { uploadBytesPerSecond: 2_000_000 });
+  const views = [watch(bob, fileId), watch(carol, fileId)];
+  await Promise.all([bob, carol].map((person) => person.call("transfers.start", { fileId })));
+  await bob.call("transfers.prioritize", { fileId, priority: "high" });
+  const done = await Promise.all([bob, carol].map((person) => completed(person, fileId)));
+  for (const view of done) expect(await sha256OfFile(view.savedPath ?? "")).toBe(sha256);
+  expect(done[0]?.priority).toBe("high");
+  const got = [bob, carol].map((_, i) => {
+    const other = [carol, bob][i]?.userId;
+    expectInOrder(views[i] ?? []);
+    return Math.max(
+      0,
+      ...(views[i] ?? []).flatMap((v) => v.seeders.filter((s) => s.userId === other).map((s) => s.chunks)),
+    );
+  });
+  // Both gave and took.
+  for (const chunks of got) expect(chunks).toBeGreaterThan(0);
+  await alice.call("settings.set", { uploadBytesPerSecond: null });
+});
