@@ -57,6 +57,8 @@ export const createActivity = (deps: ActivityDeps): Activity => {
   const aggregator = owned.add(new Aggregator({ env, aggregation, guards, pause }));
   let recorder: ActivityRecorder | null = null;
   let timer: Disposable | null = null;
+  /** By this process: what an earlier one found says nothing of what happened to the file since. */
+  let lastCheck: { cursor: number; atMs: number } | null = null;
 
   if (aggregation.recover()) env.log.warn("a run of the activity log had not ended; its lock was taken away");
   const taken = aggregation.takeBackAside();
@@ -76,14 +78,19 @@ export const createActivity = (deps: ActivityDeps): Activity => {
   const check = async (repair: boolean): Promise<Result<ActivityCheckView>> => {
     for (let i = 0; i < CHECK_TRIES && !owned.disposed; i++) {
       const checked = await checkSums(aggregation, db, { pause, nowMs: () => env.clock.now(), repair });
-      if (checked !== null) return ok(checked);
+      if (checked === null) continue;
+      lastCheck = { cursor: aggregation.sums.state().cursor, atMs: env.clock.monotonicMs() };
+      return ok(checked);
     }
     return fail("busy", "Events are being taken up all the time. Try again in a moment.");
   };
   const health = async (): Promise<ActivityHealth> => {
     const before = aggregation.sums.state();
     const isQuick = before.cursor - before.baseCursor <= ACTIVITY_QUICK_CHECK_EVENTS;
-    if (before.checkedCursor !== before.cursor && isQuick && !aggregator.isRunning) await check(false);
+    const isDue =
+      lastCheck === null ||
+      (lastCheck.cursor !== before.cursor && env.clock.monotonicMs() - lastCheck.atMs > ACTIVITY_INTERVAL_MS);
+    if (isDue && isQuick && !aggregator.isRunning) await check(false);
     const state = aggregation.sums.state();
     return {
       consistent: state.consistent === 1,

@@ -10,7 +10,13 @@ const times = (ms: number) => ({ now: 1_000_000 + ms, monotonicMs: ms });
 const dataOf = (event: { kind: string; data: string | null } | null | undefined): unknown =>
   event === null || event === undefined ? null : JSON.parse(event.data ?? "null");
 
-const seeder = (userId: string, chunks: number) => ({ userId, path: "lan" as const, bytesPerSecond: 0, chunks, held: 0 });
+const seeder = (userId: string, chunks: number) => ({
+  userId,
+  path: "lan" as const,
+  bytesPerSecond: 0,
+  chunks,
+  held: 0,
+});
 
 describe("what is logged of a download", () => {
   test("phases with what the one before took, and each drain once although its start is read from two clocks", () => {
