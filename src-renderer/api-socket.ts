@@ -1,8 +1,8 @@
-import { assert } from "#shared/base/assert.ts";
 import { IPC_CALLS_PENDING_MAX, SERVER_RECONNECT_MAX_MS } from "#shared/base/limits.ts";
 import { type AppError, fail, ok, type Result } from "#shared/base/result.ts";
 import { type CommandName, type EventName, isEventName } from "#shared/ipc/contract.ts";
 import type { Api, HostLink } from "./api.ts";
+import type { DroppedFolder } from "./state/dropped-folders.ts";
 
 /**
  * The contract over the headless host's WebSocket.
@@ -158,7 +158,9 @@ export const connectSocket = (): Api => {
       listenersByEvent.set(event, listeners.add(entry));
       return () => listeners.delete(entry);
     },
-    pathOf: (file, onProgress, signal) => upload(file, token, onProgress, signal),
+    pathOf: (file, onProgress, signal) =>
+      upload(file, `name=${encodeURIComponent(file.name)}`, { token, onProgress, signal }),
+    pathOfFolder: (folder, onProgress, signal) => uploadFolder(folder, { token, onProgress, signal }),
     onHostLink(listener) {
       linkListeners.add(listener);
       listener(link);
@@ -187,18 +189,47 @@ const uploadError = (text: string): AppError => {
   return { type: "upload_failed", message: "The file could not be handed to Weir. Try again." };
 };
 
+interface UploadOptions {
+  readonly token: string;
+  readonly onProgress: (sentBytes: number) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Files of a folder that are handed over at once. */
+const FOLDER_UPLOADS = 4;
+
+/** An empty folder first, then its files, several at a time; the first that fails ends it. */
+const uploadFolder = async (folder: DroppedFolder, options: UploadOptions): Promise<Result<string>> => {
+  const files = await folder.files().catch(() => null);
+  if (files === null) return fail("file_not_readable", "Something in this folder cannot be read.");
+  const made = await upload(new Blob(), `folder=${encodeURIComponent(folder.name)}`, {
+    ...options,
+    onProgress: () => undefined,
+  });
+  if (!made.ok) return made;
+  let next = 0;
+  let sentBytes = 0;
+  let failure: Result<string> | null = null;
+  const lane = async (): Promise<void> => {
+    for (let item = files[next++]; item !== undefined && failure === null; item = files[next++]) {
+      const { size } = item.file;
+      const query = `into=${encodeURIComponent(made.value)}&name=${encodeURIComponent(item.path)}`;
+      const onProgress = (bytes: number): void => options.onProgress(sentBytes + Math.min(bytes, size));
+      const sent = await upload(item.file, query, { ...options, onProgress });
+      sentBytes += size;
+      if (!sent.ok) failure = sent;
+    }
+  };
+  await Promise.all(Array.from({ length: FOLDER_UPLOADS }, lane));
+  return failure ?? made;
+};
+
 /** `fetch` reports no upload progress, so this is an XMLHttpRequest. The body is streamed from disk by the browser. */
-const upload = (
-  file: File,
-  token: string,
-  onProgress: (sentBytes: number) => void,
-  signal: AbortSignal,
-): Promise<Result<string>> =>
+const upload = (file: Blob, query: string, { token, onProgress, signal }: UploadOptions): Promise<Result<string>> =>
   new Promise((resolve) => {
-    assert(file.name !== "", "a File always has a name");
     const request = new XMLHttpRequest();
     const abort = (): void => request.abort();
-    request.open("POST", `/upload?name=${encodeURIComponent(file.name)}`);
+    request.open("POST", `/upload?${query}`);
     request.setRequestHeader("authorization", `Bearer ${token}`);
     request.upload.onprogress = (progress) => onProgress(progress.loaded);
     request.onload = () => {

@@ -1,6 +1,7 @@
 import { fail, messageOf, type Result } from "#shared/base/result.ts";
 import type { CommandInput, CommandName, CommandOutput, ContractEvents, EventName } from "#shared/ipc/contract.ts";
 import { connectSocket } from "./api-socket.ts";
+import type { DroppedFolder } from "./state/dropped-folders.ts";
 
 /** Whether the program behind this window answers. In Electron it always does: it owns the window. */
 export type HostLink = "connecting" | "connected" | "lost" | "refused";
@@ -16,6 +17,12 @@ export interface Api {
    * it with the error `cancelled`.
    */
   pathOf(file: File, onProgress: (sentBytes: number) => void, signal: AbortSignal): Promise<Result<string>>;
+  /** The same for a folder; what is in it is uploaded file by file in headless mode. */
+  pathOfFolder(
+    folder: DroppedFolder,
+    onProgress: (sentBytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<Result<string>>;
   /** Calls at once with the present state, then on every change. After "connected" all lists must be fetched anew. */
   onHostLink(listener: (state: HostLink) => void): () => void;
 }
@@ -47,6 +54,14 @@ const electronApi = (weir: PreloadApi): Api => ({
       return { ok: true, value: await weir.pathOf(file) };
     } catch (thrown) {
       return fail("file_not_readable", `This file cannot be read: ${messageOf(thrown)}`);
+    }
+  },
+  async pathOfFolder({ entry }) {
+    if (entry === null) return fail("file_not_readable", "This folder cannot be read. Drop it here, or attach it.");
+    try {
+      return { ok: true, value: await weir.pathOf(entry) };
+    } catch (thrown) {
+      return fail("file_not_readable", `This folder cannot be read: ${messageOf(thrown)}`);
     }
   },
   onHostLink(listener) {

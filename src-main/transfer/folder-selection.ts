@@ -1,12 +1,12 @@
-import { FOLDER_RANGES_MAX } from "#shared/base/limits.ts";
+import { FOLDER_ENTRIES_MAX, FOLDER_RANGES_MAX } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { FolderSelection } from "./chunk-worker-protocol.ts";
 import type { EntryRange } from "./folder-list.ts";
 
 /** Which entries of a folder somebody wants. Pure. */
 
-/** Ranges in order, joined where they touch. Errors: `bad_selection`. */
-export const selectionOf = (ranges: readonly EntryRange[]): Result<readonly EntryRange[]> => {
+/** Ranges in order, joined where they touch; null when they cover every folder whole. Errors: `bad_selection`. */
+export const selectionOf = (ranges: readonly EntryRange[]): Result<readonly EntryRange[] | null> => {
   if (ranges.length > FOLDER_RANGES_MAX)
     return fail("bad_selection", "Too many single files were chosen. Choose whole folders instead.");
   const joined: [number, number][] = [];
@@ -16,7 +16,8 @@ export const selectionOf = (ranges: readonly EntryRange[]): Result<readonly Entr
     if (last !== undefined && first <= last[1]) last[1] = Math.max(last[1], end);
     else joined.push([first, end]);
   }
-  return ok(joined);
+  const [only] = joined;
+  return ok(joined.length === 1 && only?.[0] === 0 && only[1] >= FOLDER_ENTRIES_MAX ? null : joined);
 };
 
 export const isSameSelection = (a: FolderSelection, b: FolderSelection): boolean =>

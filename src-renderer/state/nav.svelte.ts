@@ -17,6 +17,7 @@ export type OpenDialog =
   | { kind: "remove"; userId: string }
   | { kind: "block"; userId: string }
   | { kind: "access"; fileId: string }
+  | { kind: "folder"; fileId: string }
   | { kind: "switcher" };
 
 export class Nav {

@@ -1,6 +1,7 @@
 import type { Result } from "#shared/base/result.ts";
 import type { ErrorView, FileView, PickedFileView, ShareProgressView } from "#shared/ipc/views.ts";
 import type { Api } from "../api.ts";
+import type { DroppedFolder } from "./dropped-folders.ts";
 
 /** A file on its way into a conversation: it is handed over (headless mode), then hashed by the main process. */
 export interface Share {
@@ -58,6 +59,17 @@ export class Shares {
     );
   }
 
+  addFolders(chatId: string, folders: readonly DroppedFolder[]): void {
+    this.#add(
+      chatId,
+      folders.map((folder) => ({
+        name: folder.name,
+        sizeBytes: 0,
+        path: (onProgress, signal) => this.#api.pathOfFolder(folder, onProgress, signal),
+      })),
+    );
+  }
+
   addPicked(chatId: string, files: readonly PickedFileView[]): void {
     this.#add(
       chatId,
@@ -70,9 +82,13 @@ export class Shares {
   }
 
   /** Only one share runs at a time, so a chat's report belongs to its one that is being prepared. */
-  progress({ chatId, bytesHashed }: ShareProgressView): void {
+  progress({ chatId, bytesHashed, sizeBytes }: ShareProgressView): void {
     const share = this.#items.find((item) => item.chatId === chatId && item.step.kind === "preparing");
-    if (share) this.#step(share.shareId, { kind: "preparing", hashedBytes: bytesHashed });
+    if (share === undefined) return;
+    this.#step(share.shareId, { kind: "preparing", hashedBytes: bytesHashed });
+    // How large a folder is, only the main process knows.
+    if (share.sizeBytes === 0 && sizeBytes > 0)
+      this.#items = this.#items.map((item) => (item.shareId === share.shareId ? { ...item, sizeBytes } : item));
   }
 
   dismiss(shareId: number): void {

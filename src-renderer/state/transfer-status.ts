@@ -62,6 +62,8 @@ export const statusOf = (
 
 export type TransferAction =
   | "download"
+  /** Of a folder: to look into it and take a part. */
+  | "choose"
   | "pause"
   | "resume"
   | "cancel"
@@ -70,8 +72,14 @@ export type TransferAction =
   | "showInFolder"
   | "copyPath";
 
+const OPENING = ["open", "showInFolder"] as const;
+const COPYING = ["copyPath"] as const;
+
+/** A part of a folder: the rest can still be taken. */
+const isPart = ({ folder }: TransferView): boolean => folder !== undefined && folder.selection !== null;
+
 /** What can be done now; the first is the main one. */
-export const actionsOf = (status: TransferStatus, canOpen: boolean): TransferAction[] => {
+export const actionsOf = (status: TransferStatus, canOpen: boolean, isFolder = false): TransferAction[] => {
   switch (status.kind) {
     case "shared":
     case "moved":
@@ -80,7 +88,7 @@ export const actionsOf = (status: TransferStatus, canOpen: boolean): TransferAct
       return [];
     case "available":
     case "cancelled":
-      return ["download"];
+      return isFolder ? ["download", "choose"] : ["download"];
     case "downloading":
     case "waiting":
       return ["pause", "cancel"];
@@ -88,9 +96,9 @@ export const actionsOf = (status: TransferStatus, canOpen: boolean): TransferAct
     case "assembling":
       return ["cancel"];
     case "paused":
-      return ["resume", "cancel"];
+      return status.transfer.folder?.choosing ? ["choose", "cancel"] : ["resume", "cancel"];
     case "complete":
-      return canOpen ? ["open", "showInFolder"] : ["copyPath"];
+      return [...(isPart(status.transfer) ? (["choose"] as const) : []), ...(canOpen ? OPENING : COPYING)];
     case "failed":
       return ["retry", "cancel"];
     default:

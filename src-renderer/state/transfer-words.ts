@@ -73,6 +73,8 @@ export const wordsOf = (
         detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} · ${ownerOnline || usually === null ? "goes on by itself" : usually}`,
       };
     case "paused":
+      if (status.transfer.folder?.choosing)
+        return { headline: "Choose what to take", detail: "Nothing but the list of files was fetched" };
       return {
         headline: "Paused",
         detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} received`,
@@ -92,9 +94,10 @@ export const wordsOf = (
     case "verifying":
       return { headline: "Verifying", detail: "Comparing the checksum with the sender's" };
     case "complete": {
-      const { savedPath } = status.transfer;
+      const { savedPath, folder } = status.transfer;
+      const there = folder?.filesThere ?? 0;
       return {
-        headline: "Done, verified",
+        headline: there === 0 ? "Done, verified" : `Done, verified · ${plural(there, "file was", "files were")} here`,
         detail: savedPath === null ? "Saved" : `Saved in ${folderNameOf(savedPath)}`,
       };
     }

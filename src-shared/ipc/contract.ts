@@ -217,7 +217,7 @@ export const commands = {
   // What only the window's surroundings can do. Headless mode answers `not_available_here` where it cannot.
   "host.info": command<HostView>()(none),
   "host.pickFiles": command<PickedFileView[]>()(none),
-  "host.pickDirectory": command<{ path: string | null }>()(none),
+  "host.pickDirectory": command<{ path: string | null; name?: string }>()(none),
   "host.open": command<{ opened: boolean }>()(ofFile),
   "host.showInFolder": command<{ shown: boolean }>()(ofFile),
 } as const;

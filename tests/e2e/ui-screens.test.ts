@@ -283,6 +283,25 @@ const screens: Screen[] = [
     },
   },
   {
+    name: "folder-choose",
+    scenario: "sample",
+    visit: async (window) => {
+      await openChat(window, ELIF);
+      await window.page.getByRole("button", { name: "Choose files of Lofoten trip" }).click();
+      const dialog = window.page.getByRole("dialog", { name: "Lofoten trip" });
+      await dialog.getByRole("button", { name: "Show what is in Photos" }).click();
+      await dialog.getByRole("checkbox", { name: "Raw" }).uncheck();
+      expect(
+        await dialog
+          .getByRole("checkbox", { name: "Photos" })
+          .evaluate((box) => (box as { indeterminate?: boolean }).indeterminate),
+      ).toBe(true);
+      await dialog.getByRole("checkbox", { name: "Videos" }).uncheck();
+      await dialog.getByRole("button", { name: "Show what is in Maps" }).click();
+      await dialog.getByRole("checkbox", { name: "Reine.gpx" }).uncheck();
+    },
+  },
+  {
     name: "narrow-empty",
     scenario: "empty",
     width: 420,

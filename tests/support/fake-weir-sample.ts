@@ -81,7 +81,7 @@ export const files = {
   build: file("weir-0.1.0.AppImage", 118_489_088, DMITRI),
   model: file("terrain-model.7z", 5_368_709_120, ELIF),
   backup: file("laptop-backup.img", 64_424_509_440, CAROL),
-  trip: file("Lofoten trip", 1_318_912_004, BOB, { folder: { files: 214 } }),
+  trip: file("Lofoten trip", 1_318_912_004, ELIF, { folder: { files: 214 } }),
 };
 
 /** What is in the shared folder, as `files.entries` tells it. */
@@ -323,6 +323,7 @@ export const sampleState = (): FakeState => {
     message(DMITRI, DMITRI, 5 * HOUR - MINUTE, "", { file: files.build }),
     message(ELIF, ME, 2 * DAY, "Is the terrain model with you or still at the office?"),
     message(ELIF, ELIF, 2 * DAY - HOUR, "", { file: files.model }),
+    message(ELIF, ELIF, 2 * DAY - HOUR - MINUTE, "", { file: files.trip }),
   ];
   const lastOf = (chatId: string): MessageView | null => messages.findLast((one) => one.chatId === chatId) ?? null;
   return {

@@ -257,6 +257,7 @@ describe("the doctor", () => {
         listeners.add(listener);
         return () => void listeners.delete(listener);
       },
+      pathOfFolder: async () => ok(""),
       pathOf: async (file) => ok(file.name),
       onHostLink: () => () => {},
     };

@@ -63,6 +63,7 @@ describe("snapshots", () => {
 const apiWith = (call: (name: string, input: unknown) => Promise<unknown>): Api => ({
   call: (name, input) => call(name, input) as Promise<never>,
   on: () => () => {},
+  pathOfFolder: async (folder) => ok(`/uploads/${folder.name}`),
   pathOf: async (file) => ok(`/uploads/${file.name}`),
   onHostLink: () => () => {},
 });

@@ -118,6 +118,19 @@ describe("what follows from the state", () => {
     const complete = statusOfTransfer(transfer({ phase: "complete" }));
     expect(actionsOf(complete, true)).toEqual(["open", "showInFolder"]);
     expect(actionsOf(complete, false)).toEqual(["copyPath"]);
+    expect(actionsOf({ kind: "available" }, true, true)).toEqual(["download", "choose"]);
+    const folder = { filesWanted: 3, filesThere: 0, choosing: false, selection: [[0, 3] as [number, number]] };
+    // What was left out can still be taken.
+    expect(actionsOf(statusOfTransfer(transfer({ phase: "complete", folder })), true)).toEqual([
+      "choose",
+      "open",
+      "showInFolder",
+    ]);
+    const choosing = { ...folder, filesWanted: null, choosing: true, selection: [] };
+    expect(actionsOf(statusOfTransfer(transfer({ paused: true, folder: choosing })), true)).toEqual([
+      "choose",
+      "cancel",
+    ]);
   });
 
   it("never runs backwards through the phases", () => {

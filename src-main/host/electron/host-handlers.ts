@@ -49,7 +49,7 @@ export const electronHostHandlers = (options: {
 
     "host.pickDirectory": async () => {
       const [path] = await pick(["openDirectory", "createDirectory"]);
-      return ok({ path: path === undefined ? null : grants.grant(path) });
+      return ok(path === undefined ? { path: null } : { path: grants.grant(path), name: basename(path) });
     },
 
     "host.open": async ({ fileId }) => {

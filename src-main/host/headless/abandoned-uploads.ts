@@ -3,9 +3,7 @@ import { join } from "node:path";
 import type { Log, TimeMs } from "#shared/base/env.ts";
 import { UPLOAD_KEPT_MS } from "#shared/base/limits.ts";
 import { describeThrown } from "../../ipc/server.ts";
-
-/** The folder of one upload, as upload.ts names it. Anything else in there is not ours to delete. */
-const UPLOAD_FOLDER = /^[A-Za-z0-9_-]{22}$/;
+import { UPLOAD_FOLDER } from "./upload.ts";
 
 /**
  * Removes uploads that no shared file lies in: the browser was closed before it was shared, sharing failed, or Weir was
@@ -25,6 +23,7 @@ export const removeAbandonedUploads = async (
     const shared = new Set(sharedPaths);
     for (const name of await readdir(directory)) {
       const folder = join(directory, name);
+      // Anything else in there is not ours to delete.
       if (!UPLOAD_FOLDER.test(name) || !(await isAbandoned(folder, shared, now))) continue;
       await rm(folder, { recursive: true });
       removed++;

@@ -13,7 +13,7 @@ import { contentSecurityPolicy, securityHeaders } from "../policy/csp.ts";
 import { readStatic } from "../policy/static-files.ts";
 import { Guard } from "./guard.ts";
 import { serveIpcSocket } from "./ipc-socket.ts";
-import { receiveUpload } from "./upload.ts";
+import { makeUploadFolder, receiveIntoFolder, receiveUpload } from "./upload.ts";
 
 /**
  * The window's way in when there is no window: HTTP and WebSocket on 127.0.0.1.
@@ -21,6 +21,8 @@ import { receiveUpload } from "./upload.ts";
  *   GET  /...                   the built renderer; no secret in it, so no token
  *   GET  /ipc?token=T           WebSocket; see frames.ts
  *   POST /upload?name=NAME      Authorization: Bearer T; body = the file -> 201 {"path": "..."}
+ *   POST /upload?folder=NAME    the same without a body: an empty folder -> 201 {"path": P}
+ *   POST /upload?into=P&name=N  body = the file with the path N in that folder
  *   anything else               404, 405; a foreign Host or Origin 403; a wrong token 401
  */
 export interface Bridge {
@@ -139,7 +141,9 @@ class Routes {
     };
     if (request.method !== "POST") return refuse(405, { type: "bad_method", message: "Upload with POST." });
     if (!this.#guard.bearerAllowed(request.headers)) return refuse(401, wrongToken);
-    const name = url.searchParams.get("name") ?? "";
+    const folder = url.searchParams.get("folder");
+    const into = url.searchParams.get("into");
+    const name = folder ?? url.searchParams.get("name") ?? "";
     if (name === "" || name.length > PATH_LENGTH_MAX) {
       return refuse(400, { type: "bad_request", message: "Give the file's name as ?name=." });
     }
@@ -150,7 +154,10 @@ class Routes {
     this.#uploads++;
     let result: Result<{ path: string }>;
     try {
-      result = await receiveUpload(request, { directory, name, sizeBytes: lengthOf(request) }, { random, log });
+      const sizeBytes = lengthOf(request);
+      if (folder !== null) result = await makeUploadFolder({ directory, name }, { random, log });
+      else if (into !== null) result = await receiveIntoFolder(request, { directory, into, name, sizeBytes }, { log });
+      else result = await receiveUpload(request, { directory, name, sizeBytes }, { random, log });
     } finally {
       this.#uploads--;
     }
