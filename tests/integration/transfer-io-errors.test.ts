@@ -83,6 +83,11 @@ describe("an I/O error", () => {
       }
       // What concerns the file itself is never passed over.
       if (failed.includes(`${download.directory}`)) expect(faulty.code, where).not.toBe(0);
+      // SQLite passes over some errors that lose nothing, as that of the sync of a folder.
+      if (faulty.code === 0) {
+        expect(await readdir(download.directory), where).toEqual(["final.bin"]);
+        continue;
+      }
       const again = await runDownloadChild(download.file, {});
       expect(again.code, `${where}: ${again.errors}`).toBe(0);
       expect(await sha256OfFile(final), where).toBe(download.hex);
