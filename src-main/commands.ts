@@ -158,6 +158,6 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       return ok(settings.set(change));
     },
 
-    "diagnostics.export": async () => ok(await diagnose(parts)),
+    "diagnostics.export": async () => ok({ ...(await diagnose(parts)), storage: await parts.storage.report() }),
   };
 };

@@ -28,11 +28,13 @@ import { Settings } from "./settings.ts";
 import { createShares, type Shares } from "./shares/shares.ts";
 import type { Signaling } from "./signaling/signaling.ts";
 import { createSignaling } from "./signaling/signaling-client.ts";
+import { createStorage, type Storage } from "./storage.ts";
 import { Ballast } from "./store/ballast.ts";
 import { ContactNetworkTable } from "./store/contact-network.ts";
 import { Database } from "./store/database.ts";
 import { lockProfile } from "./store/lock.ts";
 import { appMigrations } from "./store/schema/app.ts";
+import { TransfersTable } from "./store/transfers.ts";
 import { createChunkWorker } from "./transfer/chunk-worker-client.ts";
 import { createFiles, type Files } from "./transfer/files.ts";
 import { createTransfers, type Transfers } from "./transfer/transfers.ts";
@@ -54,6 +56,7 @@ export interface Parts {
   readonly files: Files;
   readonly transfers: Transfers;
   readonly activity: Activity;
+  readonly storage: Storage;
   readonly monitor: EventLoopMonitor;
   readonly upkeep: Upkeep;
   readonly server: ServerChoice;
@@ -243,6 +246,14 @@ const build = async (
   const localNetwork = own(
     followLocalNetwork({ env, self: account.userId, settings, contacts, contactNetwork, sessions, links }),
   );
+  const transfersTable = new TransfersTable(db);
+  const storage = createStorage({
+    ...{ env, dataDir, worker },
+    records: () => transfersTable.all(),
+    isKnown: (fileId) => files.find(fileId) !== null,
+    downloadDirectory: () => settings.get().downloadDirectory,
+  });
+  void storage.removeLeftovers();
   const monitor = own(new EventLoopMonitor());
   const server = own(new ServerChoice({ ...options, settings, signaling }));
   const upkeep = own(startUpkeep({ env, signaling, sessions, contacts, links }));
@@ -262,6 +273,7 @@ const build = async (
       files,
       transfers,
       activity,
+      storage,
       monitor,
       upkeep,
     },

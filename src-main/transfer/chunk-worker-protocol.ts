@@ -4,7 +4,7 @@ import type { FileId } from "#shared/base/ids.ts";
 import type { AppError, Result } from "#shared/base/result.ts";
 import type { Payload } from "#shared/wire/frame.ts";
 import type { FolderPart } from "#shared/wire/manifest.ts";
-import type { DownloadCounters, SaveStatus } from "../store/chunks.ts";
+import type { ChunkStorage, DownloadCounters, SaveStatus } from "../store/chunks.ts";
 import type { EntryRange, FolderChild } from "./folder-list.ts";
 
 /**
@@ -154,6 +154,8 @@ export interface Jobs {
    * file there, which alone is the `part`.
    */
   drop: Job<{ fileId: FileId; directory: string | null; what: "chunks" | "everything" | "part" }, null>;
+  /** What chunks.db holds, in sums that add up. */
+  measure: Job<Record<string, never>, ChunkStorage>;
   /** Removes what is kept of files that are not known. Output: how many those were. */
   sweep: Job<{ known: readonly FileId[] }, number>;
 }

@@ -124,6 +124,10 @@ const handlers: JobHandlers = {
     receiver.flush();
     return drop(tools, input);
   },
+  measure: async () => {
+    receiver.flush();
+    return ok(tables.measure());
+  },
   sweep: (input, context) => orphans.sweep(input, context),
 };
 

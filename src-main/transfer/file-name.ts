@@ -100,3 +100,6 @@ export const foldName = (name: string): string =>
 
 /** The temporary name of a download; hidden, and the same after every restart. */
 export const partName = (fileId: string): string => `.weir-${fileId}.part`;
+
+/** The opposite of {@link partName}; null for every other name. */
+export const fileIdOfPart = (name: string): string | null => /^\.weir-(.+)\.part$/.exec(name)?.[1] ?? null;

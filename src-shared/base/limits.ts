@@ -630,6 +630,8 @@ export const IPC_SOCKETS_MAX = 16;
 export const UPLOADS_ACTIVE_MAX = 8;
 /** An upload that was not shared is removed at a start after this long: no upload takes a day, and nobody comes back to it. */
 export const UPLOAD_KEPT_MS = 1 * DAY;
+/** A temporary file of a download that this profile never heard of may be another profile's, and in use, for this long. */
+export const LEFTOVER_KEPT_MS = 1 * DAY;
 /** Paths that the person picked or dropped and that the window may still name; the oldest is forgotten. */
 export const PATH_GRANTS_MAX = 4096;
 export const PATH_LENGTH_MAX = 4096;
