@@ -50,6 +50,8 @@ export interface LinksDeps {
   readonly mtu?: number | undefined;
   /** The same for a path within this machine, where a second attempt proves it; undefined: nothing of that kind is tried. */
   readonly localMtu?: number | undefined;
+  /** Whether bulk frames may go over several associations of a link; true by default. */
+  readonly stripes?: boolean | undefined;
   readonly bindAddress?: string | undefined;
   /** Both are disposed together with the links; without a relay links are direct or none. */
   readonly driver: TransportDriver;
@@ -381,6 +383,7 @@ class ConnectionManager implements LinkManager {
       env,
       driver: (via) => (via === "rtc" ? this.#driver : relayToward),
       rtc: { iceServers: [], mtu, bindAddress },
+      canStripe: this.#deps.stripes !== false,
       iceServers: this.#deps.iceServers === undefined ? null : () => this.#iceServers(),
       localUserId,
       peer,

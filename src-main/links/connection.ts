@@ -26,12 +26,19 @@ import {
 } from "#shared/wire/frame.ts";
 import { CandidateBook, type PathFacts } from "./candidate-book.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
-import { type HandshakeKeys, type HandshakeState, startHandshake, stepHandshake } from "./handshake.ts";
+import {
+  type HandshakeKeys,
+  type HandshakeState,
+  STRIPES_CAPABILITY,
+  startHandshake,
+  stepHandshake,
+} from "./handshake.ts";
 import { type LinkVia, REPLACED } from "./link-state.ts";
 import type { AppMessage } from "./links.ts";
 import { Liveness } from "./liveness.ts";
 import { MessageLanes } from "./message-lanes.ts";
 import { fingerprintOf, isHostCandidate } from "./sdp.ts";
+import { Stripes } from "./stripes.ts";
 import type {
   LinkChannel,
   LinkTransport,
@@ -79,6 +86,8 @@ export interface ConnectionDeps {
   readonly keys: HandshakeKeys;
   /** The handshake fails on a path that does not carry packets of this many bytes. */
   readonly provenBytes?: number | undefined;
+  /** Whether further connections of the same kind may carry bulk frames: the relay has nothing to gain. */
+  readonly canStripe?: boolean | undefined;
   /** STUN and TURN servers to ask, found out when the connection opens; null when it opens without. Never rejects. */
   readonly iceServers: (() => Promise<readonly string[]>) | null;
   /** Whether a candidate, ours or the peer's, may be told or used under the contact's network policy. */
@@ -101,6 +110,8 @@ export interface ConnectionStats extends PathFacts {
   readonly droppedMessages: number;
   readonly servers: LinkAttemptView["servers"];
   readonly via: LinkVia;
+  /** Further associations that our bulk frames go over. */
+  readonly stripes: number;
 }
 
 export class LinkConnection {
@@ -123,6 +134,10 @@ export class LinkConnection {
   readonly #waiting: { candidate: string; mid: string }[] = [];
   readonly #lanes: MessageLanes;
   readonly #liveness: Liveness;
+  /** Of a proven connection of WebRTC. */
+  #stripes: Stripes | null = null;
+  #peerTakesStripes = false;
+  #iceServers: readonly string[] = [];
   /** The answerer lets the dialer's checks come first; see `addCandidate`. */
   #yields = false;
   #unexpectedChannels = 0;
@@ -157,6 +172,7 @@ export class LinkConnection {
       droppedMessages: this.#lanes.dropped,
       servers: this.#servers,
       via: this.#deps.via,
+      stripes: this.#stripes?.count ?? 0,
     };
   }
 
@@ -195,6 +211,7 @@ export class LinkConnection {
   }
 
   #openWith(iceServers: readonly string[], start: (rtc: LinkTransport) => Result<void, TransportError>): void {
+    this.#iceServers = iceServers;
     const options = { ...this.#deps.rtc, iceServers, bulkLowBytes: SEND_QUEUED_BYTES_LOW };
     const opened = this.#deps.driver.open(options, (event) => this.#onRtc(event));
     if (!opened.ok) {
@@ -278,8 +295,10 @@ export class LinkConnection {
     const rtc = this.#rtc;
     assert(frame.byteLength <= LINK_MESSAGE_BYTES_MAX, "a bulk frame must fit one message");
     if (this.#stage.name !== "open" || rtc === null) return "closed";
-    if (this.#gate.admit(frame.byteLength, rtc.bufferedAmount("bulk")) === "full") return "full";
-    const sent = frame instanceof Uint8Array ? rtc.send("bulk", frame) : rtc.sendHeld?.(frame);
+    if (this.#stripes?.hasRoom(frame.byteLength) === false) return "full";
+    if (this.#gate.admit(frame.byteLength, this.#queuedBytes()) === "full") return "full";
+    const way = this.#stripes?.next(rtc, frame.byteLength) ?? rtc;
+    const sent = frame instanceof Uint8Array ? way.send("bulk", frame) : way.sendHeld?.(frame);
     if (sent?.ok === true) return "sent";
     this.#lose("send_failed");
     return "closed";
@@ -313,6 +332,7 @@ export class LinkConnection {
     for (const timer of this.#timers) timer.dispose();
     this.#timers.clear();
     this.#liveness.dispose();
+    this.#stripes?.dispose();
     this.#rtc?.close();
     this.#rtc = null;
     this.#early = [];
@@ -375,17 +395,17 @@ export class LinkConnection {
           return;
         }
         if (event.channel === "control") this.#onControlBytes(event.bytes);
-        else this.#onBulk(event.bytes.subarray(0, BULK_HEADER_BYTES), event.bytes.subarray(BULK_HEADER_BYTES));
+        else this.#onOwnBulk(event.bytes.subarray(0, BULK_HEADER_BYTES), event.bytes.subarray(BULK_HEADER_BYTES));
         return;
       case "frame":
         this.#liveness.heard();
-        this.#onBulk(event.head, event.payload);
+        this.#onOwnBulk(event.head, event.payload);
         return;
       case "refused":
         this.#lose(event.reason);
         return;
       case "queueLow":
-        if (event.channel === "bulk" && this.#gate.queueLow(this.#queuedBytes())) this.#report({ type: "drained" });
+        if (event.channel === "bulk") this.#onQueueLow();
         return;
       case "unexpectedChannel":
         this.#unexpectedChannels += 1;
@@ -445,6 +465,7 @@ export class LinkConnection {
   }
 
   #onHandshake(state: HandshakeState, message: ControlMessage): void {
+    if (message.type === "hello") this.#peerTakesStripes = message.capabilities.includes(STRIPES_CAPABILITY);
     const [handshake, proof] = stepHandshake(state, message, this.#deps.keys);
     if (handshake.step === "refused") {
       this.#lose(handshake.reason);
@@ -459,6 +480,7 @@ export class LinkConnection {
     }
     this.#stage = { name: "open", confirmed: false };
     this.#measurePath();
+    if (this.#deps.canStripe === true) this.#stripes = this.#newStripes();
     this.#sendControl({ type: "credit", grantedBytes: this.#credit.open() });
     this.#deps.report({ type: "proven" });
     this.#liveness.start();
@@ -483,6 +505,12 @@ export class LinkConnection {
       case "credit":
         if (this.#gate.credit(message.grantedBytes, this.#queuedBytes())) this.#report({ type: "drained" });
         return;
+      case "stripe":
+        this.#stripes?.message(message);
+        return;
+      case "stripeAck":
+        this.#stripes?.acked(message);
+        return;
       case "fin":
         this.#onFin(message);
         return;
@@ -492,6 +520,40 @@ export class LinkConnection {
       default:
         if (!this.#lanes.message(message)) this.#lose("receive_overflow");
     }
+  }
+
+  /** Further associations of this connection, which carry bulk frames like its own. */
+  #newStripes(): Stripes {
+    const stripes = new Stripes({
+      clock: this.#deps.env.clock,
+      driver: this.#deps.driver,
+      options: { ...this.#deps.rtc, iceServers: this.#iceServers },
+      admits: (candidate) => this.#deps.admits(candidate),
+      path: () => this.#candidates.facts.path,
+      isOpen: () => this.#stage.name === "open",
+      send: (message) => void this.#sendControl(message),
+      onFrame: (head, payload) => {
+        this.#liveness.heard();
+        this.#onBulk(head, payload);
+      },
+      onQueueLow: () => this.#onQueueLow(),
+      onRoom: () => this.#report({ type: "drained" }),
+      lose: (reason) => {
+        // While it says goodbye the counts of FIN tell whether something is missing.
+        if (this.#stage.name !== "closing" || reason !== "stripe_lost") this.#lose(reason);
+      },
+    });
+    if (this.#peerTakesStripes) stripes.understood();
+    return stripes;
+  }
+
+  #onQueueLow(): void {
+    if (this.#gate.queueLow(this.#queuedBytes())) this.#report({ type: "drained" });
+  }
+
+  #onOwnBulk(head: Bytes, payload: Payload): void {
+    this.#stripes?.arrived(head.length + payload.byteLength);
+    this.#onBulk(head, payload);
   }
 
   #onBulk(head: Bytes, payload: Payload): void {
@@ -590,6 +652,7 @@ export class LinkConnection {
 
   #onPong(id: number): void {
     if (!this.#liveness.pong(id)) return;
+    this.#stripes?.measured(this.#liveness.rttMs ?? 0);
     this.#measurePath();
     this.#report({ type: "measured" });
   }
@@ -599,7 +662,7 @@ export class LinkConnection {
   }
 
   #queuedBytes(): number {
-    return this.#rtc?.bufferedAmount("bulk") ?? 0;
+    return (this.#rtc?.bufferedAmount("bulk") ?? 0) + (this.#stripes?.queuedBytes() ?? 0);
   }
 
   #sendControl(message: ControlMessage): boolean {

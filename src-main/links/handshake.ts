@@ -45,7 +45,9 @@ export type HandshakeRefusal =
   | "wrong_version"
   | "wrong_proof";
 
-export const CAPABILITIES: readonly string[] = [];
+/** It can take further associations for bulk frames (stripes.ts). */
+export const STRIPES_CAPABILITY = "stripes";
+export const CAPABILITIES: readonly string[] = [STRIPES_CAPABILITY];
 
 export const startHandshake = (facts: HandshakeFacts): readonly [HandshakeState, ControlOf<"hello">] => [
   { step: "helloAwaited", facts },

@@ -5,10 +5,10 @@ import type { LinkReport, LinkView } from "#shared/ipc/views.ts";
 import type { ControlMessage } from "#shared/wire/control.ts";
 import type { BulkFrame, OutgoingFrame } from "#shared/wire/frame.ts";
 
-/** Control messages that links do not handle themselves (hello, proof, ping, credit and fin never leave them). */
+/** Control messages that links do not handle themselves; the others never leave them. */
 export type AppMessage = Exclude<
   ControlMessage,
-  { type: "hello" | "proof" | "ping" | "pong" | "credit" | "fin" | "finAck" }
+  { type: "hello" | "proof" | "ping" | "pong" | "credit" | "stripe" | "stripeAck" | "fin" | "finAck" }
 >;
 
 /**

@@ -33,6 +33,7 @@ export interface PeerLinkDeps {
   /** Null where there is none of that kind. */
   driver(via: LinkVia): TransportDriver | null;
   readonly rtc: Omit<TransportOptions, "bulkLowBytes">;
+  readonly canStripe: boolean;
   readonly iceServers: (() => Promise<readonly string[]>) | null;
   readonly localUserId: UserId;
   readonly peer: UserId;
@@ -271,6 +272,7 @@ export class PeerLink implements Disposable {
       rtc: asks ? rtc : { ...rtc, iceServers: [] },
       iceServers: asks ? iceServers : null,
       provenBytes: mtu ?? 0,
+      canStripe: via === "rtc" && this.#deps.canStripe,
       admits: (candidate) => via === "relay" || admits(policy, candidate),
       generation,
       offerGeneration,

@@ -257,6 +257,33 @@ export const LOCAL_HANDSHAKE_TIMEOUT_MS = 3 * SECOND;
 export const LINK_HELLO_PADDING_MAX = 64 * KiB;
 /** Connections with larger packets that are tried until something changes: one can fail because the machine is busy. */
 export const LARGE_PACKET_TRIES_MAX = 2;
+/**
+ * Associations of one link that carry bulk frames besides its own. At 50 ms with 1 % loss one carries 2.4 Mbit/s and eight 20; more would
+ * take from everybody else on the way. The first step is large, because each takes seconds to be judged.
+ */
+export const STRIPES_MAX = 8;
+export const STRIPES_FIRST = 4;
+/** Round trips below this are limited by the processor, and one association uses it well. */
+export const STRIPE_RTT_MIN_MS = 10;
+/** More are opened only while they make the link this much faster. */
+export const STRIPE_GAIN_MIN = 1.25;
+/** How often the gain is looked at: several round trips. */
+export const STRIPE_TICK_MS = 500;
+/** One that is not open by then is not missed; frames wait for the first ones. */
+export const STRIPE_OPEN_TIMEOUT_MS = 5 * SECOND;
+/** One on which nothing moves for this long is broken: the library repeats a packet after 10 s at the latest. */
+export const STRIPE_STALL_MS = 12 * SECOND;
+/** What arrived on each is told in steps of this: fresh enough to share frames out, and few messages. */
+export const STRIPE_ACK_DELAY_MS = 20;
+/**
+ * Bytes under way on one association: at first, and at least. In between it follows its speed. 128 KiB keep the 2.4 Mbit/s of
+ * 50 ms with 1 % loss busy, and hold up a message behind them for less than half a second.
+ */
+export const STRIPE_LIMIT_FIRST_BYTES = 256 * KiB;
+export const STRIPE_LIMIT_MIN_BYTES = 128 * KiB;
+/** Offers of stripes that a peer may make on one link, at once and again: like attempts, each costs some memory for good. */
+export const STRIPE_OFFERS_BURST = 2 * STRIPES_MAX;
+export const STRIPE_OFFERS_PER_SECOND = 0.1;
 /** Connections of one peer that say goodbye at the same time; the oldest is cut when there are more. */
 export const LINKS_LEAVING_MAX = 4;
 /** Messages of a lossy kind that wait for their turn; the newest say everything that the older ones did. */

@@ -9,6 +9,7 @@ import {
   LEAVES_PER_PAGE,
   LINK_HELLO_PADDING_MAX,
   REQUEST_INDICES_MAX,
+  STRIPES_MAX,
   TRANSFER_WEIGHTS,
 } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
@@ -21,6 +22,7 @@ import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts"
  *   hello, proof          handshake: both sides prove their account key over both DTLS fingerprints (docs/protocol.md)
  *   ping, pong            liveness and round-trip time
  *   credit                bulk bytes granted since the link opened (cumulative, so a repeat is harmless)
+ *   stripe, stripeAck     further associations for bulk frames, and what has arrived on each (docs/protocol.md)
  *   fin, finAck           orderly end: nothing is lost between the last frame and the close
  *   envelope, envelopeAck sealed chat content and its durable receipt
  *   typing                somebody writes; worth nothing a second later
@@ -43,6 +45,7 @@ const indices = v.pipe(v.array(index), v.minLength(1), v.maxLength(REQUEST_INDIC
 const page = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(CHUNKS_PER_FILE_MAX / LEAVES_PER_PAGE));
 const runLength = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(CHUNKS_PER_FILE_MAX));
 const word = v.pipe(v.string(), v.maxLength(64));
+const stripeIndex = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(STRIPES_MAX));
 const version = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000));
 
 /** Reasons a seeder gives; a downloader shows an unknown one as it is. */
@@ -70,6 +73,30 @@ const schemas = {
   ping: v.object({ type: v.literal("ping"), id: u32 }),
   pong: v.object({ type: v.literal("pong"), id: u32 }),
   credit: v.object({ type: v.literal("credit"), grantedBytes: counter }),
+  /** `mine`: of a stripe that the sender of this message opened. */
+  stripe: v.object({
+    type: v.literal("stripe"),
+    index: stripeIndex,
+    mine: v.boolean(),
+    said: v.variant("kind", [
+      v.object({ kind: v.picklist(["offer", "answer"]), sdp: v.pipe(v.string(), v.maxLength(32_768)) }),
+      v.object({
+        kind: v.literal("candidate"),
+        candidate: v.pipe(v.string(), v.maxLength(1024)),
+        mid: word,
+      }),
+      /** Of who did not open it: frames may come. */
+      v.object({ kind: v.literal("ready") }),
+      v.object({ kind: v.literal("end"), receivedBytes: counter }),
+    ]),
+  }),
+  stripeAck: v.object({
+    type: v.literal("stripeAck"),
+    received: v.pipe(
+      v.array(v.object({ index: v.union([v.literal(0), stripeIndex]), bytes: counter })),
+      v.maxLength(1 + STRIPES_MAX),
+    ),
+  }),
   /** `bulkBytes`: all that the sender ever put on the bulk channel, which this message may have overtaken. */
   fin: v.object({ type: v.literal("fin"), reason: word, bulkBytes: counter }),
   finAck: v.object({ type: v.literal("finAck"), bulkBytes: counter }),
@@ -114,6 +141,8 @@ const ControlSchema = v.variant("type", [
   schemas.ping,
   schemas.pong,
   schemas.credit,
+  schemas.stripe,
+  schemas.stripeAck,
   schemas.fin,
   schemas.finAck,
   schemas.envelope,

@@ -8,12 +8,13 @@ import { parseArgs, promisify } from "node:util";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { type HeadlessProfile, pair, startHeadless, startServer } from "../../scripts/headless-process.ts";
 import { measureActivity } from "./activity.ts";
+import { measureImpaired } from "./impaired.ts";
 import { measureLinks } from "./links-latency.ts";
 import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
 import { measureServer } from "./server.ts";
 
 /**
- * `npm run bench [-- [transfer] [folder] [links] [activity] [server] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
+ * `npm run bench [-- [transfer] [folder] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
 const MiB = 1024 * 1024;
@@ -180,6 +181,7 @@ const benches = {
   transfer: () => transferLine(sizeMiB),
   folder: () => folderLine(Math.min(sizeMiB, FOLDER_MIB)),
   links: measureLinks,
+  impaired: measureImpaired,
   activity: measureActivity,
   server: measureServer,
 };

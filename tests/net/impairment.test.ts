@@ -2,9 +2,12 @@ import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import type { UserId } from "#shared/base/ids.ts";
+import { STRIPES_FIRST } from "#shared/base/limits.ts";
+import { ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createRtcDriver } from "../../src-main/links/driver.ts";
 import type { Links } from "../../src-main/links/links.ts";
+import type { LinkTransport, TransportDriver } from "../../src-main/links/transport.ts";
 import { LinksWorld, untilConnected, untilView } from "../support/links-world.ts";
 import { CLEAR, type Impairment, Lane } from "../support/net/impairment.ts";
 import { RenoPace, TcpRelay } from "../support/net/tcp-impair.ts";
@@ -123,6 +126,91 @@ describe("a link through the UDP relay", () => {
     const again = await untilConnected(alice, bobId);
     expect(again.generation).toBeGreaterThan(generation);
   });
+});
+
+/** Knows what is open of a driver, in order, and how to break it. */
+const watched = (driver: TransportDriver) => {
+  const open = new Map<LinkTransport, () => void>();
+  const watching: TransportDriver = {
+    open(options, onEvent) {
+      const opened = driver.open(options, onEvent);
+      if (!opened.ok) return opened;
+      const transport: LinkTransport = {
+        ...opened.value,
+        close() {
+          open.delete(transport);
+          opened.value.close();
+        },
+      };
+      open.set(transport, () => onEvent({ type: "ended", reason: "failed" }));
+      return ok(transport);
+    },
+    dispose: () => driver.dispose(),
+  };
+  return { driver: watching, open };
+};
+
+describe("a link on a long path that loses packets", () => {
+  it("opens stripes under load, hears messages meanwhile, and loses nothing when they break", async () => {
+    await using relay = new UdpRelay({ seed: 3, impairment: { lossRate: 0.01, delayMs: 10 } });
+    const world = new LinksWorld();
+    const [a, b] = [world.add(0), world.add(1)];
+    const drivers = [a, b].map((member) => watched(throughRelay(createRtcDriver(world.deps(member).env), relay)));
+    const [ofAlice, ofBob] = drivers;
+    if (ofAlice === undefined || ofBob === undefined) throw new Error("two people were made");
+    const [alice, bob] = [world.links(a, { driver: ofAlice.driver }), world.links(b, { driver: ofBob.driver })];
+    opened.push(alice, bob);
+    for (const links of [alice, bob]) links.enable();
+    alice.connect(b.userId);
+    bob.connect(a.userId);
+    const [{ generation }] = await Promise.all([untilConnected(alice, b.userId), untilConnected(bob, a.userId)]);
+
+    /** By number, what has come in each generation. */
+    const arrived = new Map<number, Set<number>>();
+    const tags: number[] = [];
+    bob.onBulk((event) => {
+      if (event.frame.kind === "chunk") {
+        const seen = arrived.get(event.generation) ?? new Set();
+        expect(seen.has(event.frame.index)).toBe(false);
+        arrived.set(event.generation, seen.add(event.frame.index));
+      }
+      bob.release(event.peer, event.generation, event.bytes);
+    });
+    bob.onMessage(({ message }) => {
+      if (message.type === "stop") tags.push(message.tag);
+    });
+    let isEnough = false;
+    let sent = 0;
+    const pump = (): void => {
+      const view = alice.view(b.userId);
+      while (!isEnough && alice.sendBulk(b.userId, view.generation, frameOf(sent)) === "sent") sent += 1;
+    };
+    const subscriptions = [alice.onDrained(pump), alice.onChanged(pump)];
+    pump();
+    const patient = { timeout: 30_000, interval: 50 };
+    await expect.poll(() => ofAlice.open.size, patient).toBe(1 + STRIPES_FIRST);
+    await expect.poll(() => ofBob.open.size, patient).toBe(1 + STRIPES_FIRST);
+    // A message comes through at once, however many frames are waiting.
+    const before = sent;
+    await expect.poll(() => sent, patient).toBeGreaterThan(before + 30);
+    alice.send(b.userId, generation, { type: "stop", tag: 1 });
+    await expect.poll(() => tags, { timeout: 5000 }).toEqual([1]);
+
+    // They break at the far end with frames on their way: the link begins anew, and what was asked for is sent again.
+    for (const breakIt of [...ofBob.open.values()].slice(1)) breakIt();
+    await untilView(alice, b.userId, (view) => view.generation > generation && view.state === "connected");
+    isEnough = true;
+    for (const subscription of subscriptions) subscription.dispose();
+    const [next] = await Promise.all([untilConnected(alice, b.userId), untilConnected(bob, a.userId)]);
+    await sendFrames(alice, b.userId, next.generation, 20);
+    await alice.disconnect(b.userId);
+    expect(tags).toEqual([1]);
+    for (let index = 0; index < 20; index += 1)
+      expect([...arrived.values()].some((indices) => indices.has(index))).toBe(true);
+    // With the link all of its connections go.
+    await bob.disconnect(a.userId);
+    await expect.poll(() => [ofAlice.open.size, ofBob.open.size], patient).toEqual([0, 0]);
+  }, 90_000);
 });
 
 describe("the TCP relay", () => {

@@ -453,6 +453,8 @@ export class ChatPeer {
       case "ping":
       case "pong":
       case "credit":
+      case "stripe":
+      case "stripeAck":
       case "fin":
       case "finAck":
         throw new Error("a message of links reached the application");

@@ -5,6 +5,8 @@ import { CLEAR, type Impairment, Lane, Schedule } from "./impairment.ts";
 /** Large enough that only the impairment loses packets. The system may grant less. */
 const SOCKET_BUFFER_BYTES = 8 * 1024 * 1024;
 const LOOPBACK = "127.0.0.1";
+/** Whom the relay leads to counts as another machine of the local network. */
+const ELSEWHERE = "10.255.255.1";
 
 export interface UdpCounts {
   arrived: number;
@@ -152,6 +154,10 @@ export const throughRelay = (driver: TransportDriver, relay: UdpRelay): Transpor
     if (!opened.ok) return opened;
     const transport: LinkTransport = {
       ...opened.value,
+      selectedPair() {
+        const pair = opened.value.selectedPair();
+        return pair === null ? null : { local: pair.local, remote: { ...pair.remote, address: ELSEWHERE } };
+      },
       close() {
         closed = true;
         opened.value.close();
