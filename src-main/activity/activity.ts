@@ -100,7 +100,7 @@ export const createActivity = (deps: ActivityDeps): Activity => {
       lastRunEvents: state.lastRunEvents,
       lastError: state.lastError,
       backlog: backlog(),
-      events: aggregation.log.count(),
+      events: aggregation.log.top() - state.baseCursor,
       aside: aggregation.log.asideCount(),
       gaps: aggregation.log.gapCount(),
       recoveries: state.recoveries,

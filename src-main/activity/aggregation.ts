@@ -183,7 +183,8 @@ export class Aggregation {
   #deleteOld(state: ActivityState, guards: ActivityGuards): boolean {
     const { env, retentionMs = ACTIVITY_RETENTION_MS, eventsMax = ACTIVITY_EVENTS_MAX } = this.#deps;
     const oldest = env.clock.now() - retentionMs;
-    const surplus = this.log.count() - eventsMax;
+    // Not counted: that would read all of the log in every batch.
+    const surplus = state.cursor - state.baseCursor - eventsMax;
     const limit = guards.batches ? ACTIVITY_BATCH_EVENTS : Number.MAX_SAFE_INTEGER;
     const events = this.log.between(state.baseCursor, state.cursor, limit);
     const fold = this.#foldOf("base", state.baseCursor, state.baseLastAt);
