@@ -93,7 +93,7 @@ const files = new KnownFiles(tables);
 const lists = new FolderLists(tables, files);
 const tools = {
   ...{ tables, files, lists, plans: new FolderPlans(lists) },
-  ...{ native: loadNative(log), dataDirectory: dirname(settings.databasePath) },
+  ...{ native: loadNative(log), dataDirectory: dirname(settings.databasePath), shrinkWal: () => wal.shrink() },
 };
 const orphans = new Orphans(tools);
 const serveTools = { tables, files, lists, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };

@@ -142,7 +142,8 @@ describe("bits that flip in chunks.db", () => {
       await receiver.dispose();
 
       // Where a row lies in the file: its bytes are random, so a piece of them is found once.
-      const db = new Sqlite(database, { readonly: true });
+      const db = new Sqlite(database);
+      db.pragma("wal_checkpoint(TRUNCATE)");
       const rows = db.prepare<[], { id: number; data: Buffer }>("SELECT id, data FROM chunks ORDER BY id").all();
       db.close();
       const bytes = Buffer.alloc(statSync(database).size);

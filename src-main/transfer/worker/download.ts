@@ -44,18 +44,24 @@ export interface DownloadTools {
   readonly native: NativeFs;
   /** Where chunks.db lies. */
   readonly dataDirectory: string;
+  /** Gives back what chunks.db's WAL takes; false when it could not. */
+  readonly shrinkWal: () => boolean;
 }
 
 export const partPath = (directory: string, spec: { fileId: string }): string => join(directory, partName(spec.fileId));
 
 /** Makes the temporary file and reserves its blocks, so that a full disk is known before the first byte travels. */
 export const prepare = async (
-  { native, lists, dataDirectory }: DownloadTools,
+  { native, lists, dataDirectory, shrinkWal }: DownloadTools,
   { spec, directory, unstoredBytes, folder }: Jobs["prepare"]["input"],
 ): Promise<JobResult<"prepare">> => {
   try {
     const chosenBytes = folder?.selection == null ? null : chosenBytesOf(lists, spec, folder.selection);
-    await checkSpace(chosenBytes ?? spec.sizeBytes, unstoredBytes + (chosenBytes ?? 0), directory, dataDirectory);
+    const expectedBytes = unstoredBytes + (chosenBytes ?? 0);
+    const hasSpace = () => checkSpace(chosenBytes ?? spec.sizeBytes, expectedBytes, directory, dataDirectory);
+    // The WAL may hold little but rows that were deleted since.
+    if (!(await hasSpace()) && !(shrinkWal() && (await hasSpace())))
+      failWork("disk_full", "There is not enough space for this file. Free some, or choose a folder on another disk.");
     // Of a folder there is nothing to reserve before its list is there.
     if (isFolder(spec)) {
       await mkdir(partPath(directory, spec), { recursive: true });
@@ -98,17 +104,16 @@ const checkSpace = async (
   unstoredBytes: number,
   directory: string,
   dataDirectory: string,
-): Promise<void> => {
+): Promise<boolean> => {
   const walBytes = Math.min(unstoredBytes * CHUNK_WAL_FACTOR, WAL_PAGES_MAX * CHUNKS_PAGE_BYTES);
   const chunkBytes = Math.ceil(unstoredBytes * CHUNK_STORAGE_FACTOR + walBytes);
   const [target, data] = await Promise.all([stat(directory), stat(dataDirectory)]);
   if (!target.isDirectory()) failWork("not_writable", "The download folder is not a folder. Choose another one.");
   const isSameDisk = target.dev === data.dev;
-  const fits =
+  return (
     (await hasRoomFor(directory, fileBytes + (isSameDisk ? chunkBytes : 0))) &&
-    (isSameDisk || (await hasRoomFor(dataDirectory, chunkBytes)));
-  if (!fits)
-    failWork("disk_full", "There is not enough space for this file. Free some, or choose a folder on another disk.");
+    (isSameDisk || (await hasRoomFor(dataDirectory, chunkBytes)))
+  );
 };
 
 const hasRoomFor = async (directory: string, bytes: number): Promise<boolean> => {

@@ -86,6 +86,19 @@ export class WalKeeper {
     if (this.#db.checkpoint("noop").frames >= WAL_PAGES_MAX) this.#db.checkpoint("restart");
   }
 
+  /**
+   * Gives back at once what the WAL takes, most of which may be of rows that were deleted since: the disk has too little
+   * room. False when a disk error or another connection keeps it from that.
+   */
+  shrink(): boolean {
+    try {
+      return this.#db.checkpoint("truncate").frames === 0;
+    } catch (error) {
+      this.#log.warn("the WAL could not be emptied", { reason: messageOf(error) });
+      return false;
+    }
+  }
+
   /** The thread has closed its connection when it resolves; the writer's may be closed then. */
   async dispose(): Promise<void> {
     if (this.#disposed) return;
