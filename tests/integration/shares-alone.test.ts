@@ -53,7 +53,7 @@ describe("without a server", () => {
     expect(alice.shares.mayServe(fileId, CAROL)).toBe(false);
     expect((await alice.shares.revoke(fileId, [bob.userId])).ok).toBe(true);
     expect(alice.shares.mayServe(fileId, bob.userId)).toBe(false);
-    expect(alice.files.mayFetch(bob.userId, fileId)).toBe(false);
+    expect(alice.files.mayFetch(bob.userId, fileId)).toBe("refuse");
     expect(alice.files.view(fileId)?.sharedWith).toEqual([]);
     const again = sharesOf(alice);
     expect(again.mayServe(fileId, bob.userId)).toBe(false);
