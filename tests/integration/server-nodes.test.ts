@@ -134,8 +134,8 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
   });
 
   // Row 40 of the reliability plan: the full run has 100,000 messages and 200 kills.
-  const MESSAGES = counted(400, 100_000);
-  const KILLS = counted(3, 200);
+  const MESSAGES = counted(200, 100_000);
+  const KILLS = counted(2, 200);
   const DATABASE_RESTARTS = counted(1, 20);
   const SENDERS = 8;
 

@@ -14,7 +14,7 @@ import { seededNumbers } from "../support/seeded.ts";
  * An hour of two people's lives: real messages over real links, connections and the server from a bad day. Profiles are
  * killed and start again, the cable is pulled, the server goes away, signals are lost, repeated and late.
  */
-const MESSAGES = 10_000;
+const MESSAGES = counted(4000, 10_000);
 const HOUR_MS = 3_600_000;
 const TURN_MS = 1000;
 const STEP_MS = 100;
@@ -165,7 +165,7 @@ const liveAnHour = async (seed: number) => {
 };
 
 test(
-  "10,000 messages over an hour with restarts, cuts and outages: none lost, none doubled, all in order",
+  "thousands of messages over an hour with restarts, cuts and outages: none lost, none doubled, all in order",
   async () => {
     for (let seed = 1; seed <= counted(1, 10); seed += 1) await check(await liveAnHour(seed));
   },
