@@ -227,7 +227,8 @@ describe("by mailbox", () => {
     for (const text of numbers(3)) alice.send(bob, text);
     await world.run();
     const box = world.mailboxes.get(bob.userId) ?? [];
-    for (const mail of box.slice(0, 2)) mail.sealed.body[mail.sealed.body.length - 1] = 255;
+    // A fixed value would now and then change nothing.
+    for (const { sealed } of box.slice(0, 2)) sealed.body[sealed.body.length - 1] = 255 - (sealed.body.at(-1) ?? 0);
     box.push({
       id: freshEnvelopeId(),
       from: alice.userId,
