@@ -10,8 +10,8 @@ import type { Signaling } from "../signaling/signaling.ts";
 
 /**
  * Where two contacts leave their candidates for each other at the server, so that they can reconnect when it delivers
- * nothing live between them (left-signals.ts). The place is HMAC-SHA3-512 of `fingerprint ":ice_candidates" 00 day`, keyed with a secret that only
- * the two know: nobody else can find it, and it moves every day, so that it cannot be followed either. Its first 32 bytes
+ * nothing live between them (left-signals.ts). The place is HMAC-SHA3-512 of `fingerprint ":ice_candidates" 00 day`,
+ * keyed with a secret that only the two know: nobody else can find it, and it moves every day, so that it cannot be followed either. Its first 32 bytes
  * are the token that allows to write there; the directory's key is SHA-256 of the token (see docs/protocol.md).
  *
  * The fingerprint is that of the publisher, so that the two do not share one place. What is left there is sealed by the

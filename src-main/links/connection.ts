@@ -236,8 +236,8 @@ export class LinkConnection {
    * An unusable candidate costs nothing but itself; too many of them are not used.
    *
    * The answerer is the DTLS client, and greets as soon as its own ICE check succeeds. If that is before a check of the
-   * dialer has, nobody there takes it up (or worse, see ADR 8), and DTLS repeats its greeting only after a second. Where no address translator
-   * is between them, whose check is sent first succeeds first: so the dialer's addresses wait for a moment here.
+   * dialer has, nobody there takes it up (or worse, see ADR 8), and DTLS repeats its greeting only after a second. Where
+   * no address translator is between them, whose check is sent first succeeds first: so the dialer's addresses wait for a moment here.
    */
   addCandidate(candidate: string, mid: string): void {
     if (!this.#candidates.told(candidate)) return;

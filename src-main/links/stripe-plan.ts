@@ -3,8 +3,8 @@ import type { LinkPath } from "./link-state.ts";
 
 /**
  * How many associations of one link should carry bulk frames besides its own (stripes.ts). On a path with a long round trip
- * one of them is limited by its window, and by every loss; several add up. Where the way itself is full they would only take from others,
- * so more are opened only while they make the link faster.
+ * one of them is limited by its window, and by every loss; several add up. Where the way itself is full they
+ * would only take from others, so more are opened only while they make the link faster.
  *
  *   first    its own one, as every link            busy for START_TICKS on a long path        -> growing, STRIPES_FIRST
  *   growing  more are opened; after SETTLE_TICKS   JUDGE_TICKS later: faster by a share       -> growing, up to STRIPES_MAX

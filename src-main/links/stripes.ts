@@ -89,7 +89,8 @@ const newLane = (): Lane => ({
  * that loses packets not one gets through as long as frames are waiting, so frames also pause while the first stripes open.
  *
  * Frames are given to the stripe that has the fewest bytes under way, which the peer's `stripeAck` tells, and to none that
- * has more than about half a second's worth. A stripe that breaks with bytes under way takes the link along: what was lost is then asked for again over the next one.
+ * has more than about half a second's worth. A stripe that breaks with bytes under way takes the link along: what was
+ * lost is then asked for again over the next one.
  */
 export class Stripes implements Disposable {
   readonly #deps: StripesDeps;

@@ -4,7 +4,8 @@ import type { WalPosition } from "./database.ts";
 
 /**
  * Who copies the WAL of chunks.db into the database file, and when. Small files need not be copied at all: they are
- * assembled and deleted before. Of larger ones a second thread copies while the writer goes on committing. SQLite begins the WAL anew only when all of it was copied, and a writer at full speed is always a little
+ * assembled and deleted before. Of larger ones a second thread copies while the writer goes on committing. SQLite
+ * begins the WAL anew only when all of it was copied, and a writer at full speed is always a little
  * ahead of the thread, so the writer copies the last few pages itself once the file is large enough. Pure.
  *
  *   thread    what it means                    leaves it by

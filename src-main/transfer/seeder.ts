@@ -79,8 +79,8 @@ interface Peer {
 }
 
 /**
- * Serves chunks of the files that we share or receive. What it holds for one peer is bounded: SEEDER_QUEUE_CHUNKS_MAX requests, and
- * SEEDER_READ_AHEAD batches of encrypted chunks. The right to a chunk is checked when it is asked for and again right
+ * Serves chunks of the files that we share or receive. What it holds for one peer is bounded:
+ * SEEDER_QUEUE_CHUNKS_MAX requests, and SEEDER_READ_AHEAD batches of encrypted chunks. The right to a chunk is checked when it is asked for and again right
  * before it is sent.
  */
 export class Seeder implements Disposable {

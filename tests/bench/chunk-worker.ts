@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { WORK_BATCH_BYTES } from "#shared/base/limits.ts";
 import { pageCountOf } from "../../src-main/crypto/hash-tree.ts";
 import type { ReadFrame } from "../../src-main/transfer/chunk-worker-protocol.ts";
-import { payloadOf, shareForTest, startWorker, writeRandomFile } from "../support/files.ts";
+import { must, payloadOf, shareForTest, startWorker, writeRandomFile } from "../support/files.ts";
 
 /**
  * `node tests/bench/chunk-worker.ts [--size MiB] [--sparse]`: what the chunk worker does without any network, as one JSON
@@ -20,10 +20,6 @@ const NO_COUNTERS = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
 /** Chunks at the worker at once: about what the receive credit allows. */
 const WINDOW = 64;
 
-const must = <T>(result: { ok: true; value: T } | { ok: false; error: unknown }): T => {
-  if (!result.ok) throw new Error(JSON.stringify(result.error));
-  return result.value;
-};
 const directory = await mkdtemp(join(tmpdir(), "weir-bench-worker-"));
 const owner = startWorker(join(directory, "owner.db"));
 const receiver = startWorker(join(directory, "receiver.db"));

@@ -13,7 +13,7 @@ import {
   SESSION_RESETS_MAX,
 } from "#shared/base/limits.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
-import { type ChatPeer, ChatWorld, pair } from "../support/chat-world.ts";
+import { type ChatPeer, ChatWorld, damage, pair } from "../support/chat-world.ts";
 import { typeOf, unwrap } from "../support/session-peer.ts";
 
 /** Sessions that are lost, damaged or out of step, over real libsignal and real databases. */
@@ -224,17 +224,12 @@ test("a restored profile goes on with numbers that nobody knows yet", async () =
   expect(alice.texts(bob, bob)).toEqual(said.bob);
 });
 
-/** Setting the byte to a fixed value would now and then change nothing. */
-const damage = (body: Uint8Array): void => {
-  body[body.length - 1] = 255 - (body.at(-1) ?? 0);
-};
-
 test("what is missing is not confirmed while it cannot be asked for", async () => {
   bob.setServer("disconnected");
   for (const text of ["damaged", "fine"]) say(alice, text);
   await world.run();
   const [first] = world.mailboxes.get(bob.userId) ?? [];
-  if (first !== undefined) damage(first.sealed.body);
+  if (first !== undefined) damage(first.sealed);
   let isServerDeaf = true;
   bob.loseAnswer = (name) => isServerDeaf && name === "keys.fetch";
   bob.setServer("connected");
@@ -252,7 +247,7 @@ test("while the sender is away, what came later is shown in time, and the rest s
   await world.run();
   alice.setServer("disconnected");
   const [first] = world.mailboxes.get(bob.userId) ?? [];
-  if (first !== undefined) damage(first.sealed.body);
+  if (first !== undefined) damage(first.sealed);
   bob.setServer("connected");
   await world.runFor(EARLY_MESSAGE_WAIT_MS + 1);
   expect(bob.texts(alice, alice).at(-1)).toBe("fine");

@@ -9,6 +9,7 @@ import type { Env } from "#shared/base/env.ts";
 import { CHUNK_BYTES, DISK_RESERVE_BYTES } from "#shared/base/limits.ts";
 import { counted } from "../support/counts.ts";
 import {
+  must,
   payloadOf,
   realEnv,
   sha256OfFile,
@@ -114,18 +115,13 @@ describe("bits that flip in chunks.db", () => {
       const hex = await writeRandomFile(path, 2 * FLIPS * CHUNK_BYTES);
       const { spec, sha256 } = await shareForTest(owner, path);
       const directory = folder.path;
-      const must = async <T>(job: {
-        result: Promise<{ ok: true; value: T } | { ok: false; error: { message: string } }>;
-      }) => {
-        const result = await job.result;
-        if (!result.ok) throw new Error(result.error.message);
-        return result.value;
-      };
-      await must(receiver.run("open", { spec, directory }));
-      const payload = payloadOf(await must(owner.run("readLeaves", { spec, page: 0 })));
-      expect(await must(receiver.run("storeLeaves", { spec, page: 0, payload }))).toBe("stored");
+      must(await receiver.run("open", { spec, directory }).result);
+      const payload = payloadOf(must(await owner.run("readLeaves", { spec, page: 0 }).result));
+      expect(must(await receiver.run("storeLeaves", { spec, page: 0, payload }).result)).toBe("stored");
       const store = async (indices: number[]): Promise<unknown[]> => {
-        const { frames } = await must(owner.run("readChunks", { spec, source: { kind: "file", path }, indices }));
+        const { frames } = must(
+          await owner.run("readChunks", { spec, source: { kind: "file", path }, indices }).result,
+        );
         return Promise.all(
           frames.map(
             (frame) =>
@@ -169,22 +165,22 @@ describe("bits that flip in chunks.db", () => {
 
       receiver = startWorker(database);
       const bad = all.filter((index) => index % 2 === 1);
-      const stored = await must(receiver.run("open", { spec, directory }));
+      const stored = must(await receiver.run("open", { spec, directory }).result);
       expect(stored.stored.reduce((count, byte) => count + byte.toString(2).replaceAll("0", "").length, 0)).toBe(
         spec.chunkCount,
       );
       for (let first = 0; first < all.length; first += 16) {
         const indices = all.slice(first, first + 16);
-        const served = await must(receiver.run("readChunks", { spec, source: { kind: "chunks" }, indices }));
+        const served = must(await receiver.run("readChunks", { spec, source: { kind: "chunks" }, indices }).result);
         expect(served.unavailable).toEqual(indices.filter((index) => index % 2 === 1));
       }
       const assembled = await receiver.run("assemble", { spec, directory }).result;
       expect(assembled).toMatchObject({ ok: false, error: { type: "corrupt_chunks", indices: bad } });
       for (let first = 0; first < bad.length; first += 16)
         expect(new Set(await store(bad.slice(first, first + 16)))).toEqual(new Set(["stored"]));
-      await must(receiver.run("assemble", { spec, directory }));
-      await must(receiver.run("verify", { spec, directory, sha256 }));
-      const saved = await must(receiver.run("finish", { spec, directory, name: "out.bin" }));
+      must(await receiver.run("assemble", { spec, directory }).result);
+      must(await receiver.run("verify", { spec, directory, sha256 }).result);
+      const saved = must(await receiver.run("finish", { spec, directory, name: "out.bin" }).result);
       expect(await sha256OfFile(saved)).toBe(hex);
     } finally {
       await Promise.all([owner.dispose(), receiver.dispose()]);

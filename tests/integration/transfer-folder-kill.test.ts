@@ -7,7 +7,7 @@ import { chunkBytesFor } from "#shared/wire/manifest.ts";
 import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
 import type { FileSpec } from "../../src-main/transfer/chunk-worker-protocol.ts";
 import { counted } from "../support/counts.ts";
-import { freshFileId, freshKey, payloadOf, startWorker, temporaryFolder } from "../support/files.ts";
+import { freshFileId, freshKey, must, payloadOf, startWorker, temporaryFolder } from "../support/files.ts";
 import { hexOf, manyFiles, readTree, type Tree, writeTree } from "../support/folders.ts";
 
 const KiB = 1024;
@@ -23,11 +23,6 @@ afterAll(async () => {
   await owner.dispose();
   await folder.dispose();
 });
-
-const must = <T>(result: { ok: true; value: T } | { ok: false; error: { type: string } }): T => {
-  if (!result.ok) throw new Error(JSON.stringify(result.error));
-  return result.value;
-};
 
 const TREE: Tree = { ...manyFiles(300, 20 * KiB), "large.bin": new Uint8Array(1024 * KiB).fill(5), empty: null };
 const SOME: Tree = { "part 1/file 1.bin": TREE["part 1/file 1.bin"] ?? null, "large.bin": TREE["large.bin"] ?? null };

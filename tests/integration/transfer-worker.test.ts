@@ -11,6 +11,7 @@ import { PieceMap } from "../../src-main/transfer/piece-map.ts";
 import { describeDownload, runDownloadChild } from "../support/described-download.ts";
 import {
   freshFileId,
+  must,
   payloadOf,
   sha256OfFile,
   shareForTest,
@@ -37,10 +38,6 @@ afterEach(async () => {
   await folder.dispose();
 });
 
-const must = <T>(result: { ok: true; value: T } | { ok: false; error: { type: string } }): T => {
-  if (!result.ok) throw new Error(JSON.stringify(result.error));
-  return result.value;
-};
 const errorType = (result: { ok: true } | { ok: false; error: { type: string } }): string | null =>
   result.ok ? null : result.error.type;
 

@@ -612,6 +612,11 @@ export class ChatPeer {
   }
 }
 
+/** Makes a ciphertext unreadable. Setting the byte to a fixed value would now and then change nothing. */
+export const damage = ({ body }: { readonly body: Uint8Array }): void => {
+  body[body.length - 1] = 255 - (body.at(-1) ?? 0);
+};
+
 /** Two people who have accepted each other by link. */
 export const pair = async (world: ChatWorld, inviter: ChatPeer, guest: ChatPeer): Promise<void> => {
   const invite = await inviter.contacts.createInvite();

@@ -3,7 +3,7 @@ import { open } from "node:fs/promises";
 import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
-import { startWorker } from "./files.ts";
+import { must, startWorker } from "./files.ts";
 
 /**
  * A process that receives one file or folder into its chunk worker and may be killed at any moment. It says on stdout what
@@ -25,10 +25,6 @@ const spec = {
 const folder = choice === undefined ? {} : { folder: choice };
 const sha256 = Uint8Array.from(describe.sha256);
 const say = (line: string): void => void writeSync(1, `${line}\n`);
-const must = <T>(result: { ok: true; value: T } | { ok: false; error: unknown }): T => {
-  if (!result.ok) throw new Error(JSON.stringify(result.error));
-  return result.value;
-};
 
 const worker = startWorker(database);
 let opened = must(await worker.run("open", { spec, directory, ...folder }).result);

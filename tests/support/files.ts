@@ -20,6 +20,11 @@ export const quietLog: Log = {
   error: () => undefined,
   child: () => quietLog,
 };
+/** The value of a job that has to succeed. */
+export const must = <T>(result: { ok: true; value: T } | { ok: false; error: unknown }): T => {
+  if (!result.ok) throw new Error(JSON.stringify(result.error));
+  return result.value;
+};
 export const realEnv: Env = { clock: systemClock, random: systemRandom, log: quietLog };
 
 export const freshFileId = (): FileId => v.parse(FileIdSchema, toBase64Url(new Uint8Array(randomBytes(16))));

@@ -81,7 +81,7 @@ export const prepare = async (
   }
 };
 
-/** As far as is known: without the list, the list is all that is fetched for now. */
+/** Bytes that are fetched, as far as can be known: before a folder's list is here, the list alone. */
 const chosenBytesOf = (lists: FolderLists, spec: FileSpec, selection: FolderSelection): number => {
   if (!isFolder(spec)) return 0;
   const known = lists.find(spec);
