@@ -335,6 +335,7 @@ export class RawClient {
     const challenge = new Promise<{ nonce: Uint8Array; serverId: string }>((resolve, reject) => {
       client.socket.once("challenge", resolve);
       client.socket.once("connect_error", reject);
+      client.socket.once("disconnect", () => reject(new Error("the connection ended before a challenge")));
     });
     client.socket.connect();
     return { client, ...(await challenge) };
@@ -365,6 +366,8 @@ export class RawClient {
   send(body: unknown): Promise<Answer<never>> {
     return new Promise((resolve, reject) => {
       const gone = (): void => reject(new Error("the connection ended"));
+      // The library would keep the request for a connection that never comes.
+      if (!this.socket.connected) return gone();
       this.socket.once("disconnect", gone);
       this.socket.emit("request", body, (answer: Answer<never>) => {
         this.socket.off("disconnect", gone);
