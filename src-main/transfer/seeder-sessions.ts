@@ -78,7 +78,15 @@ export interface Peer {
     | { readonly kind: "banned" };
 }
 
+/** Whom a download may ask, linked or not. */
+export interface Members {
+  /** Null until the shell has told. */
+  readonly owner: UserId | null;
+  readonly others: readonly UserId[];
+}
+
 export interface Swarm {
+  readonly members: Members;
   /** Linked ones only. */
   readonly peers: ReadonlyMap<UserId, Peer>;
   /** Bans outlive links. */
@@ -92,6 +100,7 @@ export interface Swarm {
 }
 
 export const emptySwarm: Swarm = {
+  members: { owner: null, others: [] },
   peers: new Map(),
   banned: new Map(),
   sessions: new Map(),
@@ -194,6 +203,10 @@ export const leavePeer = (swarm: Swarm, peer: UserId, generation: Generation): S
   const cleared = dropSessionsOf(swarm, peer);
   return { ...cleared, peers: withoutEntry(cleared.peers, peer) };
 };
+
+/** Those who may have the file and are not linked now. */
+export const absentOf = ({ members: { owner, others }, peers }: Swarm): UserId[] =>
+  [...(owner === null ? [] : [owner]), ...others].filter((peer) => !peers.has(peer));
 
 /** Ends every session with this seeder and opens none until it is forgiven. */
 export const banPeer = (swarm: Swarm, peer: UserId, fault: Fault): Swarm => {

@@ -4,6 +4,7 @@ import { SEEDER_RETRY_MS } from "#shared/base/limits.ts";
 import type { AppError } from "#shared/base/result.ts";
 import { PieceMap } from "./piece-map.ts";
 import {
+  absentOf,
   availableOf,
   banPeer,
   type Fault,
@@ -94,6 +95,7 @@ export const abandonAll = <S extends State>(state: S, effects: Effect[]): S => {
 const TEMPORARY: readonly string[] = ["busy", "too_many_requests", "shutting_down"];
 /** It has nothing of the file now, which says nothing about the right to it. */
 const NOT_HELD = "not_held";
+const NO_ACCESS = "no_access";
 
 /** A refusal ends the session on both sides. */
 const refused = (state: State, id: number, reason: string, now: TimeMs): State => {
@@ -104,17 +106,29 @@ const refused = (state: State, id: number, reason: string, now: TimeMs): State =
   return { ...state, swarm: removeSession(state.swarm, id, standing) };
 };
 
-/** Why nobody who is there will ever send what is missing; null while somebody may. Liars alone are no reason: another seeder may come. */
-export const hopelessReason = ({ swarm }: Downloading): string | null => {
+/** Why nobody who is there sends what is missing; null while somebody may. Liars alone are no reason: another seeder may come. */
+export const refusalOf = ({ swarm }: Pick<State, "swarm">): string | null => {
   const standings = [...swarm.peers.values()].map(({ standing }) => standing);
   if (!standings.every(({ kind }) => kind === "refused" || kind === "banned")) return null;
   const reasons = standings.flatMap((standing) => (standing.kind === "refused" ? [standing.reason] : []));
   return reasons.find((reason) => reason !== NOT_HELD) ?? null;
 };
 
+/**
+ * Why nobody will ever send what is missing. Somebody who is away may have it, whatever those who are there say of their own
+ * copies; only about the right to the file the owner speaks for all.
+ */
+export const hopelessReason = ({ swarm }: Downloading): string | null => {
+  const { owner } = swarm.members;
+  const standing = owner === null ? undefined : swarm.peers.get(owner)?.standing;
+  const isShutOut = standing?.kind === "refused" && standing.reason === NO_ACCESS;
+  const reason = refusalOf({ swarm });
+  return isShutOut || absentOf(swarm).length === 0 ? reason : null;
+};
+
 export const refusalError = (reason: string): AppError => {
   switch (reason) {
-    case "no_access":
+    case NO_ACCESS:
       return { type: reason, message: "You no longer have access to this file. Ask its owner to share it with you." };
     case "file_changed":
       return { type: reason, message: "The owner's file was changed or moved. Ask them to share it again." };

@@ -114,6 +114,8 @@ const handle = (state: State, event: Event, effects: Effect[]): State => {
       return mayGiveUp(state) ? failed(state, event.error, effects) : state;
     case "revoked":
       return revoked(state, event.error, effects);
+    case "members":
+      return { ...state, swarm: { ...state.swarm, members: { owner: event.owner, others: event.others } } };
     case "seederJoined":
       return { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
     case "seederLeft":

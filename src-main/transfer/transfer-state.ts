@@ -127,6 +127,8 @@ export type Event = { readonly now: TimeMs } & (
   | { readonly type: "revoked"; readonly error: AppError }
   /** Answers the effect of that name, once the state was published. */
   | { readonly type: "proceed" }
+  /** Whom it may ask, linked or not; before the first of these it knows of those who are linked. */
+  | { readonly type: "members"; readonly owner: UserId; readonly others: readonly UserId[] }
   | { readonly type: "seederJoined"; readonly peer: UserId; readonly generation: Generation }
   | { readonly type: "seederLeft"; readonly peer: UserId; readonly generation: Generation }
   /** It has begun to fetch the file itself, so it has, or soon will have, some of it. */

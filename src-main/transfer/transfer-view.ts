@@ -4,7 +4,8 @@ import type { ErrorView, PathKind, TransferPhase, TransferView } from "#shared/i
 import { chunkLength } from "#shared/wire/manifest.ts";
 import type { FolderProgress } from "../store/transfers.ts";
 import type { Download } from "./download.ts";
-import { availableOf, isSettled, outstandingOf } from "./seeder-sessions.ts";
+import { absentOf, availableOf, isSettled, outstandingOf } from "./seeder-sessions.ts";
+import { refusalError, refusalOf } from "./transfer-answers.ts";
 import { type State, storedCountOf } from "./transfer-state.ts";
 
 interface Surroundings {
@@ -37,6 +38,7 @@ export const viewOfDownload = (
     priority: download.priority,
     paused: (state.kind === "idle" || state.kind === "pausing") && state.rest === "paused",
     waitingForSeeders: isWaiting(state),
+    waitingFor: isWaiting(state) ? absentOf(state.swarm) : [],
     chunksStored: stored,
     chunkCount: spec.chunkCount - skippedChunks,
     bytesStored,
@@ -94,6 +96,11 @@ const errorOf = (state: State, hindrance: ErrorView | null): ErrorView | null =>
   if (state.kind === "cancelled") return { type: "cancelled", message: "The download was cancelled." };
   if (!isWaiting(state)) return null;
   if (hindrance !== null) return hindrance;
+  const refusal = refusalOf(state);
+  if (refusal !== null) {
+    const { type, message } = refusalError(refusal);
+    return { type, message: `${message} It goes on when somebody else who has the file comes online.` };
+  }
   return state.swarm.banned.size > 0
     ? {
         type: "bad_seeder",

@@ -520,7 +520,11 @@ class FileTransfers implements Transfers {
 
   #introduce(download: Download): void {
     this.#allowances.begin(download);
-    for (const peer of this.#deps.files.seedersOf(download.spec.fileId)) {
+    const owner = ownerOf(download.file);
+    const members = this.#deps.files.seedersOf(download.spec.fileId);
+    // Before the links: whether somebody's refusal is the end depends on who else there is.
+    download.dispatch({ type: "members", owner, others: members.filter((member) => member !== owner) });
+    for (const peer of members) {
       const generation = this.#linked.get(peer);
       if (generation !== undefined) download.dispatch({ type: "seederJoined", peer, generation });
     }

@@ -27,15 +27,19 @@ const sourcesWords = (seeders: readonly { path: PathKind }[]): string => {
 
 const also = (text: string | null): string => (text === null ? "" : `, ${text}`);
 
+const anyOf = (names: readonly string[]): string =>
+  names.length <= 2 ? names.join(" or ") : `one of ${formatCount(names.length)} people`;
+
 /**
  * `ownerName` is who shared the file; `ownerOnline` whether that person is here now; `usually` when that person usually is,
- * as far as it is known.
+ * as far as it is known. `awaited`: names of those who are away and may have what is missing.
  */
 export const wordsOf = (
   status: TransferStatus,
   ownerName: string,
   ownerOnline: boolean,
   usually: string | null = null,
+  awaited: readonly string[] = [],
 ): TransferWords => {
   switch (status.kind) {
     case "shared":
@@ -67,7 +71,11 @@ export const wordsOf = (
       };
     }
     case "waiting":
-      if (status.transfer.error !== null) return { headline: "Waiting", detail: status.transfer.error.message };
+      if (status.transfer.error !== null)
+        return {
+          headline: awaited.length === 0 ? "Waiting" : `Waiting for ${anyOf(awaited)} to come online`,
+          detail: status.transfer.error.message,
+        };
       return {
         headline: ownerOnline ? `Waiting for ${ownerName} to answer` : `Waiting for ${ownerName} to come online`,
         detail: `${formatBytesOf(status.transfer.bytesStored, status.transfer.sizeBytes)} · ${ownerOnline || usually === null ? "goes on by itself" : usually}`,

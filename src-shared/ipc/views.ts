@@ -20,6 +20,8 @@ export interface TransferView {
   priority: TransferPriority;
   paused: boolean;
   waitingForSeeders: boolean;
+  /** While it waits: who may have what is missing, and is not connected. */
+  waitingFor: string[];
   chunksStored: number;
   chunkCount: number;
   /** Plaintext bytes of the chunks stored. */

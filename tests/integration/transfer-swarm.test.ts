@@ -40,7 +40,10 @@ beforeAll(async () => {
 afterAll(() => world[Symbol.asyncDispose]());
 
 /** Alice shares a random file with Bob and then with Carol, who both know the whole list. */
-const shareWithBoth = async (name: string, sizeBytes: number): Promise<{ fileId: string; sha256: string }> => {
+const shareWithBoth = async (
+  name: string,
+  sizeBytes: number,
+): Promise<{ fileId: string; sha256: string; path: string }> => {
   const path = join(world.dir, name);
   const sha256 = await writeRandomFile(path, sizeBytes);
   const { fileId } = await alice.call("files.share", { chatId: bob.userId, path });
@@ -51,7 +54,7 @@ const shareWithBoth = async (name: string, sizeBytes: number): Promise<{ fileId:
       async () => (await person.call("files.list", {})).find((f) => f.fileId === fileId) ?? null,
       60_000,
     );
-  return { fileId, sha256 };
+  return { fileId, sha256, path };
 };
 
 const viewOf = async (person: HeadlessProfile, fileId: string): Promise<TransferView | null> =>
@@ -147,4 +150,27 @@ test("two receivers exchange what they have while they download, and each hears 
   // Both gave and took.
   for (const chunks of got) expect(chunks).toBeGreaterThan(0);
   await alice.call("settings.set", { uploadBytesPerSecond: null });
+});
+
+test("a download waits for somebody who is away, and says so, when the owner's file is not what it was", {
+  timeout: 180_000,
+}, async () => {
+  const { fileId, sha256, path } = await shareWithBoth("changed.bin", 2 * MiB);
+  await bob.call("transfers.start", { fileId });
+  await completed(bob, fileId);
+  await bob.stop();
+  const contents = await readFile(path);
+  contents[MiB] = (contents[MiB] ?? 0) ^ 1;
+  await writeFile(path, contents);
+
+  await carol.call("transfers.start", { fileId });
+  const waiting = await carol.until("somebody to wait for", async () => {
+    const view = await viewOf(carol, fileId);
+    return view?.error === null ? null : view;
+  });
+  expect(waiting).toMatchObject({ phase: "downloading", waitingForSeeders: true, waitingFor: [bob.userId] });
+  expect(waiting?.error?.type).toBe("file_changed");
+  bob = await world.profile("bob");
+  const view = await completed(carol, fileId);
+  expect(await sha256OfFile(view.savedPath ?? "")).toBe(sha256);
 });

@@ -11,6 +11,7 @@ export const freshTransferView = (
   priority: "normal",
   paused: false,
   waitingForSeeders: false,
+  waitingFor: [],
   chunksStored: 0,
   chunkCount: file.chunkCount,
   bytesStored: 0,

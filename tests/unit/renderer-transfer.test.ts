@@ -18,6 +18,7 @@ const transfer = (changes: Partial<TransferView> = {}): TransferView => ({
   priority: "normal",
   paused: false,
   waitingForSeeders: false,
+  waitingFor: [],
   chunksStored: 50,
   chunkCount: 100,
   bytesStored: 500,
@@ -177,6 +178,17 @@ describe("the words of a transfer", () => {
     const waiting = statusOfTransfer(transfer({ waitingForSeeders: true }));
     expect(wordsOf(waiting, "Bob", false).headline).toBe("Waiting for Bob to come online");
     expect(wordsOf(waiting, "Bob", true).headline).toBe("Waiting for Bob to answer");
+  });
+
+  it("says for whom it waits when the owner cannot give it any more", () => {
+    const error = { type: "file_changed", message: "The owner's file was changed." };
+    const waiting = statusOfTransfer(transfer({ waitingForSeeders: true, error }));
+    expect(wordsOf(waiting, "Bob", true, null, ["Carol", "Dan"])).toEqual({
+      headline: "Waiting for Carol or Dan to come online",
+      detail: error.message,
+    });
+    expect(wordsOf(waiting, "Bob", true, null, ["A", "B", "C"]).headline).toContain("one of 3 people");
+    expect(wordsOf(waiting, "Bob", true).headline).toBe("Waiting");
   });
 
   it("leaves out what is not known", () => {

@@ -257,6 +257,31 @@ describe("seeders", () => {
     expect(run.state.kind).toBe("opening");
   });
 
+  test("what only somebody who is away may have is waited for; that the owner takes it back is the end all the same", () => {
+    const run = new Run(4).opened();
+    run.do({ type: "members", owner: ALICE, others: [CAROL] });
+    run.do({ type: "seederJoined", peer: ALICE, generation: 1 });
+    run.do({ type: "refused", session: run.one("open").session, reason: "file_changed" });
+    expect(run.state.kind).toBe("downloading");
+    const carol = run.serving(CAROL);
+    run.get(carol, 0);
+    run.do({ type: "seederLeft", peer: CAROL, generation: 1 });
+    expect(run.state.kind).toBe("downloading");
+    // What one of several says about the right to it is not the owner's word.
+    const other = new Run(4).opened();
+    other.do({ type: "members", owner: ALICE, others: [CAROL] });
+    other.do({ type: "seederJoined", peer: CAROL, generation: 1 });
+    other.do({ type: "refused", session: other.one("open").session, reason: "no_access" });
+    expect(other.state.kind).toBe("downloading");
+    other.do({ type: "seederLeft", peer: CAROL, generation: 1 });
+    other.do({ type: "seederJoined", peer: ALICE, generation: 1 });
+    other.do({ type: "refused", session: other.one("open").session, reason: "no_access" });
+    expect(other.state).toMatchObject({ kind: "failed", error: { type: "no_access" } });
+    // Carol may not have it any more, so nobody is left.
+    run.do({ type: "members", owner: ALICE, others: [] });
+    expect(run.state).toMatchObject({ kind: "failed", error: { type: "file_changed" } });
+  });
+
   test("unavailable chunks are not asked of that seeder again", () => {
     const run = new Run(4).opened();
     const alice = run.serving(ALICE);
