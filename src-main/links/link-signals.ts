@@ -68,6 +68,9 @@ const dialled = (state: State, seen: Generation, ctx: Context): State => {
   const past = { ...told, generation: Math.max(state.generation, seen) };
   const attempt = currentAttempt(phase);
   if (attempt === null) return restart(past, "peer_dialled", ctx);
+  // It has proven this link and knows of no offer: it was killed and started anew, so nothing made before reaches it. Another
+  // link replaces this one in order, in case it asked before it saw the offer.
+  if (phase.name === "connected" && seen === 0) return refresh(past, attempt, ctx);
   // What it asks for is on its way.
   if (state.next !== null && seen < state.next.attempt.offerGeneration) return told;
   // The peer has seen our newest offer and wants another, because its end broke or its network changed.

@@ -202,6 +202,18 @@ test("a peer that asks for an offer may want a direct path again, and what faile
   });
 });
 
+test("a peer that was killed and asks for an offer gets one at once, whatever was on its way to it", () => {
+  const anew = play("dialer", [dial(0)], play("dialer", connected.dialer).state);
+  expect(anew.kinds).toEqual(expect.arrayContaining(["probe 101", "openDialing 102"]));
+  // The offer of a second attempt went to the process that is dead.
+  const changed = play("dialer", [...connected.dialer, { type: "networkChanged" }]).state;
+  const again = play("dialer", [dial(0)], changed);
+  expect(again.kinds).toEqual(expect.arrayContaining(["abandon 102", "openDialing 103"]));
+  const linked = play("dialer", [answer(103), open(103), proven(103), confirmed(103)], again.state);
+  expect(linked.kinds).toContain("finish 101");
+  expect([shownGeneration(linked.state), linked.state.phase.name]).toEqual([103, "connected"]);
+});
+
 test("a dial that crosses the offer of a second attempt is kept in mind for the next one", () => {
   const over = play("dialer", [{ type: "networkChanged" }, close(103, "relay_only")], relayed());
   expect(over.effects).toContainEqual({ type: "openDialing", generation: 104, via: "relay" });
