@@ -41,8 +41,12 @@ const SERIALIZATION_RETRIES = 20;
 /** @throws StartError when the database cannot be reached, is not durable, or was written by a newer version. */
 export const openPostgres = async (url: string, env: Env): Promise<Store> => {
   const pool = createPool(url);
-  // A connection that ends while nobody uses it: the next query gets a fresh one.
-  pool.on("error", (error) => env.log.warn("a connection to the database ended", { error: messageOf(error) }));
+  // A connection may end at any time, also between two queries of a transaction: the next query fails, and a fresh one is
+  // made. Without a listener on each the process would end instead; the pool's own covers only those that nobody uses.
+  pool.on("connect", (client) => {
+    client.on("error", (error) => env.log.warn("a connection to the database ended", { error: messageOf(error) }));
+  });
+  pool.on("error", () => undefined);
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
   const counters = { retries: 0 };
   try {

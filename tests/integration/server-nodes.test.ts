@@ -47,7 +47,8 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
   /** Kills it and starts it again on its port. */
   const restart = async (index: number): Promise<void> => {
     const node = defined(nodes[index], "a node");
-    await node.end("SIGKILL");
+    // Nothing but the kill may end it.
+    expect(await node.end("SIGKILL"), node.log()).toBe("SIGKILL");
     for (;;) {
       // PostgreSQL may be down just now; whoever supervises a server starts it again, too.
       const started = await startNode(new URL(node.url).port).catch(() => null);
