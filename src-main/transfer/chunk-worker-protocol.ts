@@ -39,7 +39,10 @@ export type WorkError =
         | "not_accessible"
         | "newer_database";
     })
-  /** Rows that are missing or were changed on disk; they have been removed and must be fetched again. */
+  /**
+   * Rows that are missing or were changed on disk; they have been removed and must be fetched again. Or chunks that cannot
+   * be read from a received folder any more.
+   */
   | (AppError & { readonly type: "corrupt_chunks"; readonly indices: number[] });
 
 export const workError = (type: Exclude<WorkError["type"], "corrupt_chunks">, message: string): WorkError => ({
@@ -70,7 +73,14 @@ export interface FolderChoice {
 }
 
 /** Where a seeder's chunks come from: a plaintext file or folder, encrypted again, or rows of chunks.db. */
-export type ChunkSource = { readonly kind: "file"; readonly path: string } | { readonly kind: "chunks" };
+export type ChunkSource =
+  | {
+      readonly kind: "file";
+      readonly path: string;
+      /** Of a folder that was received, of which a part may be gone: which chunks that concerns is told by `corrupt_chunks`. */
+      readonly mayLack?: boolean;
+    }
+  | { readonly kind: "chunks" };
 
 /** A bulk frame whose first BULK_HEADER_BYTES are still to be written. */
 export interface ReadFrame<P extends Payload = Payload> {
@@ -137,6 +147,11 @@ export interface Jobs {
   /** Scans what is there of a download. */
   open: Job<{ spec: FileSpec; directory: string; folder?: FolderChoice }, OpenedDownload>;
   storeLeaves: Job<{ spec: FileSpec; page: number; payload: Payload }, "stored" | "rejected">;
+  /**
+   * Looks which chunks of a received folder can be read from where it was saved, by the names and sizes of its files.
+   * Output: a bitmap as in {@link PieceMap}, and how many pages of leaves there are.
+   */
+  findSaved: Job<{ spec: FileSpec; path: string }, { held: Bytes; pages: number }>;
   /** `held`: the frame is for a link that takes held frames, so it stays in the engine, if the worker runs in one. */
   readLeaves: Job<{ spec: FileSpec; page: number; held?: boolean }, ReadFrame | null>;
   readChunks: Job<

@@ -26,6 +26,7 @@ import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/
 import { assembleFolder, finishFolder, listFolder, verifyFolder } from "./worker/folder-download.ts";
 import { FolderLists, isFolder } from "./worker/folder-lists.ts";
 import { FolderPlans } from "./worker/folder-plan.ts";
+import { findSaved } from "./worker/folder-source.ts";
 import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
@@ -112,6 +113,7 @@ const handlers: JobHandlers = {
     return openDownload(tools, input, context);
   },
   storeLeaves: (input) => storeLeaves(tables, files, input),
+  findSaved: (input, context) => findSaved(serveTools, input, context),
   readLeaves: (input) => readLeaves(files, input),
   readChunks: (input) => readChunks(serveTools, input),
   assemble: (input, context) => {

@@ -1,8 +1,10 @@
 import type { FileId } from "#shared/base/ids.ts";
+import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { ChunkSource, FileSpec } from "./chunk-worker-protocol.ts";
 import type { Download } from "./download.ts";
 import type { Files } from "./files.ts";
 import type { PieceMap } from "./piece-map.ts";
+import { SavedFolders } from "./saved-folders.ts";
 import { Sources } from "./sources.ts";
 import type { State } from "./transfer-state.ts";
 
@@ -25,16 +27,19 @@ export interface Offer {
 export class Offers {
   readonly #files: Pick<Files, "sourceOf" | "reportChanged">;
   readonly #downloadOf: (fileId: FileId) => Download | null;
-  readonly #saved: Sources;
+  readonly #savedFiles: Sources;
+  readonly #savedFolders: SavedFolders;
 
   constructor(
     files: Pick<Files, "sourceOf" | "reportChanged">,
+    worker: Pick<ChunkWorker, "run">,
     downloadOf: (fileId: FileId) => Download | null,
     onSavedChanged: (fileId: FileId) => void,
   ) {
     this.#files = files;
     this.#downloadOf = downloadOf;
-    this.#saved = new Sources(onSavedChanged);
+    this.#savedFiles = new Sources(onSavedChanged);
+    this.#savedFolders = new SavedFolders(worker, onSavedChanged);
   }
 
   of(fileId: FileId): Offer | null {
@@ -44,14 +49,13 @@ export class Offers {
     if (download === null) return null;
     const { spec, state } = download;
     if (state.kind === "complete") {
-      // What was taken of a folder is many files, of which some were there already.
-      if (isFolder(download)) return null;
-      if (!this.#saved.isThere(fileId)) {
-        // Somebody wants it: perhaps it is back. They are told when it is.
-        this.look(download);
-        return null;
-      }
-      return { spec, source: { kind: "file", path: state.savedPath }, held: null, leaves: true, own: false };
+      const source = { kind: "file", path: state.savedPath } as const;
+      if (!isFolder(download))
+        return this.#savedFiles.isThere(fileId) ? { spec, source, held: null, leaves: true, own: false } : null;
+      const saved = this.#savedFolders.of(download);
+      if (saved === null || saved.held.count === 0) return null;
+      const held = saved.held.isFull ? null : saved.held;
+      return { spec, source: { ...source, mayLack: true }, held, leaves: saved.leaves, own: false };
     }
     if (!isServing(state)) return null;
     const { stored, pages, hidden } = state.pieces;
@@ -60,21 +64,46 @@ export class Offers {
     return { spec, source: { kind: "chunks" }, held: stored, leaves: pages.isFull, own: false };
   }
 
-  /** Of a finished download: false when its file was changed, moved or deleted. */
-  isThere(fileId: FileId): boolean {
-    return this.#saved.isThere(fileId);
+  /** It is being found out; until then {@link of} knows of nothing. */
+  isLooking(fileId: FileId): boolean {
+    const download = this.#downloadOf(fileId);
+    return download !== null && this.#savedFolders.isLooking(download);
+  }
+
+  /** How many chunks of a finished download can be given to others; null until that is known. */
+  savedChunks(download: Download): number | null {
+    if (isFolder(download)) return this.#savedFolders.of(download)?.held.count ?? null;
+    return this.#savedFiles.isThere(download.spec.fileId) ? download.spec.chunkCount : 0;
   }
 
   /** What was read is not what was shared or received. */
   changed(fileId: FileId): void {
+    const download = this.#downloadOf(fileId);
     if (this.#files.sourceOf(fileId) !== null) this.#files.reportChanged(fileId);
-    else if (this.#downloadOf(fileId)?.state.kind === "complete") this.#saved.gone(fileId);
+    else if (download?.state.kind === "complete" && !isFolder(download)) this.#savedFiles.gone(fileId);
   }
 
-  /** Looks whether the finished file is still there. */
-  look({ spec, state, file }: Download): void {
-    if (state.kind !== "complete" || isFolder({ file })) return;
-    void this.#saved.look({ fileId: spec.fileId, path: state.savedPath, sizeBytes: spec.sizeBytes, isFolder: false });
+  /** Of a finished folder these cannot be read any more as they were received. */
+  lost(fileId: FileId, indices: readonly number[]): void {
+    const download = this.#downloadOf(fileId);
+    if (download?.state.kind === "complete" && isFolder(download)) this.#savedFolders.lost(download, indices);
+  }
+
+  /** Somebody wants it: perhaps what was gone is back. They are told when it is. */
+  wanted(fileId: FileId): void {
+    const download = this.#downloadOf(fileId);
+    if (download !== null && this.savedChunks(download) !== download.spec.chunkCount) this.look(download);
+  }
+
+  /** Looks what of a finished download is still there. */
+  look(download: Download): void {
+    const { spec, state } = download;
+    if (state.kind !== "complete") return;
+    if (isFolder(download)) this.#savedFolders.look(download);
+    else {
+      const { fileId, sizeBytes } = spec;
+      void this.#savedFiles.look({ fileId, path: state.savedPath, sizeBytes, isFolder: false });
+    }
   }
 }
 

@@ -32,6 +32,8 @@ export interface SeederDeps {
   readonly links: Pick<SteadyLinks, "send" | "sendBulk" | "takesHeldFrames">;
   readonly worker: Pick<ChunkWorker, "run" | "recycle" | "drop">;
   readonly offerOf: (fileId: FileId) => Offer | null;
+  /** What there is to offer is being found out. */
+  readonly isLooking: (fileId: FileId) => boolean;
   /** `later`: it has to be found out first; `refuse` also for files that nobody knows here. */
   readonly mayFetch: (peer: UserId, fileId: FileId) => "serve" | "later" | "refuse";
   /** The limit on what is sent, over everybody. */
@@ -40,6 +42,8 @@ export interface SeederDeps {
   readonly onInterest: (peer: UserId, fileId: FileId) => void;
   /** The file is not what was shared any more, or is gone. */
   readonly onChanged: (fileId: FileId) => void;
+  /** These chunks of a received folder cannot be read any more. */
+  readonly onLost: (fileId: FileId, indices: readonly number[]) => void;
   /** A chunk was handed to the link; `bytes` of the file. */
   readonly onServed: (served: { peer: UserId; fileId: FileId; bytes: number }) => void;
 }
@@ -172,10 +176,17 @@ export class Seeder implements Disposable {
     for (const peer of [...this.#peers.values()])
       for (const session of [...peer.sessions.values()]) {
         if (session.spec.fileId !== fileId) continue;
-        const refusal = this.#refusalOf(peer, fileId);
+        const refusal = this.#refusalOf(peer, fileId) ?? (this.#hasLess(session) ? "busy" : null);
         if (refusal !== null) this.#cut(peer, session, refusal);
       }
     this.progressed(fileId);
+  }
+
+  /** It was told of chunks that are gone: to claim them any longer would be a lie. It asks again. */
+  #hasLess({ spec, told }: Session): boolean {
+    const held = this.#deps.offerOf(spec.fileId)?.held ?? null;
+    if (held === null) return false;
+    return told === null || held.runsAddedBy(told, 1).length > 0;
   }
 
   #isOpen(fileId: FileId): boolean {
@@ -267,7 +278,9 @@ export class Seeder implements Disposable {
 
   /** The same answer for a file that does not exist and for one that is none of the peer's business. */
   #refusalOf(peer: Peer, fileId: FileId): RefuseReason | null {
-    return this.#lacksRight(peer, fileId) ?? (this.#deps.offerOf(fileId) === null ? "not_held" : null);
+    const lacksRight = this.#lacksRight(peer, fileId);
+    if (lacksRight !== null || this.#deps.offerOf(fileId) !== null) return lacksRight;
+    return this.#deps.isLooking(fileId) ? "busy" : "not_held";
   }
 
   #lacksRight(peer: Peer, fileId: FileId): RefuseReason | null {
@@ -444,6 +457,8 @@ export class Seeder implements Disposable {
     this.#deps.env.log.warn("a file cannot be served", { type: error.type });
     // Only the owner can say that the file is gone for good.
     const gone = this.#deps.offerOf(session.spec.fileId)?.own === true ? "file_changed" : "not_held";
+    // It asks again, and then hears what is left.
+    if (error.type === "corrupt_chunks") this.#deps.onLost(session.spec.fileId, error.indices);
     this.#cut(peer, session, isChange ? gone : "busy");
     if (isChange) this.#deps.onChanged(session.spec.fileId);
   }

@@ -12,15 +12,15 @@ interface Surroundings {
   readonly pathOf: (peer: UserId) => PathKind;
   /** What keeps the file's owner from sending anything. */
   readonly hindrance: ErrorView | null;
-  /** The finished file lies where it was saved, as far as anybody looked. */
-  readonly isThere: boolean;
+  /** How much of the finished file lies where it was saved; null until anybody has looked. */
+  readonly savedChunks: number | null;
 }
 
 /** The snapshot of a download that everybody outside sees. */
 export const viewOfDownload = (
   download: Download,
   clock: Pick<Clock, "now" | "monotonicMs">,
-  { pathOf, hindrance, isThere }: Surroundings,
+  { pathOf, hindrance, savedChunks }: Surroundings,
 ): TransferView => {
   const nowMs = clock.monotonicMs();
   const { state, spec, file, speed, folder } = download;
@@ -57,7 +57,7 @@ export const viewOfDownload = (
     rejectedChunks: state.counters.rejected,
     cancelledChunks: state.counters.cancelled,
     error: errorOf(state, hindrance),
-    seeding: folder !== null && state.kind === "complete" ? "none" : seedingOf(state, isThere),
+    seeding: seedingOf(state, savedChunks),
     savedPath: state.kind === "complete" ? state.savedPath : null,
     ...(folder === null ? {} : { folder: folderViewOf(folder) }),
   };
@@ -70,8 +70,12 @@ const folderViewOf = ({ selection, counts }: FolderProgress): NonNullable<Transf
   selection: selection === "choose" ? [] : selection,
 });
 
-const seedingOf = (state: State, isThere: boolean): TransferView["seeding"] => {
-  if (state.kind === "complete") return isThere ? "whole" : "changed";
+const seedingOf = (state: State, savedChunks: number | null): TransferView["seeding"] => {
+  if (state.kind === "complete") {
+    if (savedChunks === null) return "none";
+    if (savedChunks === state.setup.chunkCount) return "whole";
+    return savedChunks > 0 ? "part" : "changed";
+  }
   if (!("pieces" in state) || state.kind === "pausing" || (state.pieces.hidden?.count ?? 0) > 0) return "none";
   return storedCountOf(state) > 0 ? "part" : "none";
 };

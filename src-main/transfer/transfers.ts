@@ -154,6 +154,7 @@ class FileTransfers implements Transfers {
     this.#routes = new TransferRoutes(links, deps.worker);
     this.#offers = new Offers(
       files,
+      worker,
       (fileId) => this.#downloads.get(fileId) ?? null,
       (fileId) => this.#onSavedChanged(fileId),
     );
@@ -164,9 +165,14 @@ class FileTransfers implements Transfers {
         worker,
         upload: this.#upload,
         offerOf: (fileId) => this.#offers.of(fileId),
+        isLooking: (fileId) => this.#offers.isLooking(fileId),
         mayFetch: (peer, fileId) => files.mayFetch(peer, fileId),
-        onInterest: (peer, fileId) => this.#downloads.get(fileId)?.dispatch({ type: "seederInterested", peer }),
+        onInterest: (peer, fileId) => {
+          this.#downloads.get(fileId)?.dispatch({ type: "seederInterested", peer });
+          this.#offers.wanted(fileId);
+        },
         onChanged: (fileId) => this.#offers.changed(fileId),
+        onLost: (fileId, indices) => this.#offers.lost(fileId, indices),
         onServed: (served) => this.#served.emit(served),
       }),
     );
@@ -474,8 +480,7 @@ class FileTransfers implements Transfers {
       this.#downloads.set(record.fileId, download);
       download.clean();
       this.#offers.look(download);
-      if (download.state.kind === "complete" && this.#offers.of(record.fileId) !== null)
-        this.#deps.files.holds(record.fileId, download.spec.chunkCount);
+      this.#tellHeld(download);
       if (record.status.kind === "cancelled") this.#discardWhenDropped(download);
       this.#introduce(download);
     }
@@ -561,13 +566,13 @@ class FileTransfers implements Transfers {
 
   #onDownload(download: Download, change: "progress" | "phase"): void {
     if (this.#owned.disposed || !this.#isKnown(download)) return;
-    const { fileId, chunkCount } = download.spec;
+    const { fileId } = download.spec;
     this.#allowances.grant();
     this.#seeder.progressed(fileId);
     if (change === "phase") {
       this.#seeder.recheck(fileId);
-      if (download.state.kind === "complete" && this.#offers.of(fileId) !== null)
-        this.#deps.files.holds(fileId, chunkCount);
+      this.#offers.look(download);
+      this.#tellHeld(download);
       this.#publish(download);
     } else if (!this.#progressTimers.has(download)) {
       const timer = this.#deps.env.clock.setTimer(PROGRESS_INTERVAL_MS, () => {
@@ -591,12 +596,17 @@ class FileTransfers implements Transfers {
     });
   }
 
-  /** The finished file is gone from where it was saved, or back there. */
+  #tellHeld(download: Download): void {
+    const chunks = download.state.kind === "complete" ? this.#offers.savedChunks(download) : null;
+    if (chunks !== null) this.#deps.files.holds(download.spec.fileId, chunks);
+  }
+
+  /** The finished file, or a part of a folder, is gone from where it was saved, or back there. */
   #onSavedChanged(fileId: FileId): void {
     const download = this.#downloads.get(fileId);
     if (this.#owned.disposed || download === undefined) return;
     this.#seeder.recheck(fileId);
-    this.#deps.files.holds(fileId, this.#offers.isThere(fileId) ? download.spec.chunkCount : 0);
+    this.#tellHeld(download);
     this.#publish(download);
   }
 
@@ -631,7 +641,7 @@ class FileTransfers implements Transfers {
     const hindrance = this.#deps.hindranceOf(ownerOf(download.file));
     return viewOfDownload(download, this.#deps.env.clock, {
       ...{ pathOf: (peer) => this.#pathOf(peer), hindrance },
-      isThere: this.#offers.isThere(download.spec.fileId),
+      savedChunks: this.#offers.savedChunks(download),
     });
   }
 

@@ -3,6 +3,7 @@ import { mkdir, readdir, rm, symlink, utimes, writeFile } from "node:fs/promises
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { FileView, TransferView } from "#shared/ipc/views.ts";
+import { specOf } from "../../src-main/transfer/files.ts";
 import { hexOf, manyFiles, readTree, type Tree, writeTree } from "../support/folders.ts";
 import { createTransferWorld, phasesOf, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
 
@@ -63,6 +64,26 @@ const rangesOf = (...entries: ({ first: number; entries: number } | undefined)[]
 const choose = async (fileId: string): Promise<void> => {
   expect(errorType(await world.bob.transfers.start(fileId, undefined, "choose"))).toBeNull();
   await viewOfIt(({ paused, folder }) => paused && folder?.choosing === true);
+};
+
+/** Bob's finished folder as he serves it. */
+const servedBy = (fileId: string) => {
+  const record = world.bob.files.find(fileId);
+  if (record === null) throw new Error("not known");
+  return { spec: specOf(record.offer), path: world.bob.transfers.savedPath(fileId) ?? "" };
+};
+
+/** What Bob can give of it; each of those chunks can be read. */
+const servable = async (fileId: string): Promise<{ held: number; pages: number }> => {
+  const { spec, path } = servedBy(fileId);
+  const found = await world.bob.worker.run("findSaved", { spec, path }).result;
+  if (!found.ok) throw new Error(found.error.type);
+  const indices = Array.from({ length: spec.chunkCount }, (_, index) => index);
+  const held = indices.filter((index) => (((found.value.held[index >> 3] ?? 0) >> (index & 7)) & 1) === 1);
+  const source = { kind: "file", path, mayLack: true } as const;
+  const read = await world.bob.worker.run("readChunks", { spec, source, indices: held }).result;
+  expect(read.ok ? read.value.frames.map(({ index }) => index) : read.error).toEqual(held);
+  return { held: held.length, pages: found.value.pages };
 };
 
 const TREE: Tree = {
@@ -169,6 +190,9 @@ describe("a part of a folder", () => {
     expect(first).toMatchObject({ folder: { filesWanted: 3, filesThere: 0 } });
     expect(first.chunksStored).toBe(first.chunkCount);
     expect(first.requestedChunks).toBeLessThan(file.chunkCount * 0.8);
+    // The part is served to others, without the chunk at its start that has bytes of another file too.
+    await viewOfIt(({ seeding }) => seeding === "part");
+    expect(await servable(file.fileId)).toEqual({ held: 48, pages: 1 });
 
     await world.bob.transfers.start(file.fileId);
     const all = await complete(({ folder }) => folder?.filesWanted === 6);
@@ -224,6 +248,14 @@ describe("a folder where there is one of its name already", () => {
     expect(tree).toMatchObject({ ...hexOf(TREE), "read me.txt": expect.anything() });
     expect(tree["read me (2).txt"]).toBe(hexOf(TREE)["read me.txt"]);
     expect(done.requestedChunks).toBeLessThan(file.chunkCount * 0.5);
+    // Others get the one with the number, and not the one that has its name and size.
+    expect(await servable(file.fileId)).toMatchObject({ held: file.chunkCount });
+    await writeFile(join(there, "read me (2).txt"), mine);
+    const { spec } = servedBy(file.fileId);
+    const source = { kind: "file", path: there, mayLack: true } as const;
+    const indices = Array.from({ length: spec.chunkCount }, (_, index) => index);
+    const read = await world.bob.worker.run("readChunks", { spec, source, indices }).result;
+    expect(read).toMatchObject({ ok: false, error: { type: "corrupt_chunks", indices: [expect.any(Number)] } });
   });
 
   test("takes another name when that one is about something else, or is a file", async () => {

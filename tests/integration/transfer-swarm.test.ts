@@ -1,9 +1,11 @@
+import { randomBytes } from "node:crypto";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TransferView } from "#shared/ipc/views.ts";
 import { sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { hexOf, manyFiles, readTree, type Tree, writeTree } from "../support/folders.ts";
 import { createWorld, type World } from "../support/profiles.ts";
 
 /** Three people, each in a process of their own; they are paired with each other and linked. */
@@ -39,13 +41,8 @@ beforeAll(async () => {
 
 afterAll(() => world[Symbol.asyncDispose]());
 
-/** Alice shares a random file with Bob and then with Carol, who both know the whole list. */
-const shareWithBoth = async (
-  name: string,
-  sizeBytes: number,
-): Promise<{ fileId: string; sha256: string; path: string }> => {
-  const path = join(world.dir, name);
-  const sha256 = await writeRandomFile(path, sizeBytes);
+/** Alice shares what lies there with Bob and then with Carol, who both know the whole list. */
+const sharePath = async (path: string): Promise<string> => {
   const { fileId } = await alice.call("files.share", { chatId: bob.userId, path });
   await alice.call("files.grant", { fileId, userIds: [carol.userId] });
   for (const person of [bob, carol])
@@ -54,6 +51,17 @@ const shareWithBoth = async (
       async () => (await person.call("files.list", {})).find((f) => f.fileId === fileId) ?? null,
       60_000,
     );
+  return fileId;
+};
+
+/** A random file. */
+const shareWithBoth = async (
+  name: string,
+  sizeBytes: number,
+): Promise<{ fileId: string; sha256: string; path: string }> => {
+  const path = join(world.dir, name);
+  const sha256 = await writeRandomFile(path, sizeBytes);
+  const fileId = await sharePath(path);
   return { fileId, sha256, path };
 };
 
@@ -150,6 +158,55 @@ test("two receivers exchange what they have while they download, and each hears 
   // Both gave and took.
   for (const chunks of got) expect(chunks).toBeGreaterThan(0);
   await alice.call("settings.set", { uploadBytesPerSecond: null });
+});
+
+test("whoever has received a folder serves it when the owner is away, and of what is left of it what is as it was", {
+  timeout: 180_000,
+}, async () => {
+  const tree: Tree = {
+    ...manyFiles(40, 20_000),
+    "large/one.bin": new Uint8Array(randomBytes(3 * MiB)),
+    "large/two.bin": new Uint8Array(randomBytes(2 * MiB)),
+    "part 1/empty": null,
+  };
+  const source = join(world.dir, "trip");
+  await writeTree(source, tree);
+  const fileId = await sharePath(source);
+  await bob.call("transfers.start", { fileId });
+  const bobs = await completed(bob, fileId);
+  expect(bobs.seeding).toBe("whole");
+  await alice.stop();
+  const carols = watch(carol, fileId);
+  await carol.call("transfers.start", { fileId });
+  const whole = await completed(carol, fileId);
+  expect(await readTree(whole.savedPath ?? "")).toEqual(hexOf(tree));
+  expectInOrder(carols);
+  expect(new Set(carols.flatMap(({ seeders }) => seeders.map(({ userId }) => userId)))).toEqual(new Set([bob.userId]));
+
+  // Bob changes one file, so that only reading it tells, and deletes another. Carol has to begin anew.
+  const folder = bobs.savedPath ?? "";
+  const contents = await readFile(join(folder, "large/one.bin"));
+  contents[MiB] = (contents[MiB] ?? 0) ^ 1;
+  await writeFile(join(folder, "large/one.bin"), contents);
+  await rm(join(folder, "large/two.bin"));
+  await rm(whole.savedPath ?? "", { recursive: true });
+  await carol.call("transfers.start", { fileId });
+  const chunkBytes = 64 * 1024;
+  // One chunk of the changed file, and those of the deleted one with its neighbours at both ends.
+  const lost = 1 + Math.ceil((2 * MiB) / chunkBytes) + 1;
+  const waiting = await carol.until(
+    "all that Bob has left",
+    async () => {
+      const view = await viewOf(carol, fileId);
+      return view?.waitingForSeeders && view.chunkCount - view.chunksStored <= lost ? view : null;
+    },
+    60_000,
+  );
+  expect(waiting).toMatchObject({ phase: "downloading", dropped: [], waitingFor: [alice.userId] });
+  await bob.until("what is left", async () => ((await viewOf(bob, fileId))?.seeding === "part" ? true : null));
+  alice = await world.profile("alice");
+  const again = await completed(carol, fileId);
+  expect(await readTree(again.savedPath ?? "")).toEqual(hexOf(tree));
 });
 
 test("a download waits for somebody who is away, and says so, when the owner's file is not what it was", {

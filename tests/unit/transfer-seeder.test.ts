@@ -9,7 +9,7 @@ import type { AppMessage } from "../../src-main/links/links.ts";
 import { TokenBucket } from "../../src-main/transfer/bandwidth.ts";
 import type { ChunkWorker, RunningJob } from "../../src-main/transfer/chunk-worker-client.ts";
 import type { FileSpec, JobName, JobResult, Jobs, WorkError } from "../../src-main/transfer/chunk-worker-protocol.ts";
-import type { PieceMap } from "../../src-main/transfer/piece-map.ts";
+import { PieceMap } from "../../src-main/transfer/piece-map.ts";
 import { Seeder } from "../../src-main/transfer/seeder.ts";
 import { freshFileId, freshKey, quietLog } from "../support/files.ts";
 
@@ -39,6 +39,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     held: null as PieceMap | null,
     interested,
     error: null as WorkError | null,
+    lost: [] as number[],
     reading: 0,
     readingMax: 0,
     settle: async () => {
@@ -102,6 +103,8 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
     mayFetch: () => (world.access ? "serve" : world.later ? "later" : "refuse"),
     onInterest: (peer) => interested.push(peer),
     onServed: (entry) => served.push(entry),
+    isLooking: () => false,
+    onLost: (_fileId, indices) => world.lost.push(...indices),
     onChanged: (fileId) => changed.push(fileId),
   });
   return { world, seeder, file: world.file };
@@ -222,6 +225,28 @@ describe("a seeder", () => {
     await world.settle();
     expect(world.of("refuse")).toEqual([{ type: "refuse", tag: 1, reason: "file_changed" }]);
     expect(world.changed).toEqual([file]);
+  });
+
+  test("lets a peer ask again when chunks are gone that it was told of, and claims them no longer", async () => {
+    const { seeder, world, file } = createWorld();
+    seeder.onMessage(BOB, 1, { type: "open", fileId: file, tag: 1 });
+    world.error = { type: "corrupt_chunks", message: "changed", indices: [2] };
+    seeder.onMessage(BOB, 1, { type: "request", tag: 1, indices: [1, 2] });
+    await world.settle();
+    expect(world.lost).toEqual([2]);
+    expect(world.of("refuse")).toEqual([{ type: "refuse", tag: 1, reason: "busy" }]);
+    expect(world.frames).toEqual([]);
+
+    world.error = null;
+    world.held = PieceMap.full(1000).without(2);
+    seeder.onMessage(BOB, 1, { type: "open", fileId: file, tag: 2 });
+    seeder.recheck(file);
+    expect(world.of("refuse")).toHaveLength(1);
+    world.held = world.held.without(3);
+    seeder.recheck(file);
+    expect(world.of("refuse")).toContainEqual({ type: "refuse", tag: 2, reason: "busy" });
+    expect(world.of("unavailable")).toEqual([]);
+    seeder.dispose();
   });
 
   test("forgets everything with the link, and drops what the next link did not ask for", async () => {

@@ -1,6 +1,6 @@
 import { closeSync, constants, lstatSync, mkdirSync, openSync, writevSync } from "node:fs";
 import { type FileHandle, mkdir, open, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { assert, defined } from "#shared/base/assert.ts";
 import { freeNow } from "#shared/base/bytes.ts";
 import {
@@ -293,10 +293,11 @@ export const finishFolder = async (
     const plan = await tools.plans.of(spec, directory, choice, context.signal);
     const part = partPath(directory, spec);
     await syncEntries(tools.native, part, plan);
-    const path =
+    const { path, renamed } =
       plan.destination === null
-        ? await saveNew(tools, spec, { part, directory, name: choice.name })
+        ? { path: await saveNew(tools, spec, { part, directory, name: choice.name }), renamed: new Map() }
         : await moveInto(tools.native, plan, { part, destination: plan.destination }, context);
+    tools.lists.saved(spec, renamed);
     tools.plans.forget(spec.fileId);
     tools.native.fsyncDirectory(directory);
     return ok(path);
@@ -337,13 +338,19 @@ const saveNew = async (
   return rename(tools, spec, { part, inode, directory, name: safeFileName(name) });
 };
 
+/** `renamed`: paths below the folder of entries that are there under other names than their own. */
 const moveInto = async (
   native: NativeFs,
-  { list, take }: FolderPlan,
+  { list, take, there }: FolderPlan,
   { part, destination }: { part: string; destination: string },
   context: JobContext,
-): Promise<string> => {
+): Promise<{ path: string; renamed: ReadonlyMap<number, string> }> => {
   const turns = new Turns(context.signal);
+  const renamed = new Map<number, string>();
+  const note = (index: number, path: string): void => {
+    if (path !== join(destination, list.entries[index]?.path ?? "")) renamed.set(index, relative(destination, path));
+  };
+  for (const { index, path } of there) note(index, path);
   const ready = new Set([destination]);
   const touched = new Set<string>();
   for (const index of take) {
@@ -351,20 +358,24 @@ const moveInto = async (
     const target = join(destination, entry.path);
     const folder = entry.sha256 === null ? target : dirname(target);
     ensureRealFolder(destination, folder, ready);
-    if (entry.sha256 !== null) touched.add(moveFile(native, join(part, entry.path), destination, entry.path));
+    if (entry.sha256 !== null) {
+      const path = moveFile(native, join(part, entry.path), destination, entry.path);
+      note(index, path);
+      touched.add(dirname(path));
+    }
     await turns.take(0);
   }
   for (const folder of touched) native.fsyncDirectory(folder);
   await rm(part, { recursive: true, force: true });
-  return destination;
+  return { path: destination, renamed };
 };
 
-/** The folder that it was moved to. Nothing is ever replaced: a name that is taken gets a number. */
+/** Where it was moved to. Nothing is ever replaced: a name that is taken gets a number. */
 const moveFile = (native: NativeFs, from: string, destination: string, entryPath: string): string => {
   for (const path of candidatesOf(destination, entryPath, FILE_NAME_SUFFIX_MAX)) {
     try {
       native.renameNoReplace(from, path);
-      return dirname(path);
+      return path;
     } catch (error) {
       if (!isCode(error, "EEXIST")) throw error;
     }

@@ -11,7 +11,10 @@ import type { KnownFile, KnownFiles } from "./known-files.ts";
 export interface KnownList {
   readonly list: FolderList;
   readonly bytes: Bytes;
-  /** Paths below the source folder, of entries whose own names are not allowed everywhere; empty for folders of others. */
+  /**
+   * Paths below the source folder, of entries that are called otherwise there: whose names are not allowed everywhere, or of
+   * somebody else's folder whose names were taken.
+   */
   readonly sourcePaths: ReadonlyMap<number, string>;
 }
 
@@ -67,6 +70,14 @@ export class FolderLists {
   /** @throws WorkFailure `list_missing`, and what {@link get} throws. */
   require(spec: SpecOfFolder): KnownList {
     return this.get(spec) ?? failWork("list_missing", "The list of this folder has not arrived yet.");
+  }
+
+  /** Where entries of somebody else's folder were saved, if not by their own names. */
+  saved(spec: SpecOfFolder, sourcePaths: ReadonlyMap<number, string>): void {
+    const known = this.require(spec);
+    if (known.sourcePaths.size === 0 && sourcePaths.size === 0) return;
+    this.#tables.saveFolderList(this.#files.get(spec).file, seal(spec.key, known.bytes, sourcePaths));
+    this.#remember(spec, { ...known, sourcePaths });
   }
 
   forget(fileId: string): void {

@@ -6,11 +6,11 @@ import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash } from "../../crypto/hash-tree.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
-import type { FileSpec, JobResult, Jobs, ReadFrame } from "../chunk-worker-protocol.ts";
+import type { ChunkSource, FileSpec, JobResult, Jobs, ReadFrame } from "../chunk-worker-protocol.ts";
 import { type FolderLists, isFolder } from "./folder-lists.ts";
 import { readFolder } from "./folder-source.ts";
 import type { FrameBuffers } from "./frame-buffers.ts";
-import { failWork, readErrorOf, readWhole, writeErrorOf } from "./io.ts";
+import { failWork, readErrorOf, readWhole, WorkFailure, writeErrorOf } from "./io.ts";
 import type { KnownFile, KnownFiles } from "./known-files.ts";
 import type { SourceFiles } from "./source-files.ts";
 
@@ -55,7 +55,7 @@ export const readChunks = async (
     const known = tools.files.get(spec);
     return ok(
       source.kind === "file"
-        ? { frames: await fromFile(tools, known, source.path, indices), unavailable: [] }
+        ? { frames: await fromFile(tools, known, source, indices), unavailable: [] }
         : fromTables(tools.tables, known, indices),
     );
   } catch (error) {
@@ -85,7 +85,7 @@ type ReadPlaintext = (target: Uint8Array, position: number) => Promise<boolean>;
 const fromFile = (
   tools: ServeTools,
   known: KnownFile,
-  path: string,
+  { path, mayLack = false }: Extract<ChunkSource, { kind: "file" }>,
   indices: readonly number[],
 ): Promise<ReadFrame<Bytes>[]> => {
   const { spec } = known;
@@ -93,8 +93,41 @@ const fromFile = (
   if (!isFolder(spec))
     return sources.use(path, (file) => encrypted(tools, known, indices, (target, at) => readWhole(file, target, at)));
   const list = lists.get(spec) ?? failWork("missing_leaves", "The folder's list is missing. Share it again.");
-  return encrypted(tools, known, indices, (target, at) => readFolder(sources, { root: path, ...list }, target, at));
+  const read: ReadPlaintext = (target, at) => readFolder(sources, { root: path, ...list }, target, at);
+  return mayLack ? withoutLost(tools, known, indices, read) : encrypted(tools, known, indices, read);
 };
+
+/** All of them, or which ones are to blame that it is not all. */
+const withoutLost = async (
+  tools: ServeTools,
+  known: KnownFile,
+  indices: readonly number[],
+  read: ReadPlaintext,
+): Promise<ReadFrame<Bytes>[]> => {
+  const isLoss = (error: unknown): boolean => LOSSES.includes(readErrorOf(error).type);
+  try {
+    return await encrypted(tools, known, indices, read);
+  } catch (error) {
+    if (!isLoss(error)) throw error;
+  }
+  const lost: number[] = [];
+  for (const index of indices) {
+    try {
+      await encrypted(tools, known, [index], read);
+    } catch (error) {
+      if (!isLoss(error)) throw error;
+      lost.push(index);
+    }
+  }
+  throw new WorkFailure({
+    type: "corrupt_chunks",
+    message: "Files of this folder were changed, moved or deleted.",
+    indices: lost,
+  });
+};
+
+/** Errors that are about one file, and not about the disk or the hashes of them all. */
+const LOSSES: readonly string[] = ["file_changed", "file_missing", "file_unreadable", "not_a_file"];
 
 const encrypted = async (
   { buffers }: ServeTools,
