@@ -389,7 +389,7 @@ const check = (sim: Sim): void => {
     expect([...side.ends.keys()]).toEqual(held === undefined ? [] : [held]);
   }
 };
-const runs = counted(600, 10_000);
+const runs = counted(500, 10_000);
 
 test("after quiet two peers who want a link have one, the best there is, whatever happened before", () => {
   let staleSeen = 0;
@@ -441,7 +441,7 @@ test("who allows a direct path again gets one at once, whichever side it is and 
       sim.runUntil(afterMs + 10_000);
       check(sim);
     }),
-    { numRuns: counted(400, 4000) },
+    { numRuns: counted(250, 4000) },
   );
 });
 

@@ -14,7 +14,7 @@ import { seededNumbers } from "../support/seeded.ts";
  * An hour of two people's lives: real messages over real links, connections and the server from a bad day. Profiles are
  * killed and start again, the cable is pulled, the server goes away, signals are lost, repeated and late.
  */
-const MESSAGES = counted(4000, 10_000);
+const MESSAGES = counted(1500, 10_000);
 const HOUR_MS = 3_600_000;
 const TURN_MS = 1000;
 const STEP_MS = 100;

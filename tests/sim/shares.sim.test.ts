@@ -46,7 +46,7 @@ const check = (options: Omit<SimOptions, "people">, runs: number, after: (world:
   return { served, failure: result.failed ? String(result.errorInstance) : null, seed: result.counterexamplePath };
 };
 
-const SEEDS = Number(process.env["WEIR_SIM_RUNS"] ?? counted(400, 10_000));
+const SEEDS = Number(process.env["WEIR_SIM_RUNS"] ?? counted(500, 10_000));
 const LYING_SEEDS = Math.ceil(SEEDS / 4);
 
 describe("share lists", { timeout: 600_000 }, () => {

@@ -60,7 +60,7 @@ const failureOf = (change: Partial<WorldOptions>): string | null => {
   return errorInstance instanceof Error ? errorInstance.message : null;
 };
 
-const RUNS = Number(process.env["WEIR_SIM_RUNS"] ?? counted(1500, 10_000));
+const RUNS = Number(process.env["WEIR_SIM_RUNS"] ?? counted(1000, 10_000));
 
 describe("a download among seeders that come, go, lie and repeat themselves", () => {
   test(`${RUNS} interleavings: only legal edges, never a hole, always complete in the end`, {

@@ -1,13 +1,12 @@
-import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
-import { promisify } from "node:util";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { build } from "vite";
+import { ensureAppBuilt } from "../../scripts/app-build.ts";
 import { contentSecurityPolicy, securityHeaders } from "../../src-main/host/policy/csp.ts";
-import { axeViolations } from "./axe.ts";
+import { type AxeRules, axeViolations } from "./axe.ts";
 import type { Scenario } from "./fake-weir-page.ts";
 import { SAMPLE_NOW_MS } from "./fake-weir-sample.ts";
 
@@ -22,15 +21,11 @@ const CONTENT_TYPES: Record<string, string> = {
   ".woff2": "font/woff2",
 };
 
-/** In a process of its own: vitest sets NODE_ENV, and that would build Svelte with its development checks. */
-const buildRenderer = async (outDir: string): Promise<void> => {
-  const vite = join(root, "node_modules/vite/bin/vite.js");
-  const config = join(root, "src-renderer/vite.config.ts");
-  await promisify(execFile)(
-    process.execPath,
-    [vite, "build", "--config", config, "--logLevel", "warn", "--emptyOutDir", "--outDir", outDir],
-    { cwd: root, env: { ...process.env, NODE_ENV: "production" }, timeout: 100_000 },
-  );
+/** What the desktop program and the headless host show, built only when its sources have changed. */
+const builtRenderer = async (): Promise<string> => {
+  const app = await ensureAppBuilt();
+  if (app.type === "failed" || app.type === "impossible") throw new Error(app.message);
+  return join(root, "out/renderer");
 };
 
 const bundleFake = async (outDir: string): Promise<string> => {
@@ -111,9 +106,8 @@ export class UiHarness {
 
   static async start(): Promise<UiHarness> {
     const directory = await mkdtemp(join(tmpdir(), "weir-ui-"));
-    await buildRenderer(join(directory, "renderer"));
-    const fakeSource = await bundleFake(join(directory, "fake"));
-    const { server, url } = await serve(join(directory, "renderer"));
+    const fakeSource = await bundleFake(directory);
+    const { server, url } = await serve(await builtRenderer());
     const browser = await chromium.launch({
       executablePath: CHROMIUM,
       args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--force-color-profile=srgb"],
@@ -156,8 +150,8 @@ export class UiHarness {
   }
 
   /** Accessibility rules that the page breaks, one line each. */
-  axe(page: Page): Promise<string[]> {
-    return axeViolations(page);
+  axe(page: Page, rules: AxeRules = "all"): Promise<string[]> {
+    return axeViolations(page, rules);
   }
 
   async stop(): Promise<void> {
