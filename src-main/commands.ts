@@ -11,7 +11,7 @@ import { makeDownloadFolder } from "./transfer/download-folder.ts";
 export const createHandlers = (parts: Parts): AppHandlers => {
   const { account, settings, signaling, contacts, contactNetwork, links, localNetwork, messages, shares, files } =
     parts;
-  const { transfers, activity } = parts;
+  const { transfers, activity, receipts } = parts;
   const profile = (): ProfileView => ({
     userId: account.userId,
     name: settings.name,
@@ -22,7 +22,15 @@ export const createHandlers = (parts: Parts): AppHandlers => {
 
   const access = (fileId: FileId): Result<AccessView> => {
     const file = files.get(fileId);
-    return file.ok ? ok(accessViewOf(file.value, shares.list(fileId), account.userId)) : file;
+    if (!file.ok) return file;
+    const operations = shares.log(fileId);
+    return ok(
+      accessViewOf(
+        file.value,
+        { list: shares.list(fileId), operations, receipts: receipts.of(fileId) },
+        account.userId,
+      ),
+    );
   };
 
   return {
@@ -82,8 +90,14 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     },
     "files.list": () => ok(files.list()),
     "files.access": async ({ fileId }) => {
+      if (files.find(fileId) !== null) void receipts.refresh(fileId);
       await files.refresh(fileId);
       return access(fileId);
+    },
+    "files.receipts": async ({ fileId }) => {
+      if (files.find(fileId) !== null) await receipts.refresh(fileId);
+      const exported = receipts.exported(fileId);
+      return exported === null ? fail("unknown_file", "This file is not known here.") : ok(exported);
     },
     "files.terms": async ({ fileId, ...terms }) => {
       const changed = await shares.setTerms(fileId, terms);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
-import { type ChatId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { type ChatId, type FileId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ErrorView } from "#shared/ipc/views.ts";
@@ -25,6 +25,7 @@ import { createMessages, type Messages } from "./messages/messages.ts";
 import { newEnvelopeId } from "./messages/new-id.ts";
 import { ServerChoice } from "./server-choice.ts";
 import { Settings } from "./settings.ts";
+import { createReceipts, type Receipts, type ReceiptsDeps } from "./shares/receipts.ts";
 import { createShares, type Shares } from "./shares/shares.ts";
 import type { Signaling } from "./signaling/signaling.ts";
 import { createSignaling } from "./signaling/signaling-client.ts";
@@ -53,6 +54,7 @@ export interface Parts {
   readonly localNetwork: LocalNetwork;
   readonly messages: Messages;
   readonly shares: Shares;
+  readonly receipts: Receipts;
   readonly files: Files;
   readonly transfers: Transfers;
   readonly activity: Activity;
@@ -174,7 +176,17 @@ const build = async (
   const opened = await worker.ready();
   if (!opened.ok) throw new AppStartError(opened.error.message);
   let messages: Messages | null = null;
-  const shares = own(
+  const post: ReceiptsDeps["post"] = (peer, draft) => defined(messages, "messages").post(peer, draft);
+  const receipts = own(
+    createReceipts({
+      ...{ env, db, account, signaling, post },
+      isContact: (peer) => contacts.isAccepted(peer),
+      nameOf: (userId) => (userId === account.userId ? settings.name : contacts.nameOf(userId)),
+      operations: (fileId) => shares.log(fileId),
+    }),
+  );
+  const onOffered = (fileId: FileId, userId: UserId): void => receipts.offered(fileId, userId);
+  const shares: Shares = own(
     createShares({
       env,
       db,
@@ -182,7 +194,8 @@ const build = async (
       signaling,
       isContact: (peer) => contacts.isAccepted(peer),
       nameOf: (peer) => contacts.nameOf(peer),
-      post: (peer, draft) => defined(messages, "messages").post(peer, draft),
+      post,
+      onOffered,
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       registerAgain: (fileId) => files.registerAgain(fileId),
     }),
@@ -199,6 +212,7 @@ const build = async (
       maySend: (chatId: ChatId) => defined(messages, "messages").mayReceive(chatId),
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       shares,
+      onOffered,
     }),
   );
   const transfers = own(
@@ -208,6 +222,7 @@ const build = async (
       worker,
       links,
       files,
+      onCompleted: (fileId) => receipts.completed(fileId),
       hindranceOf: (owner) => hindranceOf(contacts, owner),
       nameOf: (peer) => contacts.get(peer)?.name ?? "Somebody",
       settings: () => settings.get(),
@@ -225,9 +240,14 @@ const build = async (
       contacts,
       files,
       shares,
+      fileReceipts: receipts,
       preferences: () => settings.get(),
     }),
   );
+  // A kill may have come between the end of a download and its receipt.
+  for (const { fileId, phase } of transfers.list())
+    if (phase === "complete") receipts.completed(v.parse(FileIdSchema, fileId));
+  receipts.onChanged((fileId) => files.retell(fileId));
   shares.onAccessLost(({ fileId }) => transfers.accessLost(fileId));
   contacts.onChanged((contact) => {
     const userId = v.parse(UserIdSchema, contact.userId);
@@ -270,6 +290,7 @@ const build = async (
       localNetwork,
       messages,
       shares,
+      receipts,
       files,
       transfers,
       activity,

@@ -8,7 +8,7 @@ import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { verifySignature } from "./account-key.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Db, Schema, Trx } from "./schema.ts";
-import { extendShare } from "./shares.ts";
+import { extendShare, unknownFile } from "./shares.ts";
 
 /**
  * Who owns a file, who may have it and who holds it. The record is signed by the owner's account key and never changes;
@@ -16,9 +16,6 @@ import { extendShare } from "./shares.ts";
  */
 const FIRST_VERSION = 1;
 type FileRow = Selectable<Schema["files"]>;
-
-const unknownFile = () =>
-  refuse("unknown_file", "The server does not know this file for you. Ask the person who shared it to share it again.");
 
 export const registerFile = async (
   context: WriteContext,

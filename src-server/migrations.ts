@@ -202,11 +202,27 @@ const shareLists: Migration = {
   },
 };
 
+const shareReceipts: Migration = {
+  async up({ schema }: Kysely<unknown>): Promise<void> {
+    await schema
+      .createTable("share_receipts")
+      .addColumn("file_id", "text", (c) => c.notNull())
+      .addColumn("number", "integer", (c) => c.notNull())
+      .addColumn("kind", "text", (c) => c.notNull())
+      .addColumn("subject", "text", (c) => c.notNull())
+      .addColumn("receipt", "blob", (c) => c.notNull())
+      .addPrimaryKeyConstraint("share_receipts_key", ["file_id", "number"])
+      .addUniqueConstraint("share_receipts_once", ["file_id", "kind", "subject"])
+      .execute();
+  },
+};
+
 export const migrations: MigrationProvider = {
   getMigrations: async () => ({
     "0001-start": start,
     "0002-mailbox-senders": mailboxSenders,
     "0003-directory-and-relay": directoryAndRelay,
     "0004-share-lists": shareLists,
+    "0005-share-receipts": shareReceipts,
   }),
 };

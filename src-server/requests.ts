@@ -6,6 +6,7 @@ import { createInvite, resolveInvite } from "./invites.ts";
 import { fetchBundle, keysStatus, publishKeys } from "./keys.ts";
 import { acknowledgeEnvelopes, deferSenders, putEnvelope, wakeAgain } from "./mailbox.ts";
 import { watchPresence } from "./presence.ts";
+import { keepReceipt, shareReceipts } from "./receipts.ts";
 import { acceptRelay, closeRelay, openRelay } from "./relay-requests.ts";
 import { operateShare, shareOperations } from "./shares.ts";
 import { sendSignal } from "./signals.ts";
@@ -31,6 +32,8 @@ export const handlers: Readonly<Record<HandledRequest, Handler>> = {
   "files.announce": write(requests["files.announce"].input, 1, announceFile),
   "files.operate": write(requests["files.operate"].input, 5, operateShare),
   "files.operations": read(requests["files.operations"].input, 2, shareOperations),
+  "files.receipt": write(requests["files.receipt"].input, 2, keepReceipt),
+  "files.receipts": read(requests["files.receipts"].input, 2, shareReceipts),
   turn: read(requests.turn.input, 1, issueTurn),
   "directory.put": lockedWrite(requests["directory.put"].input, 2, putValue),
   "directory.get": read(requests["directory.get"].input, 1, getValue),

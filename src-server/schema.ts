@@ -126,6 +126,15 @@ interface ShareLeaversTable {
   version: number;
 }
 
+/** Signed statements of what became of a file (src-shared/shares/receipt), numbered from 1 without gaps. */
+interface ShareReceiptsTable {
+  file_id: string;
+  number: number;
+  kind: "offered" | "completed";
+  subject: string;
+  receipt: Blob;
+}
+
 interface SeedersTable {
   file_id: string;
   user_id: string;
@@ -165,6 +174,7 @@ export interface Schema {
   share_operations: ShareOperationsTable;
   share_lists: ShareListsTable;
   share_leavers: ShareLeaversTable;
+  share_receipts: ShareReceiptsTable;
   seeders: SeedersTable;
   directory: DirectoryTable;
   relay_usage: RelayUsageTable;

@@ -27,13 +27,13 @@ import type { Db, Trx } from "./schema.ts";
  * The share lists, in the order in which their operations came. The server gives the order and checks what every client
  * checks again; it can sign nothing, so it can neither add anybody nor take anybody's access.
  */
-const shareCrypto: ShareCrypto = {
+export const shareCrypto: ShareCrypto = {
   hash: (bytes): Bytes => new Uint8Array(createHash("sha256").update(bytes).digest()),
   verify: (key, bytes, signature) => verifySignature(new Uint8Array(key), bytes, signature),
   userIdOf,
 };
 
-const unknownFile = () =>
+export const unknownFile = () =>
   refuse("unknown_file", "The server does not know this file for you. Ask the person who shared it to share it again.");
 
 interface FileKey {
@@ -50,7 +50,7 @@ const storedList = async (db: Db | Trx, { fileId, ownerId }: FileKey): Promise<S
 };
 
 /** Null for a file that the server does not know. */
-const listOf = async (db: Db | Trx, fileId: FileId): Promise<ShareList | null> => {
+export const listOf = async (db: Db | Trx, fileId: FileId): Promise<ShareList | null> => {
   const file = await db.selectFrom("files").select("owner_id").where("file_id", "=", fileId).executeTakeFirst();
   // Checked when it was registered.
   return file === undefined ? null : storedList(db, { fileId, ownerId: file.owner_id as UserId });

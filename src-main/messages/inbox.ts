@@ -5,6 +5,7 @@ import { chatIdOf, type UserId } from "#shared/base/ids.ts";
 import { EARLY_MESSAGE_WAIT_MS, HELD_ENVELOPES_MAX, INBOX_PENDING_MAX } from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { FileView } from "#shared/ipc/views.ts";
+import type { Receipt } from "#shared/shares/receipt.ts";
 import type { ShareOperation } from "#shared/shares/share-log.ts";
 import { type Content, type ContentOf, type DurableContent, decodeContent } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
@@ -32,6 +33,12 @@ export interface SharesPort {
   received(from: UserId, content: ContentOf<"shareNotice" | "keyRequest">): void;
 }
 
+/** Who keeps people's signed word that they have a file. */
+export interface ReceiptsPort {
+  /** As with {@link SharesPort}. */
+  received(from: UserId, receipt: Receipt): void;
+}
+
 /**
  * "ack": it is stored for good, or of no use. "retry": it must be delivered again. "unreadable": this ciphertext is of no
  * use, but what is in it was not received; the sender keeps it until it is asked for it.
@@ -49,6 +56,7 @@ export interface InboxDeps {
   readonly contacts: Contacts;
   readonly files: Pick<FilesPort, "record">;
   readonly shares: SharesPort;
+  readonly fileReceipts: ReceiptsPort;
   readonly tell: (changes: Changes) => void;
   /** The peer is to be told that messages arrived. */
   readonly receiptsDue: (peer: UserId) => void;
@@ -361,6 +369,10 @@ export class Inbox implements Disposable {
       case "shareNotice":
       case "keyRequest":
         if (this.#deps.contacts.isAccepted(peer)) this.#deps.shares.received(peer, content);
+        else this.counters.refused += 1;
+        return;
+      case "fileReceipt":
+        if (this.#deps.contacts.isAccepted(peer)) this.#deps.fileReceipts.received(peer, content.receipt);
         else this.counters.refused += 1;
         return;
       case "fileKey": {

@@ -17,7 +17,14 @@ import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { InboxTable, type MessageRecord, MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
-import { type FilesPort, Inbox, type InboxCounters, type ReceivePoint, type SharesPort } from "./inbox.ts";
+import {
+  type FilesPort,
+  Inbox,
+  type InboxCounters,
+  type ReceiptsPort,
+  type ReceivePoint,
+  type SharesPort,
+} from "./inbox.ts";
 import { newMessageId } from "./new-id.ts";
 import { Outbox } from "./outbox.ts";
 import { Resets } from "./resets.ts";
@@ -33,6 +40,7 @@ export interface MessagesDeps {
   readonly contacts: Contacts;
   readonly files: FilesPort;
   readonly shares: SharesPort;
+  readonly fileReceipts: ReceiptsPort;
   readonly preferences: () => { readReceipts: boolean; typingIndicators: boolean };
   /** Called at the points of receiving at which a crash must lose nothing; for tests. */
   readonly checkpoint?: (point: ReceivePoint) => void;
@@ -122,6 +130,7 @@ class DirectMessages implements Messages {
         contacts,
         files,
         shares: deps.shares,
+        fileReceipts: deps.fileReceipts,
         tell,
         receiptsDue: (peer) => this.#outbox.receiptsDue(peer),
         outbox: this.#outbox,

@@ -10,6 +10,7 @@ export interface KeyRequestsDeps {
   readonly verdict: (fileId: FileId, userId: UserId) => Verdict;
   /** Has the list fetched; its end is told by `answer`. */
   readonly freshen: (fileId: FileId) => void;
+  readonly onOffered: (fileId: FileId, userId: UserId) => void;
   readonly keyOf: (fileId: FileId) => { offer: FileOffer; start: ShareOperation } | null;
 }
 
@@ -55,8 +56,12 @@ export class KeyRequests {
       if (verdict === "later") continue;
       this.#waiting.get(fileId)?.delete(peer);
       const key = verdict === "serve" ? this.#deps.keyOf(fileId) : null;
-      if (key === null) this.refused += 1;
-      else this.#deps.post(peer, { kind: "fileKey", ...key });
+      if (key === null) {
+        this.refused += 1;
+        continue;
+      }
+      this.#deps.post(peer, { kind: "fileKey", ...key });
+      this.#deps.onOffered(fileId, peer);
     }
     if (this.#waiting.get(fileId)?.size === 0) this.#waiting.delete(fileId);
   }

@@ -6,6 +6,7 @@ import { type ChatId, chatIdOf, type FileId, type UserId } from "#shared/base/id
 import {
   SHARE_NOTICE_DELAY_MS,
   SHARE_NOTICE_FILES_MAX,
+  SHARE_OPERATIONS_MAX,
   SHARE_OPERATIONS_PAGE,
   SHARE_RETRY_MS,
 } from "#shared/base/limits.ts";
@@ -58,6 +59,8 @@ export interface SharesDeps {
   readonly post: (peer: UserId, draft: ContentDraft) => void;
   /** Queues the chat message that carries the file's key. */
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
+  /** The file's key was sent to that person, who is in its list. */
+  readonly onOffered: (fileId: FileId, userId: UserId) => void;
   /** The server does not know this file of ours (any more). */
   readonly registerAgain: (fileId: FileId) => void;
 }
@@ -94,6 +97,8 @@ export interface Shares extends Disposable {
   list(fileId: FileId): ShareList;
   /** From `version` on, as many as fit one message. */
   operations(fileId: FileId, version: number): ShareOperation[];
+  /** All of them. */
+  log(fileId: FileId): ShareOperation[];
   /** The server has the file's record. */
   registered(fileId: FileId): void;
 
@@ -168,6 +173,7 @@ class ShareLists implements Shares {
       verdict: (fileId, userId) => this.verdict(fileId, userId),
       freshen: (fileId) => this.#dispatch(fileId, { type: "hinted", version: 0 }),
       keyOf: (fileId) => this.#keyOf(fileId),
+      onOffered: deps.onOffered,
     });
     this.#owned.add(this.#changed.event((fileId) => this.#keys.answer(fileId)));
     this.#startOldOnes();
@@ -245,6 +251,10 @@ class ShareLists implements Shares {
 
   operations(fileId: FileId, version: number): ShareOperation[] {
     return pageOf(this.#table.operations(fileId, version, SHARE_OPERATIONS_PAGE));
+  }
+
+  log(fileId: FileId): ShareOperation[] {
+    return this.#table.operations(fileId, 1, SHARE_OPERATIONS_MAX);
   }
 
   registered(fileId: FileId): void {
@@ -490,7 +500,9 @@ class ShareLists implements Shares {
     if (has === null) return;
     for (const userId of operation.userIds) {
       const sent = this.#deps.sendFile(chatIdOf(userId), has.offer, has.start);
-      if (!sent.ok) this.#deps.env.log.warn("a file's key was not sent", { type: sent.error.type });
+      // Its receipt comes once this transaction is done.
+      if (sent.ok) queueMicrotask(() => this.#deps.onOffered(fileId, userId));
+      else this.#deps.env.log.warn("a file's key was not sent", { type: sent.error.type });
     }
   }
 

@@ -52,6 +52,7 @@ class SignalingClient implements Signaling {
   readonly #presence: Emitter<{ userId: UserId; online: boolean }>;
   readonly #keysLow: Emitter<{ oneTimeEc: number; oneTimeKyber: number }>;
   readonly #shareChanged: Emitter<{ fileId: FileId; version: number }>;
+  readonly #receiptAdded: Emitter<{ fileId: FileId }>;
   #serverId: string | null = null;
   #client: { readonly generation: Generation; readonly client: Client } | null = null;
   #timer: Disposable | null = null;
@@ -79,6 +80,7 @@ class SignalingClient implements Signaling {
     this.#presence = new Emitter(onListenerError);
     this.#keysLow = new Emitter(onListenerError);
     this.#shareChanged = new Emitter(onListenerError);
+    this.#receiptAdded = new Emitter(onListenerError);
   }
 
   get state(): ServerView {
@@ -123,6 +125,9 @@ class SignalingClient implements Signaling {
   }
   get onShareChanged() {
     return this.#shareChanged.event;
+  }
+  get onReceiptAdded() {
+    return this.#receiptAdded.event;
   }
 
   enable(url: string): void {
@@ -184,6 +189,7 @@ class SignalingClient implements Signaling {
       this.#presence,
       this.#keysLow,
       this.#shareChanged,
+      this.#receiptAdded,
     ]) {
       emitter.dispose();
     }
@@ -330,6 +336,9 @@ class SignalingClient implements Signaling {
         break;
       case "shareChanged":
         this.#accept(pushes.shareChanged, value, name, (change) => this.#shareChanged.emit(change));
+        break;
+      case "receiptAdded":
+        this.#accept(pushes.receiptAdded, value, name, (added) => this.#receiptAdded.emit(added));
         break;
       case "keysLow":
         this.#accept(pushes.keysLow, value, name, (left) => this.#keysLow.emit(left));

@@ -27,6 +27,9 @@ export interface Signaling extends Disposable {
   /** The server says that the share list of a file has grown. */
   readonly onShareChanged: Event<{ fileId: FileId; version: number }>;
 
+  /** The server says that somebody confirmed something about a file. */
+  readonly onReceiptAdded: Event<{ fileId: FileId }>;
+
   /** Connects, and reconnects with jittered backoff until `disable`. Enabling with another URL replaces the connection and ends its requests. */
   enable(url: string): void;
   /** Requests that wait end at once with `server_unreachable`, and so does every new one until `enable`. */

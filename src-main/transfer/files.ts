@@ -38,6 +38,8 @@ export interface FilesDeps {
   readonly maySend: (chatId: ChatId) => Result<unknown>;
   /** Queues the chat message that carries the offer. */
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
+  /** The offer of an own file is on its way to that person. */
+  readonly onOffered: (fileId: FileId, userId: UserId) => void;
   readonly shares: Pick<
     Shares,
     "start" | "verdict" | "members" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
@@ -90,6 +92,8 @@ export interface Files extends Disposable {
   holds(fileId: FileId, chunks: number): void;
   /** Tells the user that a shared file is not what it was any more. */
   reportChanged(fileId: FileId): void;
+  /** Something about the file that others show has changed. */
+  retell(fileId: FileId): void;
   /** The server has to be given the record of this file of ours again. */
   registerAgain(fileId: FileId): void;
 }
@@ -244,6 +248,7 @@ class SharedFiles implements Files {
       this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members)),
     );
     if (refusal !== null) return this.#giveUp(fileId, refusal);
+    for (const userId of members) this.#deps.onOffered(fileId, userId);
     // Only now: of what was refused here the server never hears.
     this.#registerAll();
     this.#tell(fileId);
@@ -482,6 +487,10 @@ class SharedFiles implements Files {
       message: "A file that you shared was changed or moved. Share it again to send it.",
       atMs: this.#deps.env.clock.now(),
     });
+  }
+
+  retell(fileId: FileId): void {
+    this.#tell(fileId);
   }
 
   registerAgain(fileId: FileId): void {

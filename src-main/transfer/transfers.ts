@@ -46,6 +46,8 @@ export interface TransfersDeps {
     Files,
     "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged" | "onMembersChanged" | "holds"
   >;
+  /** A download has just become complete. */
+  readonly onCompleted: (fileId: FileId) => void;
   /** What keeps this person from sending us anything, and what to do about it; null when nothing does. */
   readonly hindranceOf: (owner: UserId) => ErrorView | null;
   /** A contact's name, for notices. */
@@ -573,6 +575,7 @@ class FileTransfers implements Transfers {
       this.#seeder.recheck(fileId);
       this.#offers.look(download);
       this.#tellHeld(download);
+      if (download.state.kind === "complete") this.#deps.onCompleted(fileId);
       this.#publish(download);
     } else if (!this.#progressTimers.has(download)) {
       const timer = this.#deps.env.clock.setTimer(PROGRESS_INTERVAL_MS, () => {

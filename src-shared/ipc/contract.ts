@@ -124,6 +124,8 @@ export const commands = {
   "files.get": command<FileView>()(ofFile),
   "files.list": command<FileView[]>()(none),
   "files.access": command<AccessView>()(ofFile),
+  /** Every signed operation and receipt of a file, as the text of a file that can be checked without Weir's server. */
+  "files.receipts": command<{ fileName: string; json: string }>()(ofFile),
   /** The owner's rules. What is left out stays as it is. */
   "files.terms": command<AccessView>()(
     v.strictObject({

@@ -102,7 +102,17 @@ export interface AccessView {
   ownerId: string;
   version: number;
   /** Without the owner, in the order in which they were added. `holds`: has all of it and serves it. */
-  members: { userId: string; sinceMs: number; addedBy: string; holds: boolean }[];
+  members: {
+    userId: string;
+    sinceMs: number;
+    addedBy: string;
+    holds: boolean;
+    /** When somebody signed that the key was sent, and this person that the file is there; null without such a receipt. */
+    offeredAtMs: number | null;
+    completedAtMs: number | null;
+  }[];
+  /** Whoever has no access any more, but confirmed that they had fetched the file. */
+  formerHolders: { userId: string; completedAtMs: number }[];
   /** Whether we may give others access, and take it back. */
   mayAdd: boolean;
   mayRevoke: boolean;

@@ -8,6 +8,8 @@ import {
   MAILBOX_PUSH_WINDOW,
   PRESENCE_WATCH_MAX,
   SHARE_MEMBERS_MAX,
+  SHARE_OPERATIONS_PAGE,
+  SHARE_RECEIPTS_MAX,
 } from "../base/limits.ts";
 import { type IceScheme, isIceUrl } from "./ice-url.ts";
 import {
@@ -21,6 +23,7 @@ import {
   type RequestName,
   type RequestOutput,
   ShareOperationsSchema,
+  ShareReceiptSchema,
   timeMs,
 } from "./protocol.ts";
 
@@ -91,6 +94,11 @@ export const answers: AnswerSchemas = {
   "files.announce": version,
   "files.operate": v.object(shareHead),
   "files.operations": v.object({ ...shareHead, operations: ShareOperationsSchema }),
+  "files.receipt": v.object({ stored: v.boolean() }),
+  "files.receipts": v.object({
+    receipts: v.pipe(v.array(ShareReceiptSchema), v.maxLength(SHARE_OPERATIONS_PAGE)),
+    total: v.pipe(count, v.maxValue(SHARE_RECEIPTS_MAX)),
+  }),
   turn: v.object({
     stunUrls: iceUrls("stun"),
     turn: v.nullable(

@@ -14,6 +14,7 @@ import {
   PRESENCE_WATCH_MAX,
   SHARE_OPERATIONS_PAGE,
 } from "../base/limits.ts";
+import { type Receipt, type ReceiptError, receiptSchema } from "../shares/receipt.ts";
 import { type ShareErrorType, type ShareOperation, shareOperationSchema } from "../shares/share-log.ts";
 
 /**
@@ -112,6 +113,9 @@ export const ShareOperationsSchema = v.pipe(
   v.array(shareOperationSchema((bytes) => binary(bytes))),
   v.maxLength(SHARE_OPERATIONS_PAGE),
 );
+
+/** A signed statement of what became of a file (src-shared/shares/receipt). */
+export const ShareReceiptSchema = receiptSchema((bytes) => binary(bytes));
 
 /** The end of a share list. */
 export interface ShareHead {
@@ -216,6 +220,14 @@ export const requests = {
     v.object({ fileId: FileIdSchema, since: count }),
   ),
 
+  /**
+   * Keeps a receipt of somebody who has, or had, access to the file; the first one of a kind and person stays. Errors:
+   * `unknown_file`, `receipt_forged`, `receipt_malformed`, `receipt_unrelated`, `share_full`.
+   */
+  "files.receipt": request<{ stored: boolean }>()(v.object({ receipt: ShareReceiptSchema })),
+  /** Receipts in the order in which they came, from after the first `after` of them, and how many there are. */
+  "files.receipts": request<{ receipts: Receipt[]; total: number }>()(v.object({ fileId: FileIdSchema, after: count })),
+
   /** STUN servers, and TURN servers with credentials that end after `expiresInMs`; null where the server has none. */
   turn: request<{
     stunUrls: string[];
@@ -256,6 +268,8 @@ export const pushes = {
   relayCredit: v.object({ relayId: RelayIdSchema, grantedBytes: count }),
   /** The share list of a file that this user has, or had, grew: a hint to fetch it, nothing more. */
   shareChanged: v.object({ fileId: FileIdSchema, version: count }),
+  /** Somebody confirmed something about a file that this user has: a hint to fetch the receipts, nothing more. */
+  receiptAdded: v.object({ fileId: FileIdSchema }),
   relayClosed: v.object({ relayId: RelayIdSchema, reason: v.pipe(v.string(), v.regex(/^[a-z_]{1,64}$/)) }),
 } as const;
 export type PushName = keyof typeof pushes;
@@ -286,6 +300,8 @@ export type ServerErrorType =
   | "bad_signature"
   | "conflict"
   | ShareErrorType
+  | ReceiptError["type"]
+  | "receipt_unrelated"
   | "directory_full"
   | "relay_off"
   | "relay_quota"

@@ -10,6 +10,7 @@ import {
   SHARE_NOTICE_FILES_MAX,
 } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
+import { ReceiptSchema } from "../shares/receipt.ts";
 import { ShareOperationSchema } from "../shares/share-log.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
 import { FileOfferSchema } from "./manifest.ts";
@@ -28,6 +29,7 @@ import { FileOfferSchema } from "./manifest.ts";
  *   shareNotice      the end of share lists as the sender knows it: a hint to fetch them, and something to compare with
  *   keyRequest       asks for the key of a file that the sender says it may have
  *   fileKey          the key, to somebody whom the list names
+ *   fileReceipt      somebody's signed word that they have the file, for its owner
  *   receipt          messages that arrived at, or were read by, the recipient
  *   sessionReset     the sender cannot decrypt what the recipient sends: asks for everything after `received` again
  *   link             a signal of the link machine (offer, answer, candidates); travels over the signal relay
@@ -108,6 +110,7 @@ const ContentSchema = v.variant("kind", [
   }),
   v.object({ kind: v.literal("keyRequest"), ...place, fileId: FileIdSchema }),
   v.object({ kind: v.literal("fileKey"), ...place, offer: FileOfferSchema, start: ShareOperationSchema }),
+  v.object({ kind: v.literal("fileReceipt"), ...place, receipt: ReceiptSchema }),
   v.object({
     kind: v.literal("receipt"),
     ...place,

@@ -17,6 +17,7 @@ const place = { seq, received: fc.integer({ min: 0, max: 2 ** 48 }), oldest: seq
 const text = (maxLength: number) => fc.string({ unit: "binary", minLength: 1, maxLength });
 const name = fc.string({ unit: "binary-ascii", minLength: 1, maxLength: 64 });
 const generation = fc.nat();
+const person = fc.constantFrom("a".repeat(32), "b".repeat(32));
 
 /** Plain data, as a schema would accept it; the codec must give back exactly this. */
 const content = fc.oneof(
@@ -63,6 +64,14 @@ const content = fc.oneof(
     shares: fc.array(fc.record({ fileId: id, version: seq, head: bytes(32) }), { minLength: 1, maxLength: 5 }),
   }),
   fc.record({ kind: fc.constant("keyRequest"), ...place, fileId: id }),
+  fc.record({
+    kind: fc.constant("fileReceipt"),
+    ...place,
+    receipt: fc.record({
+      ...{ fileId: id, kind: fc.constantFrom("offered", "completed"), subject: person, root: bytes(32), actor: person },
+      ...{ actorKey: bytes(32), atMs: seq, signature: bytes(64) },
+    }),
+  }),
   fc.record({
     kind: fc.constant("receipt"),
     ...place,

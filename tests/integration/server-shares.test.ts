@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
+import { type Receipt, receiptSigningBytes } from "#shared/shares/receipt.ts";
 import { append, emptyList, type ShareList, type ShareOperation } from "#shared/shares/share-log.ts";
 import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
 import {
@@ -38,7 +39,12 @@ const extended = (list: ShareList, operation: ShareOperation): ShareList => {
 };
 
 /** A file of the owner that `member` may have. */
-const register = async (): Promise<{ fileId: FileId; list: ShareList; operations: ShareOperation[] }> => {
+const register = async (): Promise<{
+  fileId: FileId;
+  root: Uint8Array<ArrayBuffer>;
+  list: ShareList;
+  operations: ShareOperation[];
+}> => {
   const { identity } = who(owner);
   const record = fileRecord(identity);
   const fileId = v.parse(FileIdSchema, record.fileId);
@@ -46,6 +52,7 @@ const register = async (): Promise<{ fileId: FileId; list: ShareList; operations
   await who(owner).must("files.register", { record, operations });
   return {
     fileId,
+    root: record.root,
     operations,
     list: extended(emptyList(fileId, identity.userId, shareCrypto), operations[0] as ShareOperation),
   };
@@ -97,7 +104,7 @@ describe("share lists at the server", () => {
     expect(await membersOf(fileId)).toEqual([idOf(member), idOf(other)].sort());
   });
 
-  test("everybody may leave; whoever is gone reads the list up to that and no further, and seeds no more", async () => {
+  test("self-leave: everybody may leave; whoever is gone reads the list up to that and no further, and seeds no more", async () => {
     const { fileId, list } = await register();
     await who(member).must("files.announce", { fileId, complete: true, chunksHeld: 4 });
     const left = operationOn(list, who(member).identity, { kind: "leave" });
@@ -113,7 +120,7 @@ describe("share lists at the server", () => {
     expect(await who(stranger).outcome("files.operations", { fileId, since: 0 })).toBe("unknown_file");
   });
 
-  test("a stale seeder who announces brings nobody back, and a stranger does not get in by announcing", async () => {
+  test("stale seeder re-announces, a stranger announces himself: nobody comes back or gets in by that", async () => {
     const { fileId, list } = await register();
     await who(member).must("files.announce", { fileId, complete: true, chunksHeld: 4 });
     expect(await operate(owner, fileId, revoke(list, member))).toBe("ok");
@@ -126,7 +133,7 @@ describe("share lists at the server", () => {
     expect(await operate(member, fileId, add(list, member, other))).toBe("unknown_file");
   });
 
-  test("keeps the lists over a restart: the first to announce afterwards is still nobody", async () => {
+  test("first announce after server restart: the lists are kept, and who announces first is still nobody", async () => {
     const { fileId, list } = await register();
     expect(await operate(member, fileId, add(list, member, other))).toBe("ok");
     const before = plain(await who(owner).must("files.operations", { fileId, since: 0 }));
@@ -147,5 +154,46 @@ describe("share lists at the server", () => {
     await eventually(() => told(member)).toContainEqual({ fileId, version: 2 });
     expect(told(stranger)).toEqual([]);
     expect(told(owner)).not.toContainEqual({ fileId, version: 2 });
+  });
+
+  test("keeps receipts of those who have, or had, the file, tells its owner, and takes none in another's name", async () => {
+    const { fileId, list, root } = await register();
+    const receipt = (actor: RawClient | undefined, subject: RawClient | undefined, change: Partial<Receipt> = {}) => {
+      const { identity } = who(actor);
+      const kind = actor === subject ? ("completed" as const) : ("offered" as const);
+      const unsigned = {
+        ...{ fileId, kind, subject: idOf(subject), root, atMs: 1000, actor: identity.userId },
+        ...{ actorKey: identity.accountKey, ...change },
+      };
+      return { ...unsigned, signature: identity.sign(receiptSigningBytes(unsigned)) };
+    };
+    const keep = (client: RawClient | undefined, made: Receipt) =>
+      who(client).outcome("files.receipt", { receipt: made });
+    const completed = receipt(member, member);
+    expect(await keep(stranger, receipt(stranger, stranger))).toBe("unknown_file");
+    expect(await keep(other, completed)).toBe("unknown_file");
+    expect(await keep(owner, completed)).toBe("receipt_unrelated");
+    expect(await keep(owner, receipt(owner, stranger))).toBe("receipt_unrelated");
+    expect(await keep(member, receipt(member, member, { root: new Uint8Array(32) }))).toBe("receipt_unrelated");
+    expect(await keep(member, { ...completed, atMs: 2000 })).toBe("receipt_forged");
+    expect(await keep(member, receipt(member, member, { kind: "offered" }))).toBe("receipt_malformed");
+    expect((await who(owner).must("files.receipts", { fileId, after: 0 })).total).toBe(0);
+
+    expect(await who(owner).must("files.receipt", { receipt: receipt(owner, member) })).toEqual({ stored: true });
+    expect(await who(member).must("files.receipt", { receipt: completed })).toEqual({ stored: true });
+    await eventually(() => who(owner).named("receiptAdded")).toContainEqual({ fileId });
+    expect(await who(member).must("files.receipt", { receipt: receipt(member, member, { atMs: 9 }) })).toEqual({
+      stored: false,
+    });
+    // Whose access was taken still has a copy, and may say so.
+    expect(await operate(owner, fileId, add(list, owner, other))).toBe("ok");
+    const both = extended(list, add(list, owner, other));
+    expect(await operate(owner, fileId, revoke(both, other))).toBe("ok");
+    expect(await keep(other, receipt(other, other))).toBe("ok");
+    expect(await who(other).outcome("files.receipts", { fileId, after: 0 })).toBe("unknown_file");
+    expect(plain(await who(owner).must("files.receipts", { fileId, after: 1 }))).toEqual({
+      receipts: [completed, receipt(other, other)],
+      total: 3,
+    });
   });
 });

@@ -42,6 +42,7 @@ const sharesOf = ({ db, account, server }: TransferPeer): Shares =>
   createShares({
     ...{ env: realEnv, db, account, signaling: server, isContact: () => true, nameOf: () => null },
     ...{ post: () => undefined, sendFile: () => ok(null), registerAgain: () => undefined },
+    onOffered: () => undefined,
   });
 const listOf = (fileId: FileId): ShareList => world.alice.shares.list(fileId);
 
@@ -182,6 +183,7 @@ test("key request without membership: no key, and no answer", () => {
   const list = emptyList(fileId, person("a"), shareCrypto);
   const posted: { peer: UserId; kind: string }[] = [];
   let verdict: "serve" | "later" | "refuse" = "later";
+  const offered: UserId[] = [];
   let freshened = 0;
   const keys = new KeyRequests({
     post: (peer, { kind }) => posted.push({ peer, kind }),
@@ -189,6 +191,7 @@ test("key request without membership: no key, and no answer", () => {
     freshen: () => {
       freshened += 1;
     },
+    onOffered: (_fileId, userId) => offered.push(userId),
     keyOf: () => ({ offer: {} as FileOffer, start: { fileId: list.fileId } as never }),
   });
   keys.wanted(CAROL, fileId, true);
@@ -201,4 +204,5 @@ test("key request without membership: no key, and no answer", () => {
   verdict = "serve";
   keys.wanted(CAROL, fileId, true);
   expect(posted).toEqual([{ peer: CAROL, kind: "fileKey" }]);
+  expect(offered).toEqual([CAROL]);
 });

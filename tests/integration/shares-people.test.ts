@@ -1,8 +1,11 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { utf8 } from "#shared/base/bytes.ts";
 import type { FileView, NoticeView, TransferView } from "#shared/ipc/views.ts";
+import { verifyBundle } from "#shared/shares/receipt.ts";
 import { CommandError, type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { createWorld, type World } from "../support/profiles.ts";
 
@@ -179,5 +182,36 @@ describe("access that holds", { timeout: 300_000 }, () => {
     expect(transfer?.phase).toBe("complete");
     expect(await sha256OfFile(transfer?.savedPath ?? "")).toBe(sha256);
     expect(notices.filter(({ notice }) => notice.type.startsWith("share_"))).toEqual([]);
+  });
+
+  test("the owner sees who has the file and since when, from signed receipts that can be checked without Weir", async () => {
+    const { fileId } = file;
+    const access = await me(alice).until(
+      "both confirmations",
+      async () => {
+        const view = await me(alice).call("files.access", { fileId });
+        return view.formerHolders.length > 0 && view.members[0]?.completedAtMs != null ? view : null;
+      },
+      60_000,
+    );
+    expect(access.members).toMatchObject([{ userId: me(bob).userId, offeredAtMs: expect.any(Number) as number }]);
+    // Dave left before he had it.
+    expect(access.formerHolders.map(({ userId }) => userId)).toEqual([me(carol).userId]);
+    // Members know it from the server; with Bob, who holds the whole log, the proof is as good.
+    for (const profile of [alice, bob]) {
+      const exported = await me(profile).call("files.receipts", { fileId });
+      expect(exported.fileName).toBe(`${file.name}.receipts.json`);
+      const proven = verifyBundle(utf8(exported.json), shareCrypto);
+      if (!proven.ok) throw new Error(proven.error.type);
+      const has = proven.value.people.filter(({ completedAtMs }) => completedAtMs !== null);
+      expect(
+        same(
+          has.map(({ userId }) => userId),
+          [bob, carol],
+        ),
+      ).toBe(true);
+      const tampered = exported.json.replace(/"completed"/, '"offered"');
+      expect(verifyBundle(utf8(tampered), shareCrypto).ok).toBe(false);
+    }
   });
 });

@@ -379,6 +379,7 @@ export class ChatPeer {
         view: (id) => this.files.view(id),
       },
       shares: { received: (from, content) => this.shares.received(from, content) },
+      fileReceipts: { received: () => undefined },
       preferences: () => this.preferences,
       checkpoint: (point) => this.checkpoint(point),
     });
@@ -512,6 +513,7 @@ export class ChatPeer {
       onPresence: () => toDisposable(ignore),
       onKeysLow: () => toDisposable(ignore),
       onShareChanged: () => toDisposable(ignore),
+      onReceiptAdded: () => toDisposable(ignore),
       enable: ignore,
       disable: ignore,
       // The double answers each request with what the table of requests says; the type is checked by those who use it.

@@ -294,6 +294,7 @@ export const emptyState = (): FakeState => ({
   links: [],
   reports: {},
   networks: {},
+  formerHolders: {},
   invitations: {
     QRS234: contact(HIRO, "Hiro Tanaka", {
       state: "outgoing",
@@ -328,6 +329,7 @@ export const sampleState = (): FakeState => {
   const lastOf = (chatId: string): MessageView | null => messages.findLast((one) => one.chatId === chatId) ?? null;
   return {
     ...emptyState(),
+    formerHolders: { [files.proposal.fileId]: [{ userId: ELIF, completedAtMs: SAMPLE_NOW_MS - 26 * HOUR }] },
     contacts: [
       contact(BOB, "Bob Lindqvist", {
         online: true,

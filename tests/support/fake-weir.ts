@@ -39,6 +39,8 @@ export interface FakeState {
   networks: Record<string, Omit<ContactNetworkView, "userId">>;
   /** What `invites.accept` answers with, by what was entered; anything else is an invalid invitation. */
   invitations: Record<string, ContactView | { type: string; message: string }>;
+  /** By file: people who lost their access after they had fetched it. */
+  formerHolders: Record<string, AccessView["formerHolders"]>;
   /** The clock of everything that the fake makes. */
   nowMs: number;
 }
@@ -223,14 +225,17 @@ export class FakeWeir {
         .filter((userId) => userId !== file.ownerId)
         .map((userId) => ({
           ...{ userId, sinceMs: state.nowMs - 3_600_000, addedBy: file.ownerId },
-          holds: file.seeders.includes(userId),
+          ...{ holds: file.seeders.includes(userId), offeredAtMs: state.nowMs - 3_590_000 },
+          completedAtMs: file.seeders.includes(userId) ? state.nowMs - 1_200_000 : null,
         }));
+      const formerHolders = isMine ? (state.formerHolders[fileId] ?? []) : [];
       const { ownerId, version } = file;
       return ok({
         fileId,
         ownerId,
         version,
         members,
+        formerHolders,
         mayAdd: true,
         mayRevoke: isMine,
         membersMayAdd: true,
@@ -323,6 +328,10 @@ export class FakeWeir {
       },
       "files.list": () => ok(state.files),
       "files.access": ({ fileId }) => accessOf(fileId),
+      "files.receipts": ({ fileId }) => {
+        const file = state.files.find((known) => known.fileId === fileId);
+        return file ? ok({ fileName: `${file.name}.receipts.json`, json: '{"weirReceipts":1}' }) : notFound;
+      },
       "files.terms": ({ fileId, membersMayAdd = true }) => {
         const access = accessOf(fileId);
         return access.ok ? ok({ ...access.value, membersMayAdd }) : access;

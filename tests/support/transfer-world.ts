@@ -10,6 +10,7 @@ import type { ErrorView, FileView, NoticeView, ServerView, SettingsView, Transfe
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { type Account, loadOrCreateAccount } from "../../src-main/crypto/identity.ts";
 import type { Links } from "../../src-main/links/links.ts";
+import { createReceipts, type Receipts } from "../../src-main/shares/receipts.ts";
 import { createShares, type Shares } from "../../src-main/shares/shares.ts";
 import type { Signaling } from "../../src-main/signaling/signaling.ts";
 import { Database } from "../../src-main/store/database.ts";
@@ -31,6 +32,7 @@ export class FakeServer {
   answer: (name: string) => Result<unknown> = () => fail("server_unreachable", "There is no server.");
   readonly #connected = new Emitter<{ generation: Generation }>(() => undefined);
   readonly #stateChanged = new Emitter<ServerView>(() => undefined);
+  readonly #receiptAdded = new Emitter<{ fileId: FileId }>(() => undefined);
   readonly #shareChanged = new Emitter<{ fileId: FileId; version: number }>(() => undefined);
   #isThere = false;
 
@@ -45,6 +47,10 @@ export class FakeServer {
   }
   get onShareChanged(): Event<{ fileId: FileId; version: number }> {
     return this.#shareChanged.event;
+  }
+
+  get onReceiptAdded(): Event<{ fileId: FileId }> {
+    return this.#receiptAdded.event;
   }
 
   come(): void {
@@ -69,6 +75,7 @@ export interface TransferPeer {
   readonly worker: ChunkWorker;
   readonly files: Files;
   readonly shares: Shares;
+  readonly receipts: Receipts;
   readonly transfers: Transfers;
   readonly downloads: string;
   readonly server: FakeServer;
@@ -107,9 +114,14 @@ export const startPeer = async (
     sent.push({ chatId, offer });
     return ok(null);
   };
-  const shares = createShares({
-    ...{ env, db, account, signaling: server, isContact: () => true, sendFile },
-    ...{ nameOf: () => null, post: () => undefined },
+  const people = { isContact: () => true, nameOf: () => null };
+  const receipts = createReceipts({
+    ...{ env, db, account, signaling: server, post: () => undefined, ...people },
+    operations: (fileId) => shares.log(fileId),
+  });
+  const onOffered = (fileId: FileId, userId: UserId): void => receipts.offered(fileId, userId);
+  const shares: Shares = createShares({
+    ...{ env, db, account, signaling: server, ...people, sendFile, onOffered, post: () => undefined },
     registerAgain: (fileId) => files.registerAgain(fileId),
   });
   const files: Files = createFiles({
@@ -123,6 +135,7 @@ export const startPeer = async (
     maySend: (chatId) => (chatId === chatIdOf(other.userId) ? ok(null) : unknownChat()),
     sendFile,
     shares,
+    onOffered,
   });
   const noLimits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null };
   const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs, ...noLimits });
@@ -132,6 +145,7 @@ export const startPeer = async (
   const hindranceOf = () => hindrance.now;
   const transfers = createTransfers({
     ...{ env, db, worker, links, files, settings, onSettingsChanged, hindranceOf },
+    onCompleted: (fileId) => receipts.completed(fileId),
     nameOf: (peer) => `Person ${peer.slice(0, 4)}`,
   });
   const views: TransferView[] = [];
@@ -148,6 +162,7 @@ export const startPeer = async (
       worker,
       files,
       shares,
+      receipts,
       transfers,
       downloads,
       sent,
@@ -159,6 +174,7 @@ export const startPeer = async (
       transfers.dispose();
       files.dispose();
       shares.dispose();
+      receipts.dispose();
       await worker.dispose();
       db.dispose();
     },

@@ -11,6 +11,7 @@ import { sharesSchema } from "./0009-shares.ts";
 import { activitySchema } from "./0010-activity.ts";
 import { foldersSchema } from "./0011-folders.ts";
 import { transferPrioritySchema } from "./0012-transfer-priority.ts";
+import { receiptsSchema } from "./0013-receipts.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -26,4 +27,5 @@ export const appMigrations: readonly Migration[] = [
   activitySchema,
   foldersSchema,
   transferPrioritySchema,
+  receiptsSchema,
 ];
