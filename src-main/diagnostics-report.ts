@@ -50,6 +50,7 @@ const reportOf = async (parts: Parts): Promise<Record<string, unknown>> => {
     eventLoop: monitor.report(),
     activity: await activity.health(),
     events: activity.recent(),
+    linkSteps: links.recording(),
     errors: log.filter((entry) => "level" in entry && (entry.level === "error" || entry.level === "warn")),
     log,
   };

@@ -17,6 +17,7 @@ import type { Signaling } from "../signaling/signaling.ts";
 import type { CandidateDirectory } from "./candidate-directory.ts";
 import { TokenBucket } from "./flow.ts";
 import { LinkHistory } from "./link-history.ts";
+import { LinkRecorder, type LinkRecording } from "./link-recorder.ts";
 import type { AllowedVias } from "./link-state.ts";
 import type { AppMessage, LinkManager } from "./links.ts";
 import { type NatFinding, probeNat } from "./nat-probe.ts";
@@ -96,6 +97,7 @@ class ConnectionManager implements LinkManager {
   /** Stale events of earlier sessions, which new links go on counting from. */
   readonly #stale = new Map<UserId, number>();
   readonly #histories = new Map<UserId, LinkHistory>();
+  readonly #recorder = new LinkRecorder();
   readonly #attempts = new Map<UserId, TokenBucket>();
   #session: Session | null = null;
   #enables = 0;
@@ -180,6 +182,10 @@ class ConnectionManager implements LinkManager {
 
   reports(): LinkReport[] {
     return [...(this.#session?.peers.keys() ?? [])].map((peer) => this.report(peer));
+  }
+
+  recording(): LinkRecording {
+    return this.#recorder.recording();
   }
 
   async test(peer: UserId): Promise<LinkReport> {
@@ -394,6 +400,7 @@ class ConnectionManager implements LinkManager {
         verify: (bytes, signature) => verifyAccountSignature(accountKey, bytes, signature),
       },
       history,
+      recorder: this.#recorder,
       // A second attempt of a link that stands is bounded by its link.
       mayOpen: () => link.holdsConnection || this.#connections(session) < LINKS_MAX,
       policy: () => this.#policy(peer),

@@ -4,6 +4,7 @@ import type { Generation, UserId } from "#shared/base/ids.ts";
 import type { LinkReport, LinkView } from "#shared/ipc/views.ts";
 import type { ControlMessage } from "#shared/wire/control.ts";
 import type { BulkFrame, OutgoingFrame } from "#shared/wire/frame.ts";
+import type { LinkRecording } from "./link-recorder.ts";
 
 /** Control messages that links do not handle themselves; the others never leave them. */
 export type AppMessage = Exclude<
@@ -66,6 +67,8 @@ export interface LinkManager extends Links {
   /** What was tried with this peer, and what became of it. */
   report(peer: UserId): LinkReport;
   reports(): LinkReport[];
+  /** The newest steps of all links, to run them again. */
+  recording(): LinkRecording;
   /**
    * Makes a fresh connection beside the link, if there is one, and reports when it worked, or was given up, or after
    * LINK_TEST_TIMEOUT_MS.

@@ -10,6 +10,7 @@ import { type ConnectionReport, LinkConnection } from "./connection.ts";
 import type { HandshakeKeys } from "./handshake.ts";
 import type { LinkHistory } from "./link-history.ts";
 import { stepLink } from "./link-machine.ts";
+import type { LinkRecorder } from "./link-recorder.ts";
 import {
   type AllowedVias,
   type Attempt,
@@ -41,6 +42,7 @@ export interface PeerLinkDeps {
   readonly firstStaleEvents: number;
   readonly keys: HandshakeKeys;
   readonly history: LinkHistory;
+  readonly recorder: LinkRecorder;
   /** False when this many connections are open already: the attempt then fails and is repeated later. */
   mayOpen(): boolean;
   policy(): EffectivePolicy;
@@ -77,7 +79,13 @@ export class PeerLink implements Disposable {
     this.#deps = deps;
     const role = deps.localUserId < deps.peer ? "dialer" : "answerer";
     const initial = { ...initialLink(role, deps.firstGeneration), staleEvents: deps.firstStaleEvents };
-    this.#machine = new MachineRunner(initial, stepLink, (effect) => this.#run(effect));
+    const record = deps.recorder.add(initial);
+    const step = (state: LinkMachineState, input: LinkInput): ReturnType<typeof stepLink> => {
+      const stepped = stepLink(state, input);
+      record(input, stepped[0]);
+      return stepped;
+    };
+    this.#machine = new MachineRunner(initial, step, (effect) => this.#run(effect));
   }
 
   get view(): LinkView {

@@ -306,6 +306,8 @@ export const NAT_PROBE_TIMEOUT_MS = 1500;
 export const NAT_PROBE_RESEND_MS = 400;
 /** Attempts of one link that its history keeps: a bad hour of backoffs. */
 export const LINK_HISTORY_MAX = 32;
+/** Steps of link machines that a report holds: a connection takes about thirty, and somebody reads the report. */
+export const LINK_RECORDING_STEPS_MAX = 500;
 /** From the first signal to a proven channel; a relayed path over two slow networks needs seconds, not a minute. */
 export const LINK_CONNECT_TIMEOUT_MS = 20 * SECOND;
 export const HANDSHAKE_TIMEOUT_MS = 10 * SECOND;

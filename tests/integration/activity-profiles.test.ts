@@ -1,4 +1,7 @@
+import { execFile } from "node:child_process";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { type HeadlessProfile, pair, say } from "../../scripts/headless-process.ts";
 import type { ActivityEvent } from "../../src-main/activity/events.ts";
@@ -73,6 +76,12 @@ test("what moved between two people is counted alike on both sides, and a kill c
   const replayed = [...fold.take().sums].filter(({ scope }) => scope === "total");
   expect(replayed.find(({ metric }) => metric === "bytesReceived")?.value).toBe(SIZE);
   expect(replayed.find(({ metric }) => metric === "messagesReceived")?.value).toBe(4);
+
+  // What its links went through can be run again, on another machine.
+  const file = join(world.dir, "report.json");
+  await writeFile(file, text);
+  const replay = await promisify(execFile)(process.execPath, ["scripts/replay.ts", file]);
+  expect(replay.stdout).toMatch(/proven -> connected[\s\S]*links, all of them the same here\n$/);
 
   const run = await Promise.all([bob.call("activity.run", {}), bob.call("activity.run", {})]);
   expect(run.map((each) => each.success).sort()).toEqual([false, true]);

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
 import type { LinkSignal } from "#shared/wire/content.ts";
 import { stepLink } from "../../src-main/links/link-machine.ts";
+import { LinkRecorder, readRecording, replayLink } from "../../src-main/links/link-recorder.ts";
 import {
   type AllowedVias,
   currentAttempt,
@@ -53,6 +54,8 @@ class Side {
   mostAtOnce = 0;
   /** What this side's policy for the other allows. */
   allowed: AllowedVias = { rtc: true, relay: true };
+  readonly recorder = new LinkRecorder();
+  readonly #record: ReturnType<LinkRecorder["add"]>;
   readonly sim: Sim;
   readonly role: LinkRole;
 
@@ -60,6 +63,7 @@ class Side {
     this.sim = sim;
     this.role = role;
     this.state = initialLink(role, role === "dialer" ? 1000 : 5000);
+    this.#record = this.recorder.add(this.state);
   }
 
   get other(): Side {
@@ -82,6 +86,7 @@ class Side {
     }
     const before = shownGeneration(this.state);
     this.state = next;
+    this.#record(input, next);
     expect(shownGeneration(next)).toBeGreaterThanOrEqual(before);
     for (const effect of effects) this.run(effect);
     // No packet of a connection that is forbidden leaves from here on, but the goodbye of one that was left before.
@@ -387,6 +392,8 @@ const check = (sim: Sim): void => {
     expect(side.state.next).toBeNull();
     const held = currentAttempt(side.state.phase)?.generation;
     expect([...side.ends.keys()]).toEqual(held === undefined ? [] : [held]);
+    const recorded = readRecording(JSON.parse(JSON.stringify(side.recorder.recording())));
+    expect(recorded.ok && recorded.value.links.map(replayLink)).toEqual([null]);
   }
 };
 const runs = counted(500, 10_000);
