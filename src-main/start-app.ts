@@ -213,6 +213,7 @@ const build = async (
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       shares,
       onOffered,
+      onRegistered: (fileId) => receipts.registered(fileId),
     }),
   );
   const transfers = own(

@@ -53,6 +53,8 @@ export interface ReceiptsDeps {
 export interface Receipts extends Disposable {
   /** More is known of a file, or whether that is all has changed. */
   readonly onChanged: Event<FileId>;
+  /** The server has the record of this file of ours now, so it takes receipts of it. */
+  registered(fileId: FileId): void;
   /** We sent the file's key to that person. */
   offered(fileId: FileId, subject: UserId): void;
   /** We have the file. */
@@ -117,6 +119,11 @@ class FileReceipts implements Receipts {
 
   get onChanged(): Event<FileId> {
     return this.#changed.event;
+  }
+
+  registered(fileId: FileId): void {
+    const book = this.#books.get(fileId);
+    if (book !== undefined && this.#deps.signaling.state.state === "connected") this.#connect(fileId, book);
   }
 
   offered(fileId: FileId, subject: UserId): void {
@@ -224,6 +231,8 @@ class FileReceipts implements Receipts {
 
   #connect(fileId: FileId, book: Runner): void {
     const { account, signaling } = this.#deps;
+    // Of a file that it does not know yet the server takes none.
+    if (this.#files.get(fileId)?.registered !== true) return;
     const unsent = this.#table.unsent(fileId, account.userId, signaling.serverId ?? "");
     book.dispatch({ type: "connected", unsent: unsent.map(receiptKey) });
   }

@@ -2,6 +2,7 @@ import { io, type Socket } from "socket.io-client";
 import { toDisposable } from "#shared/base/disposable.ts";
 import { LOGIN_TIMEOUT_MS, SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
 import { type AppError, fail, ok, type Result } from "#shared/base/result.ts";
+import { boundedParser } from "./decoder.ts";
 import type { RelaySender } from "./relay-lines.ts";
 import type { SendRequest } from "./request-queue.ts";
 
@@ -48,6 +49,7 @@ export const openClient = (url: URL, events: ClientEvents): Client => {
     forceNew: true,
     autoConnect: false,
     timeout: LOGIN_TIMEOUT_MS,
+    parser: boundedParser,
     ...websocketOptions,
   });
   let open = true;

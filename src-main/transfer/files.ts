@@ -40,6 +40,8 @@ export interface FilesDeps {
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
   /** The offer of an own file is on its way to that person. */
   readonly onOffered: (fileId: FileId, userId: UserId) => void;
+  /** The server has the record of an own file, and its list. */
+  readonly onRegistered: (fileId: FileId) => void;
   readonly shares: Pick<
     Shares,
     "start" | "verdict" | "members" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
@@ -330,7 +332,9 @@ class SharedFiles implements Files {
       if (answer.kind === "registered") this.#table.setRegistered(fileId, answer.holder);
       // A refusal will not change either; without the record the file can still be sent directly.
       else if (answer.kind === "refused") this.#table.setRegistered(fileId, true);
-      if (answer.kind === "registered") this.#deps.shares.registered(fileId);
+      if (answer.kind !== "registered") continue;
+      this.#deps.shares.registered(fileId);
+      this.#deps.onRegistered(fileId);
     }
   }
 

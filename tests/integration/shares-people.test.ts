@@ -204,6 +204,7 @@ describe("access that holds", { timeout: 300_000 }, () => {
       const proven = verifyBundle(utf8(exported.json), shareCrypto);
       if (!proven.ok) throw new Error(proven.error.type);
       const has = proven.value.people.filter(({ completedAtMs }) => completedAtMs !== null);
+      expect(proven.value.people.every(({ offeredAtMs }) => offeredAtMs !== null)).toBe(true);
       expect(
         same(
           has.map(({ userId }) => userId),

@@ -1,10 +1,19 @@
 import { createServer as createHttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Server, type Socket } from "socket.io";
+import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ENVELOPE_RETRY_BASE_MS, MAILBOX_PUSH_WINDOW, SERVER_REQUEST_TIMEOUT_MS } from "#shared/base/limits.ts";
+import { FileIdSchema } from "#shared/base/ids.ts";
+import {
+  ENVELOPE_RETRY_BASE_MS,
+  MAILBOX_PUSH_WINDOW,
+  SERVER_REQUEST_TIMEOUT_MS,
+  SHARE_OPERATIONS_PAGE,
+} from "#shared/base/limits.ts";
 import type { ServerView } from "#shared/ipc/views.ts";
 import { encodeRelayFrame } from "#shared/rendezvous/relay.ts";
+import { append, emptyList, type ShareOperation } from "#shared/shares/share-log.ts";
+import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
 import type { EnvelopePush, Signaling } from "../../src-main/signaling/signaling.ts";
 import { createSignaling } from "../../src-main/signaling/signaling-client.ts";
 import { newRelayId } from "../support/relay-ends.ts";
@@ -13,9 +22,12 @@ import {
   createIdentity,
   deviceKeys,
   eventually,
+  fileRecord,
+  firstOperation,
   freshEnvelopeId,
   generous,
   oneTimeKeys,
+  operationOn,
   RawClient,
   sealed,
   startServer,
@@ -508,4 +520,29 @@ describe("a hostile server", () => {
     peer.signaling.dispose();
     await io.close();
   });
+});
+
+it("takes the largest page of a share list that there is, and stays connected", async () => {
+  const peer = await connected(createPeer(), server.url);
+  const { identity, signaling } = peer;
+  const record = fileRecord(identity);
+  const friend = createIdentity().userId;
+  const fileId = v.parse(FileIdSchema, record.fileId);
+  const operations = [firstOperation(identity, fileId, [])];
+  let list = emptyList(fileId, identity.userId, shareCrypto);
+  for (let version = 1; version <= SHARE_OPERATIONS_PAGE; version += 1) {
+    const last = operations[version - 1] as ShareOperation;
+    const next = append(list, last, shareCrypto);
+    if (!next.ok) throw new Error(next.error.type);
+    list = next.value;
+    const kind = version % 2 === 0 ? "revoke" : "add";
+    if (version < SHARE_OPERATIONS_PAGE) operations.push(operationOn(list, identity, { kind, userIds: [friend] }));
+  }
+  expect(await signaling.request("files.register", { record, operations })).toEqual({
+    ok: true,
+    value: { version: SHARE_OPERATIONS_PAGE },
+  });
+  const answer = await signaling.request("files.operations", { fileId, since: 0 });
+  expect(answer.ok && answer.value.operations.length).toBe(SHARE_OPERATIONS_PAGE);
+  expect(peer.generations).toHaveLength(1);
 });

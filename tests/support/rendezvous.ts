@@ -27,6 +27,7 @@ import { draftFor, emptyList, type ShareList, type ShareOperation, type ShareWis
 import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { systemRandom } from "../../src-main/env.ts";
 import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
+import { boundedParser } from "../../src-main/signaling/decoder.ts";
 import type { SignalingIdentity } from "../../src-main/signaling/signaling.ts";
 import { userIdOf } from "../../src-server/account-key.ts";
 import { distributedEngine } from "../../src-server/distributed.ts";
@@ -316,7 +317,7 @@ export class RawClient {
     this.#host = new URL(url).host;
     this.socket = io(url, {
       ...{ transports: ["websocket"], reconnection: false, forceNew: true, autoConnect: false },
-      extraHeaders,
+      ...{ extraHeaders, parser: boundedParser },
     });
     this.socket.on("push", (push: SeenPush, acknowledge?: () => void) => {
       this.pushes.push(push);
