@@ -84,6 +84,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "messages.list": ({ chatId, limit, beforeId }) => messages.list(chatId, limit, beforeId),
 
     "files.share": ({ chatId, path }) => files.share(chatId, path),
+    "files.cancelShare": ({ fileId }) => files.cancelShare(fileId),
     "files.get": async ({ fileId }) => {
       await files.refresh(fileId);
       return files.get(fileId);

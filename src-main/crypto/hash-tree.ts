@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, webcrypto } from "node:crypto";
 import { assert } from "#shared/base/assert.ts";
 import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
 import { CHUNKS_PER_FILE_MAX, LEAVES_PER_PAGE } from "#shared/base/limits.ts";
@@ -29,6 +29,16 @@ assert(Number.isInteger(Math.log2(LEAVES_PER_PAGE)), "a page must be a whole sub
 export const emptyRoot = (): Bytes => plain(createHash("sha256").digest());
 export const leafHash = (chunk: Uint8Array): Bytes =>
   plain(createHash("sha256").update(LEAF_PREFIX).update(chunk).digest());
+/** Bytes that {@link leafHashSoon} wants before the chunk. */
+export const LEAF_PREFIX_BYTES = 1;
+/**
+ * The same on another core, of a chunk that lies behind LEAF_PREFIX_BYTES in `prefixed`. The bytes are copied before it
+ * returns, so the buffer may be filled again at once.
+ */
+export const leafHashSoon = async (prefixed: Bytes): Promise<Bytes> => {
+  prefixed.set(LEAF_PREFIX);
+  return new Uint8Array(await webcrypto.subtle.digest("SHA-256", prefixed));
+};
 const nodeHash = (left: Uint8Array, right: Uint8Array): Bytes =>
   plain(createHash("sha256").update(NODE_PREFIX).update(left).update(right).digest());
 

@@ -20,8 +20,15 @@ import type { Database } from "../store/database.ts";
 import { isDiskFull } from "../store/errors.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
 import { SettingsTable } from "../store/settings.ts";
-import type { ChunkWorker } from "./chunk-worker-client.ts";
-import type { ChunkSource, FileSpec } from "./chunk-worker-protocol.ts";
+import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
+import {
+  type ChunkSource,
+  type FileSpec,
+  type JobName,
+  type JobResult,
+  type WorkError,
+  workError,
+} from "./chunk-worker-protocol.ts";
 import { safeFileName } from "./file-name.ts";
 import { Sources } from "./sources.ts";
 
@@ -57,9 +64,11 @@ export interface Files extends Disposable {
   /**
    * Reads and hashes the file once, signs its manifest and queues the message; the server hears of it when it can. Errors:
    * `file_missing`, `not_a_file`, `file_unreadable`, `file_changed`, `too_large`, `too_many_shares`, `disk_full`, and those
-   * of the message (`unknown_chat`, ...), as far as possible before the file is read.
+   * of the message (`unknown_chat`, ...), as far as possible before the file is read; `cancelled` by the call below.
    */
   share(chatId: ChatId, path: string): Promise<Result<FileView>>;
+  /** Stops reading a file that is being shared. Error `unknown_file` when there is nothing to stop. */
+  cancelShare(fileId: string): Result<{ fileId: string }>;
   get(fileId: string): Result<FileView>;
   /** Asks the server who holds a file of somebody else. Without an answer everything stays as it is. */
   refresh(fileId: string): Promise<void>;
@@ -127,6 +136,8 @@ type Registration =
   | { readonly kind: "later" }
   | { readonly kind: "refused"; readonly error: { type: string; message: string } };
 
+const cancelled = { type: "cancelled", message: "The file is not sent." };
+
 const closing = () => fail("closing", "Weir is closing. Share the file again after the next start.");
 
 export const specOf = ({ signed, key, sha256, folder }: FileOffer): FileSpec => {
@@ -154,6 +165,8 @@ class SharedFiles implements Files {
   /** What we hold of files of others. */
   readonly #held = new Map<FileId, number>();
   #sharing = 0;
+  /** How to stop those that are being read. */
+  readonly #shareCancels = new Map<string, () => void>();
   #pass: Promise<void> = Promise.resolve();
   #nextPass: Promise<void> | null = null;
 
@@ -214,15 +227,20 @@ class SharedFiles implements Files {
     const name = safeFileName(basename(path));
     const found = await stat(sourcePath).catch(() => null);
     const isFolder = found?.isDirectory() === true;
-    const measured = isFolder ? await worker.run("measureFolder", { path: sourcePath }).result : ok(found?.size ?? 0);
-    if (!measured.ok) return err({ type: measured.error.type, message: measured.error.message });
-    const announced = { chatId, fileId, name, sizeBytes: measured.value };
-    const onProgress = (bytesHashed: number): void => this.#shareProgress.emit({ ...announced, bytesHashed });
+    const progressOf = (sizeBytes: number) => (bytesHashed: number) =>
+      this.#shareProgress.emit({ chatId, fileId, name, sizeBytes, bytesHashed });
+    progressOf(found?.isFile() === true ? found.size : 0)(0);
     const input = { fileId, key, path: sourcePath };
-    const hashed = isFolder
-      ? await worker.run("hashFolder", input, onProgress).result
-      : await worker.run("hashFile", input, onProgress).result;
-    if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
+    const hashed = await this.#cancellable(fileId, async (stopBy) => {
+      if (!isFolder) return stopBy(worker.run("hashFile", input, progressOf(found?.size ?? 0)));
+      const measured = await stopBy(worker.run("measureFolder", { path: sourcePath }));
+      return measured.ok ? stopBy(worker.run("hashFolder", input, progressOf(measured.value))) : measured;
+    });
+    if (!hashed.ok) {
+      // It was read to its end before it could be stopped.
+      if (hashed.error.type === "cancelled") return this.#giveUp(fileId, cancelled);
+      return err({ type: hashed.error.type, message: hashed.error.message });
+    }
     if (this.#owned.disposed) return closing();
     const { sizeBytes, root, sha256, folder } = hashed.value;
     const chunkBytes = chunkBytesFor(sizeBytes);
@@ -239,6 +257,38 @@ class SharedFiles implements Files {
     const signed = { manifest, signature };
     const offer: FileOffer = { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
     return this.#publish(chatId, offer, sourcePath);
+  }
+
+  cancelShare(fileId: string): Result<{ fileId: string }> {
+    const cancel = this.#shareCancels.get(fileId);
+    if (cancel === undefined) return fail("unknown_file", "This file is not being prepared any more.");
+    cancel();
+    return ok({ fileId });
+  }
+
+  /** Runs jobs one after the other, each until it is done or {@link cancelShare} stops it. */
+  async #cancellable<T>(
+    fileId: FileId,
+    body: (
+      stopBy: <Name extends JobName>(job: RunningJob<Name>) => Promise<JobResult<Name>>,
+    ) => Promise<Result<T, WorkError>>,
+  ): Promise<Result<T, WorkError>> {
+    let isCancelled = false;
+    let job: Pick<RunningJob<JobName>, "cancel"> | null = null;
+    this.#shareCancels.set(fileId, () => {
+      isCancelled = true;
+      job?.cancel();
+    });
+    try {
+      const result = await body(async (next) => {
+        job = next;
+        if (isCancelled) next.cancel();
+        return next.result;
+      });
+      return isCancelled ? err(workError("cancelled", cancelled.message)) : result;
+    } finally {
+      this.#shareCancels.delete(fileId);
+    }
   }
 
   /** Record and message belong together: without the one the other is nothing. */

@@ -12,15 +12,16 @@ export interface Share {
   step:
     | { kind: "waiting" }
     | { kind: "uploading"; sentBytes: number }
-    | { kind: "preparing"; hashedBytes: number }
+    /** `fileId`: once the main process has begun; it names the share there. */
+    | { kind: "preparing"; hashedBytes: number; fileId: string | null }
     | { kind: "failed"; error: ErrorView };
 }
 
 /** Files on their way at once; whoever needs more packs them, which is also faster for everyone. */
 export const SHARES_MAX = 50;
 
-/** Once the main process prepares a file, it is as good as sent. */
-export const canCancel = ({ step }: Share): boolean => step.kind === "waiting" || step.kind === "uploading";
+export const canCancel = ({ step }: Share): boolean =>
+  step.kind === "waiting" || step.kind === "uploading" || (step.kind === "preparing" && step.fileId !== null);
 
 type Source = {
   name: string;
@@ -82,10 +83,10 @@ export class Shares {
   }
 
   /** Only one share runs at a time, so a chat's report belongs to its one that is being prepared. */
-  progress({ chatId, bytesHashed, sizeBytes }: ShareProgressView): void {
+  progress({ chatId, fileId, bytesHashed, sizeBytes }: ShareProgressView): void {
     const share = this.#items.find((item) => item.chatId === chatId && item.step.kind === "preparing");
     if (share === undefined) return;
-    this.#step(share.shareId, { kind: "preparing", hashedBytes: bytesHashed });
+    this.#step(share.shareId, { kind: "preparing", hashedBytes: bytesHashed, fileId });
     // How large a folder is, only the main process knows.
     if (share.sizeBytes === 0 && sizeBytes > 0)
       this.#items = this.#items.map((item) => (item.shareId === share.shareId ? { ...item, sizeBytes } : item));
@@ -96,10 +97,15 @@ export class Shares {
     this.#cancels.delete(shareId);
   }
 
-  /** Takes a file back that is not prepared yet. */
+  /** Takes a file back that is not sent yet. */
   cancel(shareId: number): void {
     const share = this.#items.find((item) => item.shareId === shareId);
     if (share === undefined || !canCancel(share)) return;
+    if (share.step.kind === "preparing" && share.step.fileId !== null) {
+      // It goes from the list with the answer to `files.share`; if it comes too late, the file was sent.
+      void this.#api.call("files.cancelShare", { fileId: share.step.fileId });
+      return;
+    }
     this.#cancels.get(shareId)?.abort();
     this.dismiss(shareId);
   }
@@ -120,14 +126,15 @@ export class Shares {
 
   async #run({ shareId, chatId }: Share, source: Source, cancelled: AbortSignal): Promise<void> {
     if (cancelled.aborted) return;
-    this.#step(shareId, { kind: "preparing", hashedBytes: 0 });
+    this.#step(shareId, { kind: "preparing", hashedBytes: 0, fileId: null });
     const path = await source.path((sentBytes) => this.#step(shareId, { kind: "uploading", sentBytes }), cancelled);
     if (cancelled.aborted) return;
     if (!path.ok) return this.#step(shareId, { kind: "failed", error: path.error });
-    this.#step(shareId, { kind: "preparing", hashedBytes: 0 });
+    this.#step(shareId, { kind: "preparing", hashedBytes: 0, fileId: null });
     const file = await this.#api.call("files.share", { chatId, path: path.value });
-    if (!file.ok) return this.#step(shareId, { kind: "failed", error: file.error });
+    if (!file.ok && file.error.type !== "cancelled") return this.#step(shareId, { kind: "failed", error: file.error });
     this.dismiss(shareId);
+    if (!file.ok) return;
     this.#onShared(file.value);
   }
 

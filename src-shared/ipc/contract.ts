@@ -121,6 +121,11 @@ export const commands = {
   ),
 
   "files.share": command<FileView>()(v.strictObject({ chatId: ChatIdSchema, path })),
+  /**
+   * Stops preparing a file that `files.share` was asked for, which then answers `cancelled`; nothing of it stays. Its id
+   * comes with `share.progress`. Error `unknown_file` when it is not being prepared any more.
+   */
+  "files.cancelShare": command<{ fileId: string }>()(ofFile),
   "files.get": command<FileView>()(ofFile),
   "files.list": command<FileView[]>()(none),
   "files.access": command<AccessView>()(ofFile),
@@ -240,7 +245,7 @@ export interface ContractEvents {
   "link.changed": LinkView;
   "server.changed": ServerView;
   notice: NoticeView;
-  /** The last one of a file has bytesHashed = sizeBytes; then `files.share` answers. */
+  /** The first one of a file has bytesHashed = 0, the last one bytesHashed = sizeBytes; then `files.share` answers. */
   "share.progress": ShareProgressView;
   /** A weir:// link was opened outside: fill it into the pairing dialog. It holds a secret, so it is shown nowhere else. */
   "invite.opened": { link: string };

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { appendFile, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import Sqlite from "better-sqlite3";
 import * as v from "valibot";
@@ -14,7 +14,7 @@ import {
 import { ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { systemClock } from "../../src-main/env.ts";
-import { realEnv, sha256OfFile, writeRandomFile } from "../support/files.ts";
+import { freshFileId, realEnv, sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { mountSmallDisk } from "../support/tmpfs.ts";
 import {
   addFileOf,
@@ -436,6 +436,43 @@ describe("sharing", () => {
     expect(errorType(await alice.files.share(chatIdOf(alice.userId), path))).toBe("unknown_chat");
     expect(read).toBe(0);
     expect(alice.server.asked).toEqual([]);
+  });
+
+  test("stops when it is taken back while it is read, and leaves nothing; so does a folder", async () => {
+    const { alice, bob } = world;
+    const folder = join(world.folder, "huge");
+    await mkdir(folder);
+    const path = join(folder, "huge.bin");
+    // So large that it is not read before somebody can stop it; it is one hole.
+    const file = await open(path, "w");
+    await file.truncate(64 * 1024 * MiB);
+    await file.close();
+    for (const shared of [path, folder]) {
+      let hashed = 0;
+      let sizeBytes = 0;
+      const cancels: unknown[] = [];
+      const subscription = alice.files.onShareProgress((progress) => {
+        hashed = progress.bytesHashed;
+        sizeBytes = progress.sizeBytes;
+        // Also in the middle: pages of hashes are stored by then.
+        if (hashed >= 80 * MiB && cancels.length === 0) cancels.push(alice.files.cancelShare(progress.fileId));
+      });
+      const shares = await alice.files.share(chatIdOf(bob.userId), shared);
+      subscription.dispose();
+      expect(errorType(shares)).toBe("cancelled");
+      expect(cancels).toEqual([{ ok: true, value: { fileId: expect.any(String) } }]);
+      expect(sizeBytes).toBe(64 * 1024 * MiB);
+      expect(hashed).toBeLessThan(sizeBytes / 10);
+      const measured = await alice.worker.run("measure", {}).result;
+      expect(measured.ok && measured.value.files).toEqual([]);
+      expect(errorType(alice.files.cancelShare(freshFileId()))).toBe("unknown_file");
+    }
+    // Before anything was read, too.
+    const soon = alice.files.onShareProgress(({ fileId }) => alice.files.cancelShare(fileId));
+    expect(errorType(await alice.files.share(chatIdOf(bob.userId), path))).toBe("cancelled");
+    soon.dispose();
+    expect(alice.files.list()).toEqual([]);
+    expect(alice.sent).toEqual([]);
   });
 
   test("is told to every server that is used, once", async () => {

@@ -322,6 +322,7 @@ export class FakeWeir {
         this.#publishMessage(this.#message(chatId, state.profile.userId, "", "sent", file));
         return ok(file);
       },
+      "files.cancelShare": () => notFound,
       "files.get": ({ fileId }) => {
         const file = state.files.find((known) => known.fileId === fileId);
         return file ? ok(file) : notFound;

@@ -4,7 +4,7 @@ import type { MessageView } from "#shared/ipc/views.ts";
 import type { Api } from "../../src-renderer/api.ts";
 import { backoffMs, connectSocket, decodeIncoming } from "../../src-renderer/api-socket.ts";
 import { Messages } from "../../src-renderer/state/messages.svelte.ts";
-import { SHARES_MAX, Shares } from "../../src-renderer/state/shares.svelte.ts";
+import { canCancel, SHARES_MAX, Shares } from "../../src-renderer/state/shares.svelte.ts";
 import { Snapshots } from "../../src-renderer/state/snapshots.svelte.ts";
 
 interface Thing {
@@ -224,9 +224,35 @@ describe("preparing a share", () => {
     shares.progress({ chatId: "bob", fileId: "f", name: "big.bin", sizeBytes: 10, bytesHashed: 4 });
     shares.progress({ chatId: "carol", fileId: "g", name: "other", sizeBytes: 10, bytesHashed: 9 });
     expect(shares.ofChat("bob").map((share) => share.step)).toEqual([
-      { kind: "preparing", hashedBytes: 4 },
+      { kind: "preparing", hashedBytes: 4, fileId: "f" },
       { kind: "waiting" },
     ]);
+  });
+
+  it("can be stopped, and then the next one has its turn", async () => {
+    const answers: ((value: unknown) => void)[] = [];
+    const calls: unknown[][] = [];
+    const shares = new Shares(
+      apiWith((...call: unknown[]) => {
+        calls.push(call);
+        if (call[0] !== "files.share") return Promise.resolve({ ok: true, value: {} });
+        return new Promise((resolve) => answers.push(resolve));
+      }),
+      () => {},
+      () => {},
+    );
+    shares.addFiles("bob", [new File(["1"], "big.bin"), new File(["2"], "next.bin")]);
+    await vi.waitFor(() => expect(answers).toHaveLength(1), 20_000);
+    const [share] = shares.ofChat("bob");
+    if (share === undefined) throw new Error("no share");
+    // Nobody knows it by its name yet.
+    expect(canCancel(share)).toBe(false);
+    shares.progress({ chatId: "bob", fileId: "f", name: "big.bin", sizeBytes: 10, bytesHashed: 0 });
+    shares.cancel(share.shareId);
+    expect(calls).toContainEqual(["files.cancelShare", { fileId: "f" }]);
+    answers[0]?.({ ok: false, error: { type: "cancelled", message: "" } });
+    await vi.waitFor(() => expect(answers).toHaveLength(2), 20_000);
+    expect(shares.ofChat("bob").map(({ name }) => name)).toEqual(["next.bin"]);
   });
 });
 

@@ -1,8 +1,8 @@
 import { mkdir, readdir, readFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { removeAbandonedUploads } from "../../src-main/host/headless/abandoned-uploads.ts";
+import { removeAbandonedUploads, removeUnshared } from "../../src-main/host/headless/abandoned-uploads.ts";
 import { makeUploadFolder, receiveIntoFolder } from "../../src-main/host/headless/upload.ts";
 import { quietLog, realEnv, temporaryFolder } from "../support/files.ts";
 
@@ -67,4 +67,18 @@ test("a folder that was shared is kept, one that was not is removed after a day"
   await removeAbandonedUploads(uploads, [shared], { now: Date.now() + 2 * DAY_MS, log: quietLog });
   expect(await readdir(shared)).toEqual(["a.txt"]);
   await expect(readdir(abandoned)).rejects.toThrow("ENOENT");
+});
+
+test("an upload that could not be shared is removed at once, and nothing else", async () => {
+  const [shared, refused] = [await make("Shared"), await make("Refused")];
+  const elsewhere = join(dirname(uploads), "elsewhere", "A".repeat(22));
+  await mkdir(elsewhere, { recursive: true });
+  await put(shared, "a.txt", "a");
+  await put(refused, "a.txt", "a");
+  const remove = (path: string): Promise<void> =>
+    removeUnshared(uploads, path, { sharedPaths: [shared], log: quietLog });
+  for (const path of [refused, shared, elsewhere, join(uploads, "none"), uploads]) await remove(path);
+  await expect(readdir(refused)).rejects.toThrow("ENOENT");
+  expect(await readdir(shared)).toEqual(["a.txt"]);
+  expect(await readdir(elsewhere)).toEqual([]);
 });

@@ -1,5 +1,5 @@
 import { lstat, readdir, realpath, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Log, TimeMs } from "#shared/base/env.ts";
 import { UPLOAD_KEPT_MS } from "#shared/base/limits.ts";
 import { describeThrown } from "../../ipc/server.ts";
@@ -34,6 +34,23 @@ export const removeAbandonedUploads = async (
   }
   if (removed > 0) log.info("abandoned uploads were removed", { removed });
   return removed;
+};
+
+/** Removes the upload that this path lies in, if any: it could not be shared, or was taken back. Never rejects. */
+export const removeUnshared = async (
+  uploadsDir: string,
+  path: string,
+  { sharedPaths, log }: { readonly sharedPaths: readonly string[]; readonly log: Log },
+): Promise<void> => {
+  try {
+    const folder = dirname(await realpath(path));
+    const isUpload = dirname(folder) === (await realpath(uploadsDir)) && UPLOAD_FOLDER.test(basename(folder));
+    if (isUpload && !sharedPaths.some((shared) => dirname(shared) === folder)) await rm(folder, { recursive: true });
+  } catch (thrown) {
+    // A path that is nowhere, or no upload was ever made: nothing to remove.
+    const isNowhere = thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT";
+    if (!isNowhere) log.warn("an upload that is not shared could not be removed", describeThrown(thrown));
+  }
 };
 
 const isAbandoned = async (folder: string, shared: ReadonlySet<string>, now: TimeMs): Promise<boolean> => {

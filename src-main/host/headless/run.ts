@@ -10,7 +10,7 @@ import { createIpcServer, describeThrown } from "../../ipc/server.ts";
 import { type SystemEnv, systemEnv } from "../../log.ts";
 import { VaultError } from "../key-file.ts";
 import { version } from "../version.ts";
-import { removeAbandonedUploads } from "./abandoned-uploads.ts";
+import { removeAbandonedUploads, removeUnshared } from "./abandoned-uploads.ts";
 import { type HeadlessArguments, parseArguments, USAGE } from "./arguments.ts";
 import { startBridge } from "./bridge.ts";
 import { forkEngine } from "./fork-engine.ts";
@@ -75,7 +75,18 @@ const start = async (args: HeadlessArguments, env: SystemEnv, startApp: StartApp
       port: args.port,
       rendererDir: fileURLToPath(new URL("../../../out/renderer", import.meta.url)),
       uploadsDir,
-      server: createIpcServer({ ...app.handlers, ...headlessHostHandlers({ version, dataDir }) }, log),
+      server: createIpcServer(
+        {
+          ...app.handlers,
+          ...headlessHostHandlers({ version, dataDir }),
+          "files.share": async (input) => {
+            const shared = await app.handlers["files.share"](input);
+            if (!shared.ok) await removeUnshared(uploadsDir, input.path, { sharedPaths: app.sharedPaths(), log });
+            return shared;
+          },
+        },
+        log,
+      ),
       events: publisher.events,
       random: env.random,
       log,

@@ -2,11 +2,12 @@ import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { assert } from "#shared/base/assert.ts";
+import type { Bytes } from "#shared/base/bytes.ts";
 import { CHUNK_TAG_BYTES, FILE_BYTES_MAX, WORK_BATCH_BYTES } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import { chunkBytesFor } from "#shared/wire/manifest.ts";
 import { createChunkCipher } from "../../crypto/chunk-cipher.ts";
-import { leafHash, TreeBuilder } from "../../crypto/hash-tree.ts";
+import { LEAF_PREFIX_BYTES, leafHashSoon, TreeBuilder } from "../../crypto/hash-tree.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
 import type { JobContext, JobResult, Jobs } from "../chunk-worker-protocol.ts";
 import { failWork, readErrorOf, readWhole, yieldTurn } from "./io.ts";
@@ -69,15 +70,18 @@ const hashOpenFile = async (
   const row = tables.ensure(input.fileId).file;
   const tree = new TreeBuilder((page, leaves, pageRoot) => tables.savePage(row, page, pageRoot, leaves));
   const whole = createHash("sha256");
-  const sealed = Buffer.allocUnsafeSlow(chunkBytes + CHUNK_TAG_BYTES);
+  const sealed: Bytes = new Uint8Array(LEAF_PREFIX_BYTES + chunkBytes + CHUNK_TAG_BYTES);
 
-  const hashBatch = (plaintext: Uint8Array): void => {
-    whole.update(plaintext);
+  /** Most of the time goes into two SHA-256 of everything, so one of them is made elsewhere meanwhile. */
+  const hashBatch = async (plaintext: Uint8Array): Promise<void> => {
+    const leaves: Promise<Bytes>[] = [];
     for (let at = 0; at < plaintext.length; at += chunkBytes) {
       const chunk = plaintext.subarray(at, at + chunkBytes);
-      cipher.encryptInto(sealed, tree.leafCount, chunk);
-      tree.push(leafHash(sealed.subarray(0, chunk.length + CHUNK_TAG_BYTES)));
+      cipher.encryptInto(sealed.subarray(LEAF_PREFIX_BYTES), tree.leafCount + leaves.length, chunk);
+      leaves.push(leafHashSoon(sealed.subarray(0, LEAF_PREFIX_BYTES + chunk.length + CHUNK_TAG_BYTES)));
     }
+    whole.update(plaintext);
+    for (const leaf of await Promise.all(leaves)) tree.push(leaf);
   };
 
   // Two buffers: the next batch is read while this one is hashed.
@@ -97,7 +101,7 @@ const hashOpenFile = async (
     reading = readBatch(ready, position);
     // A failed read ahead is awaited in the next round; until then it must not count as unhandled.
     reading.catch(() => undefined);
-    hashBatch(batch);
+    await hashBatch(batch);
     context.progress(position);
     await yieldTurn(context.signal);
   }
