@@ -84,6 +84,8 @@ export interface ConnectionDeps {
   readonly generation: Generation;
   readonly offerGeneration: Generation;
   readonly keys: HandshakeKeys;
+  /** Tells the peer's transfers whether we are still the program that they began with. */
+  readonly runId: string;
   /** The handshake fails on a path that does not carry packets of this many bytes. */
   readonly provenBytes?: number | undefined;
   /** Whether further connections of the same kind may carry bulk frames: the relay has nothing to gain. */
@@ -137,6 +139,7 @@ export class LinkConnection {
   /** Of a proven connection of WebRTC. */
   #stripes: Stripes | null = null;
   #peerTakesStripes = false;
+  #peerRunId: string | null = null;
   #iceServers: readonly string[] = [];
   /** The answerer lets the dialer's checks come first; see `addCandidate`. */
   #yields = false;
@@ -162,6 +165,11 @@ export class LinkConnection {
       },
     });
     this.#lanes = new MessageLanes(deps.env, (report) => this.#report(report));
+  }
+
+  /** Null before its hello, or when it is of a version that does not say. */
+  get peerRunId(): string | null {
+    return this.#peerRunId;
   }
 
   get stats(): ConnectionStats {
@@ -262,6 +270,7 @@ export class LinkConnection {
       peerUserId: this.#deps.peer,
       offerGeneration: this.#deps.offerGeneration,
       nonce: this.#deps.env.random.bytes(32),
+      runId: this.#deps.runId,
       paddingBytes: this.#deps.provenBytes ?? 0,
       ...fingerprints.value,
     });
@@ -465,7 +474,10 @@ export class LinkConnection {
   }
 
   #onHandshake(state: HandshakeState, message: ControlMessage): void {
-    if (message.type === "hello") this.#peerTakesStripes = message.capabilities.includes(STRIPES_CAPABILITY);
+    if (message.type === "hello") {
+      this.#peerTakesStripes = message.capabilities.includes(STRIPES_CAPABILITY);
+      this.#peerRunId = message.runId ?? null;
+    }
     const [handshake, proof] = stepHandshake(state, message, this.#deps.keys);
     if (handshake.step === "refused") {
       this.#lose(handshake.reason);

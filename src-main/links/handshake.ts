@@ -20,6 +20,8 @@ export interface HandshakeFacts {
   readonly peerUserId: UserId;
   readonly offerGeneration: Generation;
   readonly nonce: Uint8Array<ArrayBuffer>;
+  /** Of this run of the program. */
+  readonly runId: string;
   /** From our own description, and from the peer's inside the Signal ciphertext; compared with the real one before. */
   readonly localFingerprint: string;
   readonly remoteFingerprint: string;
@@ -58,6 +60,7 @@ export const startHandshake = (facts: HandshakeFacts): readonly [HandshakeState,
     userId: facts.localUserId,
     generation: facts.offerGeneration,
     nonce: facts.nonce,
+    runId: facts.runId,
     ...(facts.paddingBytes ? { padding: "0".repeat(facts.paddingBytes) } : {}),
   },
 ];

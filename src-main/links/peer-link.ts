@@ -1,4 +1,5 @@
 import { assertNever } from "#shared/base/assert.ts";
+import { toBase64Url } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
@@ -58,6 +59,9 @@ export interface PeerLinkDeps {
   onReport(generation: Generation, report: AppReport): void;
 }
 
+/** Two runs of a program must not have the same by chance. */
+const RUN_ID_BYTES = 8;
+
 export type AppReport = Extract<ConnectionReport, { type: "message" | "bulk" | "drained" }>;
 
 /**
@@ -67,6 +71,8 @@ export type AppReport = Extract<ConnectionReport, { type: "message" | "bulk" | "
  */
 export class PeerLink implements Disposable {
   readonly #deps: PeerLinkDeps;
+  /** Another one for each contact, so that nobody can tell from it whom they have in common. */
+  readonly #runId: string;
   readonly #machine: MachineRunner<LinkMachineState, LinkInput, LinkEffect>;
   readonly #connections = new Map<Generation, LinkConnection>();
   /** They say goodbye, oldest first. */
@@ -77,6 +83,7 @@ export class PeerLink implements Disposable {
 
   constructor(deps: PeerLinkDeps) {
     this.#deps = deps;
+    this.#runId = toBase64Url(deps.env.random.bytes(RUN_ID_BYTES));
     const role = deps.localUserId < deps.peer ? "dialer" : "answerer";
     const initial = { ...initialLink(role, deps.firstGeneration), staleEvents: deps.firstStaleEvents };
     const record = deps.recorder.add(initial);
@@ -171,7 +178,7 @@ export class PeerLink implements Disposable {
       Math.round(shown.rttMs ?? -1) === Math.round(view.rttMs ?? -1);
     if (same || this.#disposed) return;
     this.#shown = view;
-    if (shown?.state === "connected" && view.state === "connected" && this.#isLeaving(shown.generation))
+    if (shown?.state === "connected" && view.state === "connected" && this.#isReplaced(shown, view))
       this.#deps.onReplaced(shown.generation, view.generation);
     this.#deps.onChanged(view);
   }
@@ -279,6 +286,7 @@ export class PeerLink implements Disposable {
       via,
       rtc: asks ? rtc : { ...rtc, iceServers: [] },
       iceServers: asks ? iceServers : null,
+      runId: this.#runId,
       provenBytes: mtu ?? 0,
       canStripe: via === "rtc" && this.#deps.canStripe,
       admits: (candidate) => via === "relay" || admits(policy, candidate),
@@ -297,8 +305,10 @@ export class PeerLink implements Disposable {
     connection.finish(reason);
   }
 
-  #isLeaving(generation: Generation): boolean {
-    return [...this.#leaving].some((connection) => connection.generation === generation && connection.isClosing);
+  /** In order, and the peer is still the same run of its program: a new one knows nothing of what was open. */
+  #isReplaced(from: LinkView, to: LinkView): boolean {
+    const old = [...this.#leaving].find(({ generation }) => generation === from.generation);
+    return old?.isClosing === true && old.peerRunId === (this.#connections.get(to.generation)?.peerRunId ?? null);
   }
 
   #leave(connection: LinkConnection): void {

@@ -66,6 +66,8 @@ const schemas = {
     userId: UserIdSchema,
     generation: counter,
     nonce: bytesField(32),
+    /** Another one after a start of the program: what was under way with the one before is lost. */
+    runId: v.optional(word),
     /** Makes it larger than the packets that pass every network; says nothing. */
     padding: v.optional(v.pipe(v.string(), v.maxLength(LINK_HELLO_PADDING_MAX))),
   }),

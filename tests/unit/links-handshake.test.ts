@@ -37,6 +37,7 @@ const facts = (side: "alice" | "bob", changes: Partial<HandshakeFacts> = {}): Ha
   peerUserId: side === "alice" ? bob : alice,
   offerGeneration: 7,
   nonce: new Uint8Array(randomBytes(32)),
+  runId: `run of ${side}`,
   localFingerprint: print(side === "alice" ? 1 : 2),
   remoteFingerprint: print(side === "alice" ? 2 : 1),
   ...changes,

@@ -226,6 +226,31 @@ test("a connection that becomes unsteady gets a successor at once; if it recover
   expect(it.states()).toEqual(["connected lan", "connected lan"]);
 });
 
+test("a link is the same one after a change of network, and another one after its peer was killed and started anew", async () => {
+  const it = world();
+  await it.connect();
+  const replaced: number[] = [];
+  it.alice.links.onReplaced(({ from }) => replaced.push(from));
+  const before = it.views()[0].generation;
+  it.alice.links.networkChanged();
+  await it.clock.advance(1000);
+  expect(replaced).toEqual([before]);
+
+  const [{ generation }] = it.views();
+  it.rtc.silent = true;
+  it.bob.links.dispose();
+  it.rtc.silent = false;
+  const anew = it.net.links(it.bob.member, { driver: it.rtc.driver(), relay: it.rtc.relay() });
+  opened.push(anew);
+  anew.enable();
+  anew.connect(it.alice.id);
+  await it.clock.advance(1000);
+  const [now] = it.views();
+  expect([now.state, now.generation > generation]).toEqual(["connected", true]);
+  expect(anew.view(it.alice.id).state).toBe("connected");
+  expect(replaced).toEqual([before]);
+});
+
 test("when the interface is gone for good the link stands again within seconds of the next one", async () => {
   const it = world();
   await it.connect();
