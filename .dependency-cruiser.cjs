@@ -92,10 +92,10 @@ module.exports = {
     {
       name: "composition-is-on-top",
       comment:
-        "entries and the composition root (files directly in src-main) are imported by nothing below; app.ts, env.ts and log.ts hold types, the clock and the log",
+        "entries and the composition root (files directly in src-main) are imported by nothing below; app.ts, env.ts, log.ts and steps.ts hold types, the clock, the log and the named moments",
       severity: "error",
       from: { path: "^src-main/[^/]+/" },
-      to: { path: "^src-main/[^/]+\\.ts$", pathNot: "^src-main/(?:app|env|log|start-app)\\.ts$" },
+      to: { path: "^src-main/[^/]+\\.ts$", pathNot: "^src-main/(?:app|env|log|start-app|steps)\\.ts$" },
     },
     {
       name: "only-hosts-start-the-app",
@@ -144,6 +144,13 @@ module.exports = {
       severity: "error",
       from: { path: MACHINE },
       to: { path: "^(?:src-|native/)", pathNot: ["^$1/[^/]+$", "^src-shared/"], dependencyTypesNot: ["type-only"] },
+    },
+    {
+      name: "nobody-listens-to-steps",
+      comment: "a process may be stopped at a named moment by a test alone: only steps.ts has the channel",
+      severity: "error",
+      from: { path: "^(?:src-|native/)", pathNot: "^src-main/steps\\.ts$" },
+      to: { path: "^(?:node:)?diagnostics_channel$" },
     },
     soleImporter("node-datachannel", packageFolder("node-datachannel"), "^src-main/links/driver[^/]*\\.ts$"),
     soleImporter(

@@ -15,6 +15,7 @@ import type { Payload } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { AppMessage } from "../links/links.ts";
+import { reached } from "../steps.ts";
 import type { FileRecord } from "../store/files.ts";
 import type { FolderProgress, TransferRecord, TransferStatus } from "../store/transfers.ts";
 import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
@@ -172,6 +173,7 @@ export class Download implements Disposable {
   onFrame(session: number, kind: "chunk" | "leaves", index: number, held: HeldFrame): void {
     const frame = this.#nextFrame++;
     this.#frames.set(frame, held);
+    if (kind === "chunk") reached("arrived", this.spec.fileId, index);
     if (this.#disposed) {
       this.#release(frame);
       return;
@@ -212,6 +214,7 @@ export class Download implements Disposable {
           ...{ type: "request", tag, indices: [...effect.indices] },
           weight: TRANSFER_WEIGHTS[this.#priority],
         }));
+        reached("asked", this.spec.fileId, effect.indices);
         return;
       case "cancelRequests":
         this.#send(effect.session, (tag) => ({ type: "cancel", tag, indices: [...effect.indices] }));
@@ -221,6 +224,7 @@ export class Download implements Disposable {
         return;
       case "stop":
         this.#send(effect.session, (tag) => ({ type: "stop", tag }));
+        reached("stopSent", this.spec.fileId);
         return;
       case "forget":
         this.#forget(effect.session);
@@ -257,6 +261,7 @@ export class Download implements Disposable {
         return;
       case "publish":
         this.#deps.onChanged(this, state.kind === this.#savedKind ? "progress" : "phase");
+        if (state.kind !== this.#savedKind) reached(state.kind, this.spec.fileId);
         this.#savedKind = state.kind;
         if (!this.#choosesAgain || state.kind !== "idle") return;
         this.#choosesAgain = false;
@@ -289,6 +294,7 @@ export class Download implements Disposable {
       counters: state.counters,
       folder: this.#folder,
     });
+    if (state.kind === "complete") reached("completed", this.spec.fileId);
   }
 
   #statusOf(state: State): TransferStatus {
@@ -427,6 +433,7 @@ export class Download implements Disposable {
     const { name } = this.file.offer;
     const input = { spec, directory, name, ...this.#choice() };
     void this.#begin(this.#deps.worker.run("finish", input)).then((result) => {
+      if (result.ok) reached("finished", spec.fileId);
       if (result.ok) this.dispatch({ type: "finished", run, savedPath: result.value });
       else this.#workFailed(run, result.error);
     });

@@ -16,6 +16,7 @@ import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
 import { shareCrypto } from "../shares/share-crypto.ts";
 import type { Shares } from "../shares/shares.ts";
 import type { Signaling } from "../signaling/signaling.ts";
+import { reached } from "../steps.ts";
 import type { Database } from "../store/database.ts";
 import { isDiskFull } from "../store/errors.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
@@ -255,6 +256,7 @@ class SharedFiles implements Files {
     };
     const signature = account.sign(manifestSigningBytes(manifest));
     const signed = { manifest, signature };
+    reached("announcing", fileId);
     const offer: FileOffer = { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
     return this.#publish(chatId, offer, sourcePath);
   }
@@ -300,6 +302,7 @@ class SharedFiles implements Files {
       this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members)),
     );
     if (refusal !== null) return this.#giveUp(fileId, refusal);
+    reached("announced", fileId);
     for (const userId of members) this.#deps.onOffered(fileId, userId);
     // Only now: of what was refused here the server never hears.
     this.#registerAll();
@@ -344,6 +347,7 @@ class SharedFiles implements Files {
     const { manifest, signature } = offer.signed;
     const { fileId, chunkCount } = manifest;
     let operations = shares.operations(fileId, 1);
+    reached("registering", fileId);
     let given = await signaling.request("files.register", { record: { ...manifest, signature }, operations });
     for (let last = operations.at(-1); given.ok && last !== undefined; last = operations.at(-1)) {
       operations = shares.operations(fileId, last.version + 1);
@@ -356,7 +360,10 @@ class SharedFiles implements Files {
       : given;
     // It may have come or gone while the server answered.
     if (holder !== this.#sources.isThere(fileId)) return { kind: "later" };
-    if (answer.ok) return { kind: "registered", holder };
+    if (answer.ok) {
+      reached("registered", fileId);
+      return { kind: "registered", holder };
+    }
     this.#deps.env.log.warn("a file was not registered", { type: answer.error.type });
     return REFUSALS.includes(answer.error.type) ? { kind: "refused", error: answer.error } : { kind: "later" };
   }
@@ -491,6 +498,7 @@ class SharedFiles implements Files {
     else if (!isSameManifest(known.offer, offer)) return fail("conflict", "Another file has this id.");
     else if (known.access !== "granted") this.#table.giveKey(safe);
     else if (!isSameSecret(known.offer, offer)) return fail("conflict", "This file is known here with another key.");
+    reached("offered", manifest.fileId);
     // Told after the caller's transaction, which may still be undone.
     queueMicrotask(() => {
       this.#tell(manifest.fileId);

@@ -16,6 +16,7 @@ import { type BulkKind, withBulkHeader } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { pageCountOf } from "../crypto/hash-tree.ts";
 import type { AppMessage } from "../links/links.ts";
+import { reached } from "../steps.ts";
 import type { TokenBucket } from "./bandwidth.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import { type FileSpec, type ReadFrame, type WorkError, workError } from "./chunk-worker-protocol.ts";
@@ -135,6 +136,7 @@ export class Seeder implements Disposable {
       case "stop":
         this.#end(peer, session);
         this.#send(peer, { type: "stopped", tag: session.tag, framesSent: session.framesSent });
+        reached("stopped", session.spec.fileId);
         break;
       default:
         assertNever(message, "message to a seeder");
@@ -265,6 +267,7 @@ export class Seeder implements Disposable {
     };
     peer.sessions.set(tag, session);
     this.#send(peer, { type: "accept", tag });
+    reached("opened", fileId);
     if (held === null) this.#send(peer, { type: "have", tag, chunks: "all", leaves });
     else if (spec.chunkCount <= HAVE_BITMAP_BYTES_MAX * 8) {
       session.told = held;
@@ -301,6 +304,7 @@ export class Seeder implements Disposable {
     const lacking = indices.filter((index) => !isHere(index));
     if (lacking.length > 0) this.#send(peer, { type: "unavailable", tag: session.tag, indices: lacking });
     for (const index of indices) if (isHere(index)) session.queue.add(index);
+    reached("requested", fileId, indices);
     if (this.queuedFor(peer.userId) > SEEDER_QUEUE_CHUNKS_MAX) this.#cut(peer, session, "too_many_requests");
   }
 
@@ -407,6 +411,7 @@ export class Seeder implements Disposable {
         // The link has its own copy.
         const buffer = this.#batches.sent(frame.bytes);
         if (buffer !== null) this.#deps.worker.recycle(buffer);
+        reached("chunkSent", fileId, frame.index);
       }
       if (outcome === "full") {
         peer.blocked = true;

@@ -8,6 +8,7 @@ import { pageCountOf } from "../../src-main/crypto/hash-tree.ts";
 import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
 import type { FileSpec, StoreOutcome } from "../../src-main/transfer/chunk-worker-protocol.ts";
 import { PieceMap } from "../../src-main/transfer/piece-map.ts";
+import { counted } from "../support/counts.ts";
 import { describeDownload, runDownloadChild } from "../support/described-download.ts";
 import {
   freshFileId,
@@ -346,11 +347,12 @@ describe("a disk that is full", () => {
 });
 
 describe("kill -9", () => {
-  const KILLS = Number(process.env["WEIR_KILLS"] ?? 50);
+  /** At named moments: transfer-kill-steps.test.ts. */
+  const KILLS = counted(10, 1000);
   const CHUNKS = 200;
 
   test(`${KILLS} times at random: what was stored is never fetched again, and a final name means a whole file`, {
-    timeout: 600_000,
+    timeout: 1_200_000,
   }, async () => {
     let kills = 0;
     let killedMidway = 0;
@@ -360,7 +362,7 @@ describe("kill -9", () => {
       for (let done = false; !done; ) {
         const last = kills >= KILLS;
         const { lines, killed } = await runDownloadChild(download.file, {
-          killAfterMs: last ? null : Math.random() * 150,
+          kill: last ? null : { at: "", afterMs: Math.random() * 150 },
         });
         const before = new Set(stored);
         for (const line of lines) {

@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { CHUNK_BYTES, CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
+import { CHUNK_TAG_BYTES } from "#shared/base/limits.ts";
 import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
-import { payloadOf, shareForTest, writeRandomFile } from "./files.ts";
+import type { FileSpec } from "../../src-main/transfer/chunk-worker-protocol.ts";
+import { must, payloadOf, shareForTest, writeRandomFile } from "./files.ts";
 
 /** A download that `download-child.ts` can do alone, without an owner. */
 export interface DescribedDownload {
@@ -18,6 +19,25 @@ export interface DescribedDownload {
 
 const READ_AT_ONCE = 16;
 
+/** Writes the encrypted chunks of a file or folder one after the other. Gives its one page of hashes. */
+export const sealInto = async (
+  sealed: string,
+  owner: ChunkWorker,
+  spec: FileSpec,
+  path: string,
+): Promise<Uint8Array> => {
+  await using out = await open(sealed, "w");
+  for (let first = 0; first < spec.chunkCount; first += READ_AT_ONCE) {
+    const indices = Array.from({ length: Math.min(READ_AT_ONCE, spec.chunkCount - first) }, (_, i) => first + i);
+    const source = { kind: "file", path } as const;
+    for (const frame of must(await owner.run("readChunks", { spec, source, indices }).result).frames) {
+      const bytes = payloadOf(frame);
+      await out.write(bytes, 0, bytes.length, frame.index * (spec.chunkBytes + CHUNK_TAG_BYTES));
+    }
+  }
+  return payloadOf(must(await owner.run("readLeaves", { spec, page: 0 }).result));
+};
+
 /** `folder/receiver-NAME` is the only folder that the child writes to. The file ends as `final.bin` in `down` there. */
 export const describeDownload = async (
   owner: ChunkWorker,
@@ -29,26 +49,14 @@ export const describeDownload = async (
   const hex = await writeRandomFile(path, sizeBytes);
   const { spec, sha256 } = await shareForTest(owner, path);
   const sealed = join(folder, `sealed-${name}`);
-  const out = await open(sealed, "w");
-  for (let first = 0; first < spec.chunkCount; first += READ_AT_ONCE) {
-    const indices = Array.from({ length: Math.min(READ_AT_ONCE, spec.chunkCount - first) }, (_, i) => first + i);
-    const read = await owner.run("readChunks", { spec, source: { kind: "file", path }, indices }).result;
-    if (!read.ok) throw new Error(read.error.message);
-    for (const frame of read.value.frames) {
-      const bytes = payloadOf(frame);
-      await out.write(bytes, 0, bytes.length, frame.index * (CHUNK_BYTES + CHUNK_TAG_BYTES));
-    }
-  }
-  await out.close();
-  const leaves = await owner.run("readLeaves", { spec, page: 0 }).result;
-  if (!leaves.ok) throw new Error(leaves.error.message);
+  const leaves = await sealInto(sealed, owner, spec, path);
   const receiver = join(folder, `receiver-${name}`);
   const directory = join(receiver, "down");
   await mkdir(directory, { recursive: true });
   const description = {
     spec: { ...spec, root: [...spec.root], key: [...spec.key] },
     sha256: [...sha256],
-    leaves: [...payloadOf(leaves.value)],
+    leaves: [...leaves],
     directory,
     name: "final.bin",
     sealed,
@@ -66,10 +74,16 @@ export interface ChildRun {
   readonly killed: boolean;
 }
 
+/** Killed when the child has said a line that begins so, and the given time later. */
+export interface RandomKill {
+  readonly at: string;
+  readonly afterMs: number;
+}
+
 /** Runs the child to its end; rejects when a signal other than ours ended it. */
 export const runDownloadChild = (
   file: string,
-  { killAfterMs = null, env = {} }: { killAfterMs?: number | null; env?: NodeJS.ProcessEnv },
+  { kill = null, env = {} }: { kill?: RandomKill | null; env?: NodeJS.ProcessEnv },
 ): Promise<ChildRun> =>
   new Promise((resolve, reject) => {
     const script = join(import.meta.dirname, "download-child.ts");
@@ -79,16 +93,19 @@ export const runDownloadChild = (
     });
     let text = "";
     let errors = "";
+    let isDue = false;
     child.stdout.on("data", (data: Buffer) => {
-      if (text === "" && killAfterMs !== null) setTimeout(() => child.kill("SIGKILL"), killAfterMs);
       text += data.toString();
+      if (kill === null || isDue || !`\n${text}`.includes(`\n${kill.at}`)) return;
+      isDue = true;
+      setTimeout(() => child.kill("SIGKILL"), kill.afterMs);
     });
     child.stderr.on("data", (data: Buffer) => {
       errors += data.toString();
     });
     child.on("close", (code, signal) => {
       const lines = text.split("\n").filter((line) => line !== "");
-      const killed = signal === "SIGKILL" && killAfterMs !== null;
+      const killed = signal === "SIGKILL" && kill !== null;
       if (signal === null || killed) resolve({ lines, errors, code, killed });
       else reject(new Error(`ended by ${signal}: ${errors}`));
     });

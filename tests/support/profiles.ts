@@ -1,7 +1,8 @@
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type HeadlessProfile, type ReadyProcess, startHeadless, startServer } from "../../scripts/headless-process.ts";
+import { STEPS_VARIABLE } from "./stepped.ts";
 
 /** A world of real processes in a temporary folder: one server and any number of headless profiles. */
 export interface World extends AsyncDisposable {
@@ -10,6 +11,8 @@ export interface World extends AsyncDisposable {
   profile(name: string, options?: { env?: NodeJS.ProcessEnv }): Promise<HeadlessProfile>;
   downloadsOf(name: string): string;
   dataOf(name: string): string;
+  /** Of a profile or of "server": see stepped.ts. */
+  stepsOf(name: string): string;
   killServer(): Promise<void>;
   /** Its connections stay open and nothing is answered any more. */
   freezeServer(): void;
@@ -19,27 +22,40 @@ export interface World extends AsyncDisposable {
   restartServer(options?: { kill?: boolean; downMs?: number }): Promise<void>;
 }
 
-export const createWorld = async (): Promise<World> => {
+/** `stepped`: every process can be ended at a named moment (stepped.ts). */
+export const createWorld = async ({ stepped = false } = {}): Promise<World> => {
   const dir = await mkdtemp(join(tmpdir(), "weir-world-"));
   const serverDir = join(dir, "server");
-  let server: ReadyProcess<{ url: string }> = await startServer(serverDir);
   const profiles: HeadlessProfile[] = [];
+  const stepsOf = (name: string): string => join(dir, name, "steps");
+  const stepping = async (name: string, entry: string): Promise<{ entry?: string; env?: NodeJS.ProcessEnv }> => {
+    if (!stepped) return {};
+    await mkdir(stepsOf(name), { recursive: true });
+    await writeFile(join(stepsOf(name), "pids"), "");
+    return { entry, env: { [STEPS_VARIABLE]: stepsOf(name) } };
+  };
+  const startServerOn = async (port: number): Promise<ReadyProcess<{ url: string }>> =>
+    startServer(serverDir, { port, ...(await stepping("server", "tests/support/server-child.ts")) });
+  let server = await startServerOn(0);
   const startServerAgain = async (): Promise<void> => {
-    server = await startServer(serverDir, { port: Number(new URL(server.ready.url).port) });
+    server = await startServerOn(Number(new URL(server.ready.url).port));
   };
   return {
     dir,
     serverUrl: () => server.ready.url,
     downloadsOf: (name) => join(dir, name, "downloads"),
     dataOf: (name) => join(dir, name, "data"),
+    stepsOf,
     async profile(name, options = {}) {
       await mkdir(join(dir, name, "downloads"), { recursive: true });
+      const stepEntry = await stepping(name, "tests/support/stepped-headless-process.ts");
       const profile = await startHeadless({
+        ...stepEntry,
         dataDir: join(dir, name, "data"),
         server: server.ready.url,
         name,
         downloads: join(dir, name, "downloads"),
-        ...(options.env === undefined ? {} : { env: options.env }),
+        env: { ...options.env, ...stepEntry.env },
       });
       profiles.push(profile);
       return profile;

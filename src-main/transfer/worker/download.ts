@@ -13,6 +13,7 @@ import {
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
 import { emptyRoot, pageCountOf } from "../../crypto/hash-tree.ts";
+import { reached } from "../../steps.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
 import type {
   FileSpec,
@@ -229,7 +230,9 @@ export const assemble = async (
     file = await openPart(partPath(directory, spec));
     tools.native.reserve(file.fd, spec.sizeBytes);
     await file.truncate(spec.sizeBytes);
+    reached("assembleStart", spec.fileId);
     await assembleInto(tools, file, spec, context);
+    reached("assembleEnd", spec.fileId);
     return ok(null);
   } catch (error) {
     return err(writeErrorOf(error));
@@ -277,6 +280,7 @@ const assembleInto = async (
         syncing.catch(() => undefined);
       }
       context.progress(end);
+      if (first < spec.chunkCount / 2 && spec.chunkCount / 2 <= end) reached("assembleMiddle", spec.fileId);
     }
     await yieldTurn(context.signal);
   }
@@ -351,9 +355,11 @@ export const finish = async (
     file = await open(part, constants.O_RDWR | (constants.O_NOFOLLOW ?? 0));
     tools.native.markQuarantine(part, ORIGIN_URL);
     await file.sync();
+    reached("synced", spec.fileId);
     const inode = inodeOf(await file.stat({ bigint: true }));
     const path = await rename(tools, spec, { part, inode, directory, name: safeFileName(name) });
     tools.native.fsyncDirectory(directory);
+    reached("nameSynced", spec.fileId);
     return ok(path);
   } catch (error) {
     return err(writeErrorOf(error));
@@ -374,8 +380,10 @@ export const rename = async (
     if (taken.has(foldName(candidate))) continue;
     const path = join(directory, candidate);
     tables.setFinal(files.get(spec).file, { path, inode });
+    reached("nameNoted", spec.fileId);
     try {
       native.renameNoReplace(part, path);
+      reached("renamed", spec.fileId);
       return path;
     } catch (error) {
       // Somebody made it since the folder was read.
@@ -394,6 +402,7 @@ export const drop = async (
     tools.plans.forget(fileId);
     if (what === "everything") tools.lists.forget(fileId);
     if (what !== "part") await removeRows(tools, fileId, what, { signal: new AbortController().signal });
+    if (what !== "part") reached("chunksDropped", fileId);
     if (directory !== null) await rm(join(directory, partName(fileId)), { force: true, recursive: true });
     return ok(null);
   } catch (error) {

@@ -13,6 +13,7 @@ import {
 } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
+import { reached } from "../../steps.ts";
 import type { FolderChoice, JobContext, JobResult, Jobs } from "../chunk-worker-protocol.ts";
 import { safeFileName } from "../file-name.ts";
 import type { FolderEntry } from "../folder-list.ts";
@@ -64,7 +65,9 @@ export const assembleFolder = async (
     await mkdir(part);
     const plan = await tools.plans.of(spec, directory, choice, context.signal);
     checkThere(tools, spec, plan);
+    reached("assembleStart", spec.fileId);
     await writeEntries(tools, spec, { plan, part }, context);
+    reached("assembleEnd", spec.fileId);
     return ok(null);
   } catch (error) {
     return err(writeErrorOf(error));
@@ -122,6 +125,7 @@ const writeEntries = async (
             });
         await writer.endChunk(plaintext);
         context.progress(index + 1);
+        if (index === spec.chunkCount >> 1) reached("assembleMiddle", spec.fileId);
       }
       await turns.take(spec.chunkBytes);
     }
@@ -293,6 +297,7 @@ export const finishFolder = async (
     const plan = await tools.plans.of(spec, directory, choice, context.signal);
     const part = partPath(directory, spec);
     await syncEntries(tools.native, part, plan);
+    reached("synced", spec.fileId);
     const { path, renamed } =
       plan.destination === null
         ? { path: await saveNew(tools, spec, { part, directory, name: choice.name }), renamed: new Map() }
@@ -300,6 +305,7 @@ export const finishFolder = async (
     tools.lists.saved(spec, renamed);
     tools.plans.forget(spec.fileId);
     tools.native.fsyncDirectory(directory);
+    reached("nameSynced", spec.fileId);
     return ok(path);
   } catch (error) {
     return err(writeErrorOf(error));

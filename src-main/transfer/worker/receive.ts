@@ -6,6 +6,7 @@ import { err, ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES, bytesOf } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash, provePage } from "../../crypto/hash-tree.ts";
+import { reached } from "../../steps.ts";
 import type { ChunkTables, DownloadCounters } from "../../store/chunks.ts";
 import type { ChunkToStore, FileSpec, JobResult, Jobs, StoreOutcome } from "../chunk-worker-protocol.ts";
 import { WorkFailure, writeErrorOf } from "./io.ts";
@@ -90,7 +91,7 @@ export class ChunkReceiver {
     try {
       this.#beforeBatch(Math.max(...batch.map(({ spec }) => spec.sizeBytes)));
       const proven = batch.map((chunk) => ({ chunk, verdict: this.#prove(chunk) }));
-      return this.#tables.transaction(() => {
+      const stored = this.#tables.transaction(() => {
         const counted = new Map<number, DownloadCounters>();
         const results = proven.map(({ chunk, verdict }): Stored => {
           if ("outcome" in verdict) return { job: chunk.job, outcome: verdict.outcome };
@@ -101,6 +102,10 @@ export class ChunkReceiver {
         for (const [file, counters] of counted) this.#tables.setCounters(file, counters);
         return results;
       });
+      for (const [i, { spec, index }] of batch.entries())
+        if (stored[i]?.outcome === "stored" || stored[i]?.outcome === "replaced")
+          reached("committed", spec.fileId, index);
+      return stored;
     } catch (error) {
       const failure = writeErrorOf(error);
       return batch.map(({ job }) => ({ job, outcome: failure }));
@@ -134,6 +139,7 @@ export const storeLeaves = async (
     const known = files.get(spec);
     tables.transaction(() => tables.savePage(known.file, page, proven.pageRoot, proven.leaves));
     known.forgetPage(page);
+    reached("leavesStored", spec.fileId, page);
     return ok("stored");
   } catch (error) {
     return err(writeErrorOf(error));

@@ -5,6 +5,7 @@ import { err, ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
 import { leafHash } from "../../crypto/hash-tree.ts";
+import { reached } from "../../steps.ts";
 import type { ChunkTables } from "../../store/chunks.ts";
 import type { ChunkSource, FileSpec, JobResult, Jobs, ReadFrame } from "../chunk-worker-protocol.ts";
 import { type FolderLists, isFolder } from "./folder-lists.ts";
@@ -53,11 +54,12 @@ export const readChunks = async (
 ): Promise<JobResult<"readChunks">> => {
   try {
     const known = tools.files.get(spec);
-    return ok(
+    const read =
       source.kind === "file"
         ? { frames: await fromFile(tools, known, source, indices), unavailable: [] }
-        : fromTables(tools.tables, known, indices),
-    );
+        : fromTables(tools.tables, known, indices);
+    reached("chunksRead", spec.fileId, indices);
+    return ok(read);
   } catch (error) {
     return err(source.kind === "file" ? readErrorOf(error) : writeErrorOf(error));
   }
