@@ -12,9 +12,11 @@ import { measureImpaired } from "./impaired.ts";
 import { measureLinks } from "./links-latency.ts";
 import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
 import { measureServer } from "./server.ts";
+import { measureWebTorrent } from "./webtorrent.ts";
 
 /**
- * `npm run bench [-- [transfer] [folder] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
+ * `npm run bench [-- [transfer] [folder] [webtorrent] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`:
+ * JSON lines, of all without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
 const MiB = 1024 * 1024;
@@ -69,7 +71,10 @@ const writeSmallFiles = (root: string, sizeMiB: number): number => {
   return files;
 };
 
-const fullPath = async (sizeMiB: number, asFolder = false) => {
+/** At every twentieth of the chunks. */
+const CURVE_POINTS = 20;
+
+const fullPath = async (sizeMiB: number, { asFolder = false, besideWebTorrent = false } = {}) => {
   const dir = await mkdtemp(join(tmpdir(), "weir-bench-"));
   const server = await startServer(join(dir, "server"));
   const sides: Side[] = [];
@@ -107,13 +112,21 @@ const fullPath = async (sizeMiB: number, asFolder = false) => {
     const cpu = (): (Record<string, number> | null)[] => sides.map((side) => cpuSecondsOf(side.profile.process.pid));
     const cpuAtStart = cpu();
     let cpuAtDownloaded: typeof cpuAtStart | null = null;
-    bob.on("transfer.changed", ({ phase }) => {
+    const aboveIdleMiB = (of: "VmRSS" | "VmHWM"): (number | null)[] =>
+      sides.map((side) => {
+        const bytes = memoryOf(side.profile.process.pid, of);
+        return bytes === null || side.idleRss === null ? null : mib(bytes - side.idleRss);
+      });
+    const rssAboveIdleMiB: (number | null)[][] = [];
+    bob.on("transfer.changed", ({ phase, bytesStored, sizeBytes }) => {
       if (phase !== "downloading") cpuAtDownloaded ??= cpu();
+      if (bytesStored * CURVE_POINTS >= sizeBytes * rssAboveIdleMiB.length) rssAboveIdleMiB.push(aboveIdleMiB("VmRSS"));
     });
     const { view, phases, totalMs } = await follow(bob, file.fileId, 600_000);
     const cpuAtEnd = cpu();
     const delays = [];
     for (const side of sides) delays.push(await loopDelayP99Ms(side.profile));
+    const peakRssAboveIdleMiB = aboveIdleMiB("VmHWM");
     if (view.phase !== "complete") throw new Error(`the transfer failed: ${JSON.stringify(view.error)}`);
     if (asFolder) await run("diff", ["-r", path, view.savedPath ?? ""]);
     else if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
@@ -122,8 +135,10 @@ const fullPath = async (sizeMiB: number, asFolder = false) => {
       .filter((p) => p.phase === "assembling" || p.phase === "verifying")
       .reduce((sum, p) => sum + p.ms, 0);
     const rate = (ms: number): number => Math.round(((sizeMiB * MiB) / 1e6 / (ms / 1000)) * 10) / 10;
+    const webTorrent = besideWebTorrent ? await measureWebTorrent(path, join(dir, "webtorrent"), sha256) : null;
     return {
       ...(asFolder ? { files } : {}),
+      ...(webTorrent === null ? {} : { webTorrent }),
       phases,
       totalMs,
       shareMs,
@@ -133,10 +148,8 @@ const fullPath = async (sizeMiB: number, asFolder = false) => {
       downloadCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtStart[i] ?? null, cpuAtDownloaded?.[i] ?? null)),
       finishCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtDownloaded?.[i] ?? null, cpuAtEnd[i] ?? null)),
       eventLoopP99Ms: { seeder: delays[0], downloader: delays[1] },
-      peakRssAboveIdleMiB: sides.map((side) => {
-        const peak = memoryOf(side.profile.process.pid, "VmHWM");
-        return peak === null || side.idleRss === null ? null : mib(peak - side.idleRss);
-      }),
+      peakRssAboveIdleMiB,
+      rssAboveIdleMiB,
       requestedChunks: view.requestedChunks,
       chunkCount: view.chunkCount,
     };
@@ -165,11 +178,18 @@ const transferLine = async (sizeMiB: number) => {
 /** Many small files against one file of the same size, both from start to complete. */
 const folderLine = async (sizeMiB: number) => {
   const file = await fullPath(sizeMiB);
-  const folder = await fullPath(sizeMiB, true);
+  const folder = await fullPath(sizeMiB, { asFolder: true });
   const { files, phases, totalMs, shareMs, totalMBps } = folder;
   const ofFile = { phases: file.phases, totalMs: file.totalMs, shareMs: file.shareMs, totalMBps: file.totalMBps };
   const ratio = Math.round((totalMBps / file.totalMBps) * 100) / 100;
   return { sizeMiB, files, folderToFileRatio: ratio, phases, totalMs, shareMs, totalMBps, file: ofFile };
+};
+
+/** One file, sent by Weir and then by WebTorrent. Above 1: Weir was faster from start to complete. */
+const webTorrentLine = async (sizeMiB: number) => {
+  const { webTorrent, totalMs, shareMs, totalMBps } = await fullPath(sizeMiB, { besideWebTorrent: true });
+  const theirs = webTorrent?.downloadMs ?? Number.NaN;
+  return { sizeMiB, ratio: Math.round((theirs / totalMs) * 100) / 100, totalMs, shareMs, totalMBps, webTorrent };
 };
 
 const { values, positionals } = parseArgs({
@@ -180,6 +200,7 @@ const sizeMiB = Number(values.size);
 const benches = {
   transfer: () => transferLine(sizeMiB),
   folder: () => folderLine(Math.min(sizeMiB, FOLDER_MIB)),
+  webtorrent: () => webTorrentLine(sizeMiB),
   links: measureLinks,
   impaired: measureImpaired,
   activity: measureActivity,
