@@ -1,6 +1,6 @@
-import type { FileId } from "#shared/base/ids.ts";
+import type { ChatId, FileId } from "#shared/base/ids.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
-import type { AccessView, ProfileView } from "#shared/ipc/views.ts";
+import type { AccessView, ChatView, ProfileView } from "#shared/ipc/views.ts";
 import { diagnose } from "./diagnostics-report.ts";
 import type { AppHandlers } from "./ipc/handlers.ts";
 import { accessViewOf } from "./shares/access-view.ts";
@@ -32,6 +32,9 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       ),
     );
   };
+
+  const shown = (made: Result<ChatId>): Result<ChatView> => (made.ok ? messages.chat(made.value) : made);
+  const changed = (chatId: ChatId, made: Result<void>): Result<ChatView> => (made.ok ? messages.chat(chatId) : made);
 
   return {
     "profile.get": () => ok(profile()),
@@ -77,10 +80,21 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "contacts.remove": ({ userId }) => contacts.remove(userId),
 
     "chats.list": () => ok(messages.chats()),
+    "chats.createGroup": ({ name, userIds }) => shown(messages.groups.create(name, userIds)),
+    "chats.addMembers": ({ chatId, userIds }) => changed(chatId, messages.groups.add(chatId, userIds)),
+    "chats.removeMember": ({ chatId, userId }) =>
+      changed(chatId, messages.groups.wish(chatId, { kind: "remove", userId })),
+    "chats.leave": ({ chatId }) => messages.groups.leave(chatId),
+    "chats.settings": ({ chatId, name, role }) => {
+      const renamed = name === undefined ? ok(undefined) : messages.groups.wish(chatId, { kind: "rename", name });
+      if (!renamed.ok || role === undefined) return changed(chatId, renamed);
+      return changed(chatId, messages.groups.wish(chatId, { kind: "role", ...role }));
+    },
     "chats.markRead": ({ chatId }) => messages.markRead(chatId),
     "chats.typing": ({ chatId, typing }) => messages.typing(chatId, typing),
 
     "messages.send": ({ chatId, text }) => messages.sendText(chatId, text),
+    "messages.receipts": ({ chatId, messageId }) => messages.receipts(chatId, messageId),
     "messages.list": ({ chatId, limit, beforeId }) => messages.list(chatId, limit, beforeId),
 
     "files.share": ({ chatId, path }) => files.share(chatId, path),

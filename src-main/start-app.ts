@@ -210,6 +210,7 @@ const build = async (
       accountKeyOf: (peer) => contacts.accountKeyOf(peer),
       isTrusted: (peer) => contacts.isAccepted(peer) && !contacts.isKeyChanged(peer),
       maySend: (chatId: ChatId) => defined(messages, "messages").mayReceive(chatId),
+      membersOf: (chatId) => defined(messages, "messages").membersOf(chatId),
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       shares,
       onOffered,
@@ -234,7 +235,7 @@ const build = async (
     createMessages({
       env,
       db,
-      self: account.userId,
+      account,
       sessions,
       signaling,
       links,
@@ -242,6 +243,7 @@ const build = async (
       files,
       shares,
       fileReceipts: receipts,
+      profileName: () => settings.name,
       preferences: () => settings.get(),
     }),
   );

@@ -18,7 +18,47 @@ export type SessionError =
   | { type: "bad_bundle"; message: string }
   | { type: "queue_full"; message: string };
 
-export interface Sessions {
+/** What one message to a group is: its ciphertext, and the key that opens it and those after it, for whoever has none. */
+export interface GroupSealed {
+  readonly body: Uint8Array<ArrayBuffer>;
+  readonly distribution: Uint8Array<ArrayBuffer>;
+}
+
+/** `unknown_key`: no key of the sender opens this; what its owner sends after a new one will. */
+export type GroupOpenError =
+  | { type: "unknown_key"; message: string }
+  | { type: "duplicate_message"; message: string }
+  | { type: "undecryptable"; message: string }
+  | { type: "queue_full"; message: string };
+
+/**
+ * Sender keys (the Signal protocol for groups): one chain per sender and distribution id, which everybody who was given it
+ * can follow and nobody can go back on. All operations of one sender wait in one queue, and what libsignal writes is
+ * committed together with what `commit` writes, as with sessions. A throw of `commit` undoes both.
+ */
+export interface GroupSessions {
+  /** With the own key of that id, which is made if there is none. */
+  groupSeal<T>(
+    groupId: string,
+    distributionId: string,
+    plaintext: Uint8Array,
+    commit: (sealed: GroupSealed) => T,
+  ): Promise<Result<T, GroupOpenError>>;
+  /** Takes a key of `sender` in. */
+  groupTake<T>(
+    groupId: string,
+    sender: UserId,
+    distribution: Uint8Array,
+    commit: () => T,
+  ): Promise<Result<T, GroupOpenError>>;
+  groupOpen<T>(
+    sender: UserId,
+    body: Uint8Array,
+    commit: (plaintext: Uint8Array<ArrayBuffer>) => T,
+  ): Promise<Result<T, GroupOpenError>>;
+}
+
+export interface Sessions extends GroupSessions {
   readonly localIdentityKey: Uint8Array<ArrayBuffer>;
 
   /** A session that can seal; one that the peer never answered expires after 30 days. */

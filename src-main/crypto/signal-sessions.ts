@@ -23,6 +23,7 @@ import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import type { Database } from "../store/database.ts";
 import { KeyUsedError, type SignalReads, SignalRepository } from "../store/signal.ts";
 import { verifyBundle } from "./bundle.ts";
+import { createGroupSessions } from "./group-sessions.ts";
 import type { Account } from "./identity.ts";
 import { createKeyedQueue, type KeyedQueue } from "./keyed-queue.ts";
 import { createKeyRing } from "./prekeys.ts";
@@ -224,6 +225,7 @@ export const createSessions = async (deps: SessionsDeps): Promise<Sessions> => {
   };
 
   return {
+    ...createGroupSessions({ db, self: account.userId, queue, addressOf }),
     localIdentityKey: local.keyPair.publicKey.serialize(),
     hasSession: (peer) => canSeal(repository.session(peer)),
     start,

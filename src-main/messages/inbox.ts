@@ -1,7 +1,7 @@
 import { assertNever } from "#shared/base/assert.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env, TimeMs } from "#shared/base/env.ts";
-import { chatIdOf, type UserId } from "#shared/base/ids.ts";
+import { chatIdOf, type MessageId, type UserId } from "#shared/base/ids.ts";
 import { EARLY_MESSAGE_WAIT_MS, HELD_ENVELOPES_MAX, INBOX_PENDING_MAX } from "#shared/base/limits.ts";
 import { messageOf, type Result } from "#shared/base/result.ts";
 import type { FileView } from "#shared/ipc/views.ts";
@@ -9,13 +9,15 @@ import type { Receipt } from "#shared/shares/receipt.ts";
 import type { ShareOperation } from "#shared/shares/share-log.ts";
 import { type Content, type ContentOf, type DurableContent, decodeContent } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
-import type { Contacts } from "../contacts/contacts.ts";
 import { nameFromUserId } from "../contacts/display-name.ts";
 import { createKeyedQueue } from "../crypto/keyed-queue.ts";
 import type { SessionError, Sessions } from "../crypto/sessions.ts";
 import type { Database } from "../store/database.ts";
 import { type EnvelopeRecord, InboxTable, MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
+import type { Correspondents } from "./correspondents.ts";
+import type { GroupMail } from "./group-mail.ts";
+import type { Groups } from "./groups.ts";
 import { type OrderEvent, step } from "./order-machine.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Resets } from "./resets.ts";
@@ -53,7 +55,9 @@ export interface InboxDeps {
   readonly db: Database;
   readonly self: UserId;
   readonly sessions: Sessions;
-  readonly contacts: Contacts;
+  readonly contacts: Correspondents;
+  readonly groups: Pick<Groups, "take" | "asked" | "vouches">;
+  readonly groupMail: Pick<GroupMail, "arrive" | "repair" | "raise" | "receiptsChanged">;
   readonly files: Pick<FilesPort, "record">;
   readonly shares: SharesPort;
   readonly fileReceipts: ReceiptsPort;
@@ -273,8 +277,12 @@ export class Inbox implements Disposable {
     const decoded = decodeContent(plaintext);
     const content = decoded.ok && decoded.value.kind !== "link" ? decoded.value : null;
     if (this.#deps.contacts.relationOf(peer) === null) {
-      this.#storeRequest(peer, envelope, content);
-      return;
+      if (!this.#deps.groups.vouches(content, peer)) {
+        this.#storeRequest(peer, envelope, content);
+        return;
+      }
+      // Of somebody who was a contact once it need not be the first.
+      this.#table.setNextIn(peer, null);
     }
     this.#table.see(peer, envelope.id, nowMs);
     if (content === null) {
@@ -357,15 +365,10 @@ export class Inbox implements Disposable {
       case "file":
         this.#addFile(peer, content, changes);
         return;
-      case "receipt": {
-        const chatId = chatIdOf(peer);
+      case "receipt":
         this.#deps.resets.receipted(peer, content.messageIds);
-        for (const messageId of content.messageIds) {
-          if (this.#messages.raiseState(chatId, messageId, this.#deps.self, content.state))
-            changes.message(chatId, messageId);
-        }
+        for (const messageId of content.messageIds) this.#raise(peer, messageId, content.state, changes);
         return;
-      }
       case "shareNotice":
       case "keyRequest":
         if (this.#deps.contacts.isAccepted(peer)) this.#deps.shares.received(peer, content);
@@ -381,6 +384,12 @@ export class Inbox implements Disposable {
         if (!taken) this.counters.refused += 1;
         return;
       }
+      case "groupOps":
+      case "groupAsk":
+      case "groupKey":
+      case "groupMessage":
+        this.#applyGroup(peer, content, changes);
+        return;
       case "sessionReset":
         // Done when it came.
         return;
@@ -389,6 +398,33 @@ export class Inbox implements Disposable {
         return;
       default:
         assertNever(content);
+    }
+  }
+
+  #raise(peer: UserId, messageId: MessageId, state: "delivered" | "read", changes: Changes): void {
+    const chatId = chatIdOf(peer);
+    if (this.#deps.groupMail.raise(peer, messageId, state, changes)) return;
+    if (this.#messages.raiseState(chatId, messageId, this.#deps.self, state)) changes.message(chatId, messageId);
+  }
+
+  #applyGroup(
+    peer: UserId,
+    content: ContentOf<"groupOps" | "groupAsk" | "groupKey" | "groupMessage">,
+    changes: Changes,
+  ): void {
+    const { groups, groupMail } = this.#deps;
+    switch (content.kind) {
+      case "groupOps":
+        groups.take(content, peer, changes);
+        groupMail.receiptsChanged(changes);
+        return;
+      case "groupAsk":
+        groups.asked(content, peer, changes);
+        groupMail.repair(content.groupId, peer, content.unread);
+        if (content.unread.length > 0) changes.groups.add(content.groupId);
+        return;
+      default:
+        if (!groupMail.arrive(peer, content, changes)) this.counters.refused += 1;
     }
   }
 

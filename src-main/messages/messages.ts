@@ -3,20 +3,33 @@ import { utf8 } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
-import { type ChatId, chatIdOf, type FileId, type MessageId, peerOfChat, type UserId } from "#shared/base/ids.ts";
+import {
+  type ChatId,
+  chatIdOf,
+  type FileId,
+  groupOfChat,
+  type MessageId,
+  peerOfChat,
+  type UserId,
+} from "#shared/base/ids.ts";
 import { MESSAGE_TEXT_BYTES_MAX, SEEN_ENVELOPE_TTL_MS } from "#shared/base/limits.ts";
 import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
-import type { ChatView, ErrorView, MessageView, NoticeView } from "#shared/ipc/views.ts";
+import type { ChatView, ErrorView, MessageReceiptView, MessageView, NoticeView } from "#shared/ipc/views.ts";
 import type { ShareOperation } from "#shared/shares/share-log.ts";
 import type { ContentDraft } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Contacts } from "../contacts/contacts.ts";
+import type { Account } from "../crypto/identity.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { InboxTable, type MessageRecord, MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
+import { correspondentsOf } from "./correspondents.ts";
+import { GroupChats } from "./group-chats.ts";
+import { GroupMail } from "./group-mail.ts";
+import { Groups } from "./groups.ts";
 import {
   type FilesPort,
   Inbox,
@@ -33,7 +46,7 @@ import { Typing } from "./typing.ts";
 export interface MessagesDeps {
   readonly env: Env;
   readonly db: Database;
-  readonly self: UserId;
+  readonly account: Pick<Account, "userId" | "accountKey" | "sign">;
   readonly sessions: Sessions;
   readonly signaling: Signaling;
   readonly links: Links;
@@ -41,13 +54,14 @@ export interface MessagesDeps {
   readonly files: FilesPort;
   readonly shares: SharesPort;
   readonly fileReceipts: ReceiptsPort;
+  readonly profileName: () => string;
   readonly preferences: () => { readReceipts: boolean; typingIndicators: boolean };
   /** Called at the points of receiving at which a crash must lose nothing; for tests. */
   readonly checkpoint?: (point: ReceivePoint) => void;
 }
 
 /**
- * Direct chats. Everything is in the database before it is told or sent; a message that was acknowledged to its sender
+ * Chats, direct ones and groups. Everything is in the database before it is told or sent; a message that was acknowledged to its sender
  * is shown exactly once, in the sender's order.
  */
 export interface Messages extends Disposable {
@@ -55,7 +69,10 @@ export interface Messages extends Disposable {
   readonly onChatChanged: Event<ChatView>;
   readonly onNotice: Event<NoticeView>;
 
-  /** Errors: `unknown_chat`, `waiting_for_contact`, `contact_not_accepted`, `contact_blocked`, `message_too_long`, `outbox_full`. */
+  /**
+   * Errors: `unknown_chat`, `waiting_for_contact`, `contact_not_accepted`, `contact_blocked`, `not_in_group`,
+   * `message_too_long`, `outbox_full`.
+   */
   sendText(chatId: ChatId, text: string): Result<MessageView>;
   /** `start`: the first operation of the file's share list, for people who do not know its owner. */
   sendFile(chatId: ChatId, offer: FileOffer, start?: ShareOperation): Result<MessageView>;
@@ -66,6 +83,12 @@ export interface Messages extends Disposable {
   /** Newest first. Errors: `unknown_chat`, `unknown_message` (for `beforeId`). */
   list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]>;
   chats(): ChatView[];
+  /** What is done with groups; `chat` shows what came of it. */
+  readonly groups: GroupChats;
+  chat(chatId: ChatId): Result<ChatView>;
+  receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]>;
+  /** Everybody in the chat but ourselves. */
+  membersOf(chatId: ChatId): readonly UserId[];
   markRead(chatId: ChatId): Result<ChatView>;
   typing(chatId: ChatId, typing: boolean): Result<{ sent: boolean }>;
   /** Tells every accepted contact the new name. */
@@ -82,7 +105,7 @@ export interface Messages extends Disposable {
 /** Old ids of envelopes are thrown away this often. */
 const PRUNE_INTERVAL_MS = 24 * 60 * 60 * 1000;
 
-class DirectMessages implements Messages {
+class AllMessages implements Messages {
   readonly #deps: MessagesDeps;
   readonly #messages: MessagesTable;
   readonly #receipts: OutboxTable;
@@ -91,6 +114,8 @@ class DirectMessages implements Messages {
   readonly #inbox: Inbox;
   readonly #resets: Resets;
   readonly #typing: Typing;
+  readonly #groupMail: GroupMail;
+  readonly groups: GroupChats;
   readonly #owned = new DisposableStore();
   readonly #messageChanged: Emitter<MessageView>;
   readonly #chatChanged: Emitter<ChatView>;
@@ -100,7 +125,8 @@ class DirectMessages implements Messages {
 
   constructor(deps: MessagesDeps) {
     this.#deps = deps;
-    const { env, db, self, sessions, signaling, links, contacts, files } = deps;
+    const { env, db, account, sessions, signaling, links, files } = deps;
+    const self = account.userId;
     this.#checkpoint = deps.checkpoint ?? (() => undefined);
     this.#messages = new MessagesTable(db);
     this.#receipts = new OutboxTable(db);
@@ -111,15 +137,22 @@ class DirectMessages implements Messages {
     this.#chatChanged = this.#owned.add(new Emitter(onError));
     this.#notices = this.#owned.add(new Emitter(onError));
     const tell = (changes: Changes): void => this.#tell(changes);
+    const enqueue = (peer: UserId, draft: ContentDraft): void => this.#outbox.enqueue(peer, draft);
+    const receiptsDue = (peer: UserId): void => this.#outbox.receiptsDue(peer);
+    const groups = new Groups({ env, db, account, contacts: deps.contacts, enqueue, profileName: deps.profileName });
+    const contacts = correspondentsOf(deps.contacts, groups);
+    const groupMail = new GroupMail({ env, db, self, sessions, groups, files, tell, receiptsDue });
+    this.#groupMail = this.#owned.add(groupMail);
+    this.groups = new GroupChats({ env, db, self, contacts: deps.contacts, groups, mail: groupMail, tell });
     this.#resets = this.#owned.add(
       new Resets({
         ...{ env, db, signaling, links, contacts, tell },
-        enqueue: (peer, draft) => this.#outbox.enqueue(peer, draft),
+        enqueue,
         added: (peer) => this.#outbox.added(peer),
       }),
     );
     this.#outbox = this.#owned.add(
-      new Outbox({ env, db, self, sessions, signaling, links, contacts, tell, resets: this.#resets }),
+      new Outbox({ env, db, self, sessions, signaling, links, contacts, groupMail, tell, resets: this.#resets }),
     );
     this.#inbox = this.#owned.add(
       new Inbox({
@@ -128,18 +161,20 @@ class DirectMessages implements Messages {
         self,
         sessions,
         contacts,
+        groups,
+        groupMail,
         files,
         shares: deps.shares,
         fileReceipts: deps.fileReceipts,
         tell,
-        receiptsDue: (peer) => this.#outbox.receiptsDue(peer),
+        receiptsDue,
         outbox: this.#outbox,
         resets: this.#resets,
         checkpoint: this.#checkpoint,
       }),
     );
     this.#typing = this.#owned.add(new Typing({ env, links, onChanged: (peer) => this.#tellChat(chatIdOf(peer)) }));
-    this.#owned.add(contacts.attachOutbox(this.#forContacts()));
+    this.#owned.add(deps.contacts.attachOutbox(this.#forContacts()));
     this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onLinkMessage(peer, generation, message)));
     this.#owned.add({ dispose: () => this.#pruneTimer?.dispose() });
     signaling.setEnvelopeHandler(async ({ id, from, sealed, receivedAtMs }) => {
@@ -153,6 +188,7 @@ class DirectMessages implements Messages {
     this.#inbox.start();
     this.#outbox.start();
     this.#resets.start();
+    groupMail.start();
   }
 
   get onMessageChanged(): Messages["onMessageChanged"] {
@@ -174,14 +210,19 @@ class DirectMessages implements Messages {
     const { env } = this.#deps;
     const messageId = newMessageId(env.random);
     const draft = { kind: "text", messageId, sentAtMs: env.clock.now(), text } as const;
+    if (groupOfChat(chatId) !== null) return this.#sent(chatId, this.groups.send(chatId, draft, text, null));
     return this.#send(chatId, draft, text, null);
   }
 
   sendFile(chatId: ChatId, offer: FileOffer, start?: ShareOperation): Result<MessageView> {
     const { env } = this.#deps;
     const messageId = newMessageId(env.random);
-    const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer, start } as const;
-    return this.#send(chatId, draft, "", offer.signed.manifest.fileId);
+    const { fileId } = offer.signed.manifest;
+    const draft = { kind: "file", messageId, sentAtMs: env.clock.now(), offer } as const;
+    if (groupOfChat(chatId) === null) return this.#send(chatId, { ...draft, start }, "", fileId);
+    // Members of a group need not know the owner: there it never goes without.
+    if (start === undefined) return fail("bad_manifest", "A file for a group needs the beginning of its share list.");
+    return this.#sent(chatId, this.groups.send(chatId, { ...draft, start }, "", fileId));
   }
 
   post(peer: UserId, draft: ContentDraft): void {
@@ -191,12 +232,16 @@ class DirectMessages implements Messages {
   }
 
   mayReceive(chatId: ChatId): Result<void> {
+    if (groupOfChat(chatId) !== null) {
+      const error = this.groups.refusal(chatId);
+      return error === null ? ok(undefined) : { ok: false, error };
+    }
     const peer = peerOfChat(chatId);
     return this.#refusal(peer) ?? this.#outbox.hasRoom(peer);
   }
 
   list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]> {
-    if (this.#deps.contacts.relationOf(peerOfChat(chatId)) === null) return unknownChat();
+    if (!this.#isKnown(chatId)) return unknownChat();
     const before = beforeId === undefined ? null : this.#messages.get(chatId, beforeId);
     if (beforeId !== undefined && before === null)
       return fail("unknown_message", "This message is not in the chat. Open the chat again.");
@@ -204,33 +249,48 @@ class DirectMessages implements Messages {
   }
 
   chats(): ChatView[] {
-    return this.#deps.contacts
-      .userIds()
-      .map((peer) => this.#chat(chatIdOf(peer)))
-      .filter((chat) => chat !== null);
+    const direct = this.#deps.contacts.userIds().map((peer) => this.#chat(chatIdOf(peer)));
+    const groups = this.groups.chatIds().map((chatId) => this.#chat(chatId));
+    return [...direct, ...groups].filter((chat) => chat !== null);
+  }
+
+  chat(chatId: ChatId): Result<ChatView> {
+    const view = this.#chat(chatId);
+    return view === null ? unknownChat() : ok(view);
+  }
+
+  membersOf(chatId: ChatId): readonly UserId[] {
+    return groupOfChat(chatId) === null ? [peerOfChat(chatId)] : this.groups.others(chatId);
+  }
+
+  receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]> {
+    return this.groups.receipts(chatId, messageId);
   }
 
   markRead(chatId: ChatId): Result<ChatView> {
-    const peer = peerOfChat(chatId);
-    if (this.#deps.contacts.relationOf(peer) === null) return unknownChat();
-    const unread = this.#messages.unread(chatId, this.#deps.self);
+    if (!this.#isKnown(chatId)) return unknownChat();
+    const unread = this.#messages.unread(chatId, this.#self);
     const newest = unread.at(-1);
     if (newest !== undefined) {
       const tellPeer = this.#deps.preferences().readReceipts;
       this.#deps.db.transaction(() => {
         this.#messages.setReadUpTo(chatId, newest.position);
-        if (tellPeer) for (const { messageId } of unread) this.#receipts.addReceipt(peer, messageId, "read");
+        if (tellPeer)
+          for (const { messageId, senderId } of unread) this.#receipts.addReceipt(senderId, messageId, "read");
       });
-      if (tellPeer) this.#outbox.receiptsDue(peer);
+      if (tellPeer)
+        for (const sender of new Set(unread.map(({ senderId }) => senderId))) this.#outbox.receiptsDue(sender);
       this.#tellChat(chatId);
     }
-    return ok(this.#chatView(chatId, defined(this.#deps.contacts.nameOf(peer), "contact")));
+    return ok(this.#chatView(chatId, defined(this.#nameOf(chatId), "a name")));
   }
 
   typing(chatId: ChatId, typing: boolean): Result<{ sent: boolean }> {
     const peer = peerOfChat(chatId);
-    const { contacts, preferences } = this.#deps;
-    if (contacts.relationOf(peer) === null) return unknownChat();
+    const { preferences } = this.#deps;
+    if (!this.#isKnown(chatId)) return unknownChat();
+    // So many would have to be told, so often, of so little.
+    if (groupOfChat(chatId) !== null) return ok({ sent: false });
     const allowed = preferences().typingIndicators && this.#sendBlocked(peer) === null;
     return ok({ sent: allowed && this.#typing.tell(peer, typing) });
   }
@@ -259,6 +319,7 @@ class DirectMessages implements Messages {
   async settled(): Promise<void> {
     await this.#inbox.settled();
     await this.#resets.settled();
+    await this.#groupMail.settled();
     await this.#outbox.settled();
   }
 
@@ -323,7 +384,7 @@ class DirectMessages implements Messages {
     if (!admitted.ok) return admitted;
     const { messageId, sentAtMs } = draft;
     this.#deps.db.transaction(() => {
-      const record = { chatId, messageId, senderId: this.#deps.self, sentAtMs, text, fileId, state: "queued" } as const;
+      const record = { chatId, messageId, senderId: this.#self, sentAtMs, text, fileId, state: "queued" } as const;
       this.#messages.insert(record);
       this.#outbox.enqueue(peer, draft);
     });
@@ -332,6 +393,25 @@ class DirectMessages implements Messages {
     this.#tell(changes);
     this.#outbox.added(peer);
     return ok(this.#view(defined(this.#messages.get(chatId, messageId), "the message just stored")));
+  }
+
+  get #self(): UserId {
+    return this.#deps.account.userId;
+  }
+
+  #isKnown(chatId: ChatId): boolean {
+    return groupOfChat(chatId) === null
+      ? this.#deps.contacts.relationOf(peerOfChat(chatId)) !== null
+      : this.groups.isKnown(chatId);
+  }
+
+  #nameOf(chatId: ChatId): string | null {
+    if (groupOfChat(chatId) === null) return this.#deps.contacts.nameOf(peerOfChat(chatId));
+    return this.groups.isKnown(chatId) ? this.groups.name(chatId) : null;
+  }
+
+  #sent(chatId: ChatId, sent: Result<MessageId>): Result<MessageView> {
+    return sent.ok ? ok(this.#view(defined(this.#messages.get(chatId, sent.value), "the message just stored"))) : sent;
   }
 
   /** A changed key is no refusal: the message waits until the user has accepted it. */
@@ -367,7 +447,7 @@ class DirectMessages implements Messages {
     for (const { chatId, messageId } of changes.messages) {
       const record = this.#messages.get(chatId, messageId);
       if (record === null) continue;
-      if (record.senderId !== this.#deps.self) this.#typing.received(record.senderId, false);
+      if (record.senderId !== this.#self) this.#typing.received(record.senderId, false);
       this.#messageChanged.emit(this.#view(record));
     }
     for (const chatId of changes.chats) this.#tellChat(chatId);
@@ -375,6 +455,9 @@ class DirectMessages implements Messages {
       this.#outbox.resealed(peer);
       this.#resets.resent(peer);
     }
+    for (const peer of changes.posted) this.#outbox.added(peer);
+    for (const groupId of changes.groups) this.#groupMail.logChanged(groupId);
+    for (const { groupId, sender } of changes.arrived) this.#groupMail.open(groupId, sender);
     for (const notice of changes.notices) this.#notices.emit({ ...notice, atMs: this.#deps.env.clock.now() });
   }
 
@@ -385,29 +468,31 @@ class DirectMessages implements Messages {
 
   /** Null without a contact, and for one that is not accepted and with whom nothing was ever written. */
   #chat(chatId: ChatId): ChatView | null {
-    const peer = peerOfChat(chatId);
-    const name = this.#deps.contacts.nameOf(peer);
+    const name = this.#nameOf(chatId);
     if (name === null) return null;
     const view = this.#chatView(chatId, name);
-    return this.#deps.contacts.isAccepted(peer) || view.lastMessage !== null ? view : null;
+    const isOpen = view.group !== undefined || this.#deps.contacts.isAccepted(peerOfChat(chatId));
+    return isOpen || view.lastMessage !== null ? view : null;
   }
 
   #chatView(chatId: ChatId, name: string): ChatView {
     const last = this.#messages.page(chatId, 1, null)[0];
+    const isGroup = groupOfChat(chatId) !== null;
     return {
       chatId,
       name,
       lastMessage: last === undefined ? null : this.#view(last),
-      unreadCount: this.#messages.unreadCount(chatId, this.#deps.self),
-      typing: this.#typing.isTyping(peerOfChat(chatId)),
-      sendBlocked: this.#sendBlocked(peerOfChat(chatId)),
+      unreadCount: this.#messages.unreadCount(chatId, this.#self),
+      typing: !isGroup && this.#typing.isTyping(peerOfChat(chatId)),
+      sendBlocked: isGroup ? this.groups.refusal(chatId) : this.#sendBlocked(peerOfChat(chatId)),
+      ...(isGroup ? { group: this.groups.view(chatId) } : {}),
     };
   }
 
   #view(record: MessageRecord): MessageView {
     const { messageId, chatId, senderId, sentAtMs, text, state, fileId } = record;
     const file = fileId === null ? null : this.#deps.files.view(fileId);
-    return { messageId, chatId, senderId, sentAtMs, text, state, file };
+    return { messageId, chatId, senderId, sentAtMs, text, state, file, ...this.groups.details(record) };
   }
 
   #prune(): void {
@@ -419,4 +504,4 @@ class DirectMessages implements Messages {
 
 const unknownChat = () => fail("unknown_chat", "There is no such chat. It may have been removed with its contact.");
 
-export const createMessages = (deps: MessagesDeps): Messages => new DirectMessages(deps);
+export const createMessages = (deps: MessagesDeps): Messages => new AllMessages(deps);

@@ -24,7 +24,6 @@ import { MachineRunner } from "#shared/base/machine.ts";
 import { fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
 import { type ContentDraft, type DurableContent, decodeContent, encodeContent } from "#shared/wire/content.ts";
-import type { Contacts } from "../contacts/contacts.ts";
 import type { Sessions } from "../crypto/sessions.ts";
 import type { Links } from "../links/links.ts";
 import type { Signaling } from "../signaling/signaling.ts";
@@ -32,6 +31,8 @@ import type { Database } from "../store/database.ts";
 import { MessagesTable, type OutboxRecord, OutboxTable } from "../store/messages.ts";
 import { SettingsTable } from "../store/settings.ts";
 import { Changes } from "./changes.ts";
+import type { Correspondents } from "./correspondents.ts";
+import type { GroupMail } from "./group-mail.ts";
 import { newEnvelopeId } from "./new-id.ts";
 import {
   initialOutbox,
@@ -50,7 +51,8 @@ export interface OutboxDeps {
   readonly sessions: Sessions;
   readonly signaling: Signaling;
   readonly links: Links;
-  readonly contacts: Contacts;
+  readonly contacts: Correspondents;
+  readonly groupMail: Pick<GroupMail, "raise">;
   readonly tell: (changes: Changes) => void;
   readonly resets: Pick<Resets, "receivedOf" | "sessionGone">;
 }
@@ -446,6 +448,7 @@ export class Outbox implements Disposable {
 
   #markSent(peer: UserId, messageId: MessageId | null, changes: Changes): void {
     if (messageId === null) return;
+    if (this.#deps.groupMail.raise(peer, messageId, "sent", changes)) return;
     const chatId = chatIdOf(peer);
     if (this.#messages.raiseState(chatId, messageId, this.#deps.self, "sent")) changes.message(chatId, messageId);
   }

@@ -6,7 +6,6 @@ import { type MessageId, MessageIdSchema, type UserId } from "#shared/base/ids.t
 import { OUTBOX_RETRY_MAX_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ContentDraft } from "#shared/wire/content.ts";
-import type { Contacts } from "../contacts/contacts.ts";
 import { nameFromUserId } from "../contacts/display-name.ts";
 import type { Links } from "../links/links.ts";
 import type { Signaling } from "../signaling/signaling.ts";
@@ -14,6 +13,7 @@ import type { Database } from "../store/database.ts";
 import { InboxTable, OutboxTable } from "../store/messages.ts";
 import { SessionResetsTable } from "../store/session-resets.ts";
 import { Changes } from "./changes.ts";
+import type { Correspondents } from "./correspondents.ts";
 import { newMessageId } from "./new-id.ts";
 import { initialReset, type ResetEffect, type ResetEvent, type ResetState, step } from "./reset-machine.ts";
 
@@ -22,7 +22,7 @@ interface ResetsDeps {
   readonly db: Database;
   readonly signaling: Pick<Signaling, "state" | "onStateChanged">;
   readonly links: Pick<Links, "view" | "reconnect" | "presenceHint">;
-  readonly contacts: Pick<Contacts, "relationOf" | "isKeyChanged" | "nameOf" | "startSession" | "identityChanged">;
+  readonly contacts: Correspondents;
   readonly tell: (changes: Changes) => void;
   /** Inside a transaction; `added` follows after the commit. */
   readonly enqueue: (peer: UserId, draft: ContentDraft) => void;

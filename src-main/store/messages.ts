@@ -45,6 +45,7 @@ export class MessagesTable {
   readonly #last;
   readonly #before;
   readonly #raise;
+  readonly #fail;
   readonly #unread;
   readonly #unreadIds;
   readonly #readUpTo;
@@ -72,11 +73,17 @@ export class MessagesTable {
     this.#raise = sql.prepare<{ chat: string; message: string; sender: string; state: string }>(`
       UPDATE messages SET state = @state WHERE chat_id = @chat AND message_id = @message AND sender_id = @sender AND
         instr('queued sent delivered read', state) < instr('queued sent delivered read', @state) AND state <> 'failed'`);
+    this.#fail = sql.prepare<[string, string]>(
+      "UPDATE messages SET state = 'failed' WHERE chat_id = ? AND message_id = ? AND state = 'queued'",
+    );
     this.#unread = sql.prepare<{ chat: string; self: string }, { n: number }>(`
       SELECT count(*) AS n FROM messages WHERE chat_id = @chat AND sender_id <> @self AND
         position > coalesce((SELECT read_up_to FROM chats WHERE chat_id = @chat), 0)`);
-    this.#unreadIds = sql.prepare<{ chat: string; self: string }, { position: number; message_id: MessageId }>(`
-      SELECT position, message_id FROM messages WHERE chat_id = @chat AND sender_id <> @self AND
+    this.#unreadIds = sql.prepare<
+      { chat: string; self: string },
+      { position: number; message_id: MessageId; sender_id: UserId }
+    >(`
+      SELECT position, message_id, sender_id FROM messages WHERE chat_id = @chat AND sender_id <> @self AND
         position > coalesce((SELECT read_up_to FROM chats WHERE chat_id = @chat), 0) ORDER BY position`);
     this.#readUpTo = sql.prepare<[string], { read_up_to: number }>("SELECT read_up_to FROM chats WHERE chat_id = ?");
     this.#setReadUpTo = sql.prepare<[string, number]>(
@@ -119,14 +126,19 @@ export class MessagesTable {
     return this.#raise.run({ chat: chatId, message: messageId, sender, state }).changes === 1;
   }
 
+  /** It never left and never will. False when it did. */
+  fail(chatId: ChatId, messageId: MessageId): boolean {
+    return this.#fail.run(chatId, messageId).changes === 1;
+  }
+
   unreadCount(chatId: ChatId, self: UserId): number {
     return this.#unread.get({ chat: chatId, self })?.n ?? 0;
   }
 
-  unread(chatId: ChatId, self: UserId): { position: number; messageId: MessageId }[] {
+  unread(chatId: ChatId, self: UserId): { position: number; messageId: MessageId; senderId: UserId }[] {
     return this.#unreadIds
       .all({ chat: chatId, self })
-      .map(({ position, message_id }) => ({ position, messageId: message_id }));
+      .map(({ position, message_id, sender_id }) => ({ position, messageId: message_id, senderId: sender_id }));
   }
 
   readUpTo(chatId: ChatId): number {

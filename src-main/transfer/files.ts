@@ -5,7 +5,7 @@ import { bytesEqual, fromBase64Url, toBase64Url, toHex } from "#shared/base/byte
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
-import { type ChatId, type FileId, FileIdSchema, peerOfChat, type UserId } from "#shared/base/ids.ts";
+import { type ChatId, type FileId, FileIdSchema, type UserId } from "#shared/base/ids.ts";
 import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { FileView, FolderEntryView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
@@ -44,6 +44,8 @@ export interface FilesDeps {
   readonly isTrusted: (peer: UserId) => boolean;
   /** Whether the chat would take a file now; asked before a large file is read for nothing. */
   readonly maySend: (chatId: ChatId) => Result<unknown>;
+  /** Everybody in the chat but ourselves: who may have what is shared there. */
+  readonly membersOf: (chatId: ChatId) => readonly UserId[];
   /** Queues the chat message that carries the offer. */
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
   /** The offer of an own file is on its way to that person. */
@@ -296,7 +298,7 @@ class SharedFiles implements Files {
   /** Record and message belong together: without the one the other is nothing. */
   async #publish(chatId: ChatId, offer: FileOffer, sourcePath: string): Promise<Result<FileView>> {
     const { fileId } = offer.signed.manifest;
-    const members = [peerOfChat(chatId)];
+    const members = this.#deps.membersOf(chatId);
     const record = { offer, sharedWith: members, version: 1, sourcePath, registered: false };
     const refusal = this.#store(record, () =>
       this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members)),
@@ -509,7 +511,9 @@ class SharedFiles implements Files {
 
   /** The account key that the owner's signature has to hold with; null when nobody says whose file it is. */
   #ownerKeyOf({ fileId, ownerId }: Manifest, from: UserId, start: ShareOperation | undefined): Uint8Array | null {
-    if (from === ownerId) return this.#deps.accountKeyOf(from);
+    const known = from === ownerId ? this.#deps.accountKeyOf(from) : null;
+    if (known !== null) return known;
+    // Passed on by somebody else, or from a member of a group who is no contact.
     if (start === undefined) return null;
     const list = append(emptyList(fileId, ownerId, shareCrypto), start, shareCrypto);
     return list.ok ? start.actorKey : null;

@@ -13,7 +13,9 @@ export type UserId = Brand<string, "UserId">;
 export type FileId = Brand<string, "FileId">;
 /** base64url of 16 random bytes, chosen by the sender; unique per message for ever. */
 export type MessageId = Brand<string, "MessageId">;
-/** A direct chat's id is the contact's user id. */
+/** "g" and base32 (lower case) of the first 20 bytes of a hash of the operation that made the group. */
+export type GroupId = Brand<string, "GroupId">;
+/** A direct chat's id is the contact's user id, a group's its group id. */
 export type ChatId = Brand<string, "ChatId">;
 /** base64url of 16 random bytes; the unit of de-duplication of sealed envelopes. */
 export type EnvelopeId = Brand<string, "EnvelopeId">;
@@ -46,11 +48,23 @@ export const RelayIdSchema = v.pipe(
   v.regex(/^[A-Za-z0-9_-]{21}[AQgw]$/, "must be 16 bytes in base64url"),
   v.transform((text) => text as RelayId),
 );
+export const GroupIdSchema = v.pipe(
+  v.string(),
+  v.regex(/^g[a-z2-7]{32}$/, "must be a group id"),
+  v.transform((text) => text as GroupId),
+);
 export const ChatIdSchema = v.pipe(
   v.string(),
-  v.regex(/^[a-z2-7]{32}$/, "must be a chat id"),
+  v.regex(/^g?[a-z2-7]{32}$/, "must be a chat id"),
   v.transform((text) => text as ChatId),
 );
 
 export const chatIdOf = (peer: UserId): ChatId => peer as string as ChatId;
+/** Of a direct chat. */
 export const peerOfChat = (chat: ChatId): UserId => chat as string as UserId;
+export const chatIdOfGroup = (group: GroupId): ChatId => group as string as ChatId;
+/** Null for a direct chat. */
+export const groupOfChat = (chat: ChatId): GroupId | null => {
+  const group = v.safeParse(GroupIdSchema, chat);
+  return group.success ? group.output : null;
+};

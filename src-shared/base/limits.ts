@@ -428,6 +428,28 @@ export const SEEN_ENVELOPE_TTL_MS = 37 * DAY;
 export const TYPING_TTL_MS = 6 * SECOND;
 export const TYPING_REPEAT_MS = 3 * SECOND;
 
+// ---- Groups -------------------------------------------------------------------------------------------------------
+
+/** People in one group. Each message is sealed once for everybody and put into as many envelopes: 200 take about a second. */
+export const GROUP_MEMBERS_MAX = 200;
+/** The name under which somebody is put into a group; so an operation that names everybody fits one envelope. */
+export const GROUP_PERSON_NAME_BYTES_MAX = 64;
+/** Groups that one profile keeps: what it holds of each while it runs is some 100 KiB. */
+export const GROUPS_MAX = 500;
+/** Changes of one group. With as many people a change a week for years; each is checked against those before it. */
+export const GROUP_OPERATIONS_MAX = 2000;
+/** Newest operations that one names: as many people would have to act at the very same time. */
+export const GROUP_PARENTS_MAX = 16;
+/** Operations in one envelope, by their size in JSON; one that names everybody is 30 KiB at most. */
+export const GROUP_PAGE_BYTES = 40 * KiB;
+/** What arrived from one member of a group and waits for the log or for its turn; more is dropped, and told. */
+export const GROUP_ARRIVALS_MAX = 1000;
+/** Sender keys of one member of a group that are kept: the newest, and the one before for what comes late. */
+export const GROUP_SENDER_KEYS_KEPT = 2;
+/** Messages that one request says could not be read, and how often one member may ask while the program runs. */
+export const GROUP_UNREAD_MAX = 50;
+export const GROUP_REPAIRS_MAX = 20;
+
 // ---- Signal protocol (values of Signal Desktop where it has them) -------------------------------------------------
 
 export const PREKEY_BATCH = 100;
@@ -734,6 +756,8 @@ assert(
 assert(ENGINE_END_TIMEOUT_MS < SHUTDOWN_TIMEOUT_MS, "an engine that does not end is killed within an orderly end");
 assert(SEND_QUEUED_BYTES_LOW < SEND_QUEUED_BYTES_MAX, "low mark below high mark");
 assert(MESSAGE_TEXT_BYTES_MAX + 4 * KiB <= ENVELOPE_BYTES_MAX, "a message must fit an envelope");
+assert(GROUP_PAGE_BYTES + 16 * KiB <= ENVELOPE_BYTES_MAX, "a page of a group's operations must fit an envelope");
+assert(GROUP_MEMBERS_MAX <= SHARE_MEMBERS_MAX, "a file can be shared with everybody in a group");
 assert(SEEN_ENVELOPE_TTL_MS > MAILBOX_TTL_MS, "an id must be known for as long as its envelope can come again");
 assert(
   LINK_ENVELOPES_IN_FLIGHT_MAX * CONTROL_MESSAGE_BYTES_MAX < CONTROL_QUEUED_BYTES_MAX,

@@ -7,6 +7,7 @@ import {
   DRAIN_TIMEOUT_MIN_MS,
   FOLDER_ENTRIES_MAX,
   FOLDER_RANGES_MAX,
+  GROUP_MEMBERS_MAX,
   MESSAGE_TEXT_BYTES_MAX,
   MESSAGES_PAGE_MAX,
   PATH_LENGTH_MAX,
@@ -29,6 +30,7 @@ import type {
   InviteView,
   LinkReport,
   LinkView,
+  MessageReceiptView,
   MessageView,
   NoticeView,
   PickedFileView,
@@ -108,10 +110,35 @@ export const commands = {
   "contacts.remove": command<{ removed: boolean }>()(ofUser),
 
   "chats.list": command<ChatView[]>()(none),
+  /** Only contacts can be put into a group; they need not know each other. */
+  "chats.createGroup": command<ChatView>()(
+    v.strictObject({ name, userIds: v.pipe(v.array(UserIdSchema), v.maxLength(GROUP_MEMBERS_MAX)) }),
+  ),
+  "chats.addMembers": command<ChatView>()(
+    v.strictObject({
+      chatId: ChatIdSchema,
+      userIds: v.pipe(v.array(UserIdSchema), v.minLength(1), v.maxLength(GROUP_MEMBERS_MAX)),
+    }),
+  ),
+  "chats.removeMember": command<ChatView>()(v.strictObject({ chatId: ChatIdSchema, userId: UserIdSchema })),
+  /** Leaves a group; one that was left before goes with all that was written there. */
+  "chats.leave": command<{ removed: boolean }>()(ofChat),
+  /** A group's name, and who is an admin. What is left out stays as it is. */
+  "chats.settings": command<ChatView>()(
+    v.strictObject({
+      chatId: ChatIdSchema,
+      name: v.optional(name),
+      role: v.optional(v.strictObject({ userId: UserIdSchema, role: v.picklist(["admin", "member"]) })),
+    }),
+  ),
   "chats.markRead": command<ChatView>()(ofChat),
   "chats.typing": command<{ sent: boolean }>()(v.strictObject({ chatId: ChatIdSchema, typing: v.boolean() })),
 
   "messages.send": command<MessageView>()(v.strictObject({ chatId: ChatIdSchema, text })),
+  /** Of an own message to a group: how far it has come with each member. */
+  "messages.receipts": command<MessageReceiptView[]>()(
+    v.strictObject({ chatId: ChatIdSchema, messageId: MessageIdSchema }),
+  ),
   "messages.list": command<MessageView[]>()(
     v.strictObject({
       chatId: ChatIdSchema,

@@ -151,6 +151,27 @@ export interface MessageView {
   text: string;
   state: MessageState;
   file: FileView | null;
+  /** In a group, of somebody else's message. */
+  senderName?: string;
+  /** In a group, of an own message: how many members it has reached. `state` is what it has reached with all of them. */
+  received?: { delivered: number; read: number; of: number };
+}
+
+/** How far an own message to a group has come with one member. */
+export interface MessageReceiptView {
+  userId: string;
+  name: string;
+  state: Exclude<MessageState, "failed">;
+}
+
+export type GroupRoleView = "owner" | "admin" | "member";
+
+export interface GroupView {
+  ownerId: string;
+  /** Our own; null when we are not in the group any more. */
+  role: GroupRoleView | null;
+  /** Ourselves among them, with an empty name. */
+  members: { userId: string; name: string; role: GroupRoleView; sinceMs: number }[];
 }
 
 export interface ChatView {
@@ -161,6 +182,8 @@ export interface ChatView {
   typing: boolean;
   /** Why nothing can be sent at the moment, in words; null when it can. */
   sendBlocked: ErrorView | null;
+  /** Only of a group. */
+  group?: GroupView;
 }
 
 export type LinkState = "disconnected" | "discovering" | "connecting" | "handshaking" | "connected" | "failed";

@@ -1,8 +1,12 @@
 import * as v from "valibot";
 import type { Bytes } from "../base/bytes.ts";
-import { FileIdSchema, MessageIdSchema } from "../base/ids.ts";
+import { FileIdSchema, GroupIdSchema, MessageIdSchema } from "../base/ids.ts";
 import {
   CONTENT_PADDING_BYTES,
+  ENVELOPE_BYTES_MAX,
+  GROUP_OPERATIONS_MAX,
+  GROUP_PARENTS_MAX,
+  GROUP_UNREAD_MAX,
   LEFT_SIGNALS_MAX,
   MESSAGE_TEXT_BYTES_MAX,
   PROFILE_NAME_LENGTH_MAX,
@@ -10,6 +14,7 @@ import {
   SHARE_NOTICE_FILES_MAX,
 } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
+import { GroupOperationSchema } from "../groups/group-log.ts";
 import { ReceiptSchema } from "../shares/receipt.ts";
 import { ShareOperationSchema } from "../shares/share-log.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "./json.ts";
@@ -30,6 +35,10 @@ import { FileOfferSchema } from "./manifest.ts";
  *   keyRequest       asks for the key of a file that the sender says it may have
  *   fileKey          the key, to somebody whom the list names
  *   fileReceipt      somebody's signed word that they have the file, for its owner
+ *   groupOps         operations of a group's log (groups/group-log.ts)
+ *   groupAsk         what the sender has of a group's log: asks for the rest, and for messages that could not be read
+ *   groupKey         the sender's key for a group, from the next message on (a SenderKeyDistributionMessage)
+ *   groupMessage     a message to a group, sealed with that key once for everybody; inside is a {@link GroupBody}
  *   receipt          messages that arrived at, or were read by, the recipient
  *   sessionReset     the sender cannot decrypt what the recipient sends: asks for everything after `received` again
  *   link             a signal of the link machine (offer, answer, candidates); travels over the signal relay
@@ -43,6 +52,10 @@ const oldest = v.optional(seq, 1);
 const place = { seq, received, oldest };
 const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
 const generation = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER));
+
+const operations = v.pipe(v.array(GroupOperationSchema), v.minLength(1), v.maxLength(GROUP_OPERATIONS_MAX));
+/** The newest operations of the group's log that the sender knew: whoever lacks one asks for it first. */
+const heads = v.pipe(v.array(bytesField(32)), v.minLength(1), v.maxLength(GROUP_PARENTS_MAX));
 
 const LinkSignalSchema = v.variant("type", [
   /** Asks the dialer (the lower user id) for a fresh offer. */
@@ -111,6 +124,23 @@ const ContentSchema = v.variant("kind", [
   v.object({ kind: v.literal("keyRequest"), ...place, fileId: FileIdSchema }),
   v.object({ kind: v.literal("fileKey"), ...place, offer: FileOfferSchema, start: ShareOperationSchema }),
   v.object({ kind: v.literal("fileReceipt"), ...place, receipt: ReceiptSchema }),
+  v.object({ kind: v.literal("groupOps"), ...place, groupId: GroupIdSchema, operations }),
+  v.object({
+    kind: v.literal("groupAsk"),
+    ...place,
+    groupId: GroupIdSchema,
+    heads: v.pipe(v.array(bytesField(32)), v.maxLength(GROUP_PARENTS_MAX)),
+    unread: v.pipe(v.array(MessageIdSchema), v.maxLength(GROUP_UNREAD_MAX)),
+  }),
+  v.object({ kind: v.literal("groupKey"), ...place, groupId: GroupIdSchema, heads, distribution: bytesField(1, 1024) }),
+  v.object({
+    kind: v.literal("groupMessage"),
+    ...place,
+    groupId: GroupIdSchema,
+    heads,
+    messageId: MessageIdSchema,
+    body: bytesField(1, ENVELOPE_BYTES_MAX),
+  }),
   v.object({
     kind: v.literal("receipt"),
     ...place,
@@ -140,8 +170,30 @@ const LeftSignalsSchema = v.object({
 });
 export type LeftSignals = v.InferOutput<typeof LeftSignalsSchema>;
 
+/**
+ * What a group's sender key seals. Ids and group are inside as well, so that nobody who passes it on can put it elsewhere.
+ */
+const GroupBodySchema = v.variant("kind", [
+  v.object({
+    kind: v.literal("text"),
+    groupId: GroupIdSchema,
+    messageId: MessageIdSchema,
+    sentAtMs: timeMs,
+    text: v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX)),
+  }),
+  v.object({
+    kind: v.literal("file"),
+    groupId: GroupIdSchema,
+    messageId: MessageIdSchema,
+    sentAtMs: timeMs,
+    offer: FileOfferSchema,
+    start: ShareOperationSchema,
+  }),
+]);
+export type GroupBody = v.InferOutput<typeof GroupBodySchema>;
+
 /** JSON, then 0x80, then zeros up to a multiple of {@link CONTENT_PADDING_BYTES} (ISO/IEC 7816-4). */
-const encodePadded = (value: Content | LeftSignals): Bytes => {
+const encodePadded = (value: Content | LeftSignals | GroupBody): Bytes => {
   const json = encodeJson(value);
   const padded = new Uint8Array(Math.ceil((json.length + 1) / CONTENT_PADDING_BYTES) * CONTENT_PADDING_BYTES);
   padded.set(json);
@@ -149,6 +201,7 @@ const encodePadded = (value: Content | LeftSignals): Bytes => {
   return padded;
 };
 export const encodeContent = (content: Content): Bytes => encodePadded(content);
+export const encodeGroupBody = (body: GroupBody): Bytes => encodePadded(body);
 export const encodeLeftSignals = (left: LeftSignals): Bytes => encodePadded(left);
 
 const unpadded = (padded: Uint8Array): Result<Uint8Array, DecodeError> => {
@@ -164,4 +217,8 @@ export const decodeContent = (padded: Uint8Array): Result<Content, DecodeError> 
 export const decodeLeftSignals = (padded: Uint8Array): Result<LeftSignals, DecodeError> => {
   const json = unpadded(padded);
   return json.ok ? decodeJson(LeftSignalsSchema, json.value) : json;
+};
+export const decodeGroupBody = (padded: Uint8Array): Result<GroupBody, DecodeError> => {
+  const json = unpadded(padded);
+  return json.ok ? decodeJson(GroupBodySchema, json.value) : json;
 };

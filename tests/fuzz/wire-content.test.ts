@@ -19,6 +19,21 @@ const name = fc.string({ unit: "binary-ascii", minLength: 1, maxLength: 64 });
 const generation = fc.nat();
 const person = fc.constantFrom("a".repeat(32), "b".repeat(32));
 
+const groupId = fc.constant(`g${"a".repeat(32)}`);
+const hashes = (minLength: number) => fc.array(bytes(32), { minLength, maxLength: 3 });
+const groupOperation = fc.record({
+  kind: fc.constantFrom("create", "rename", "add", "remove", "leave", "role"),
+  name: fc.option(name),
+  people: fc.array(fc.record({ userId: fc.constant("b".repeat(32)), name }), { maxLength: 3 }),
+  role: fc.option(fc.constantFrom("admin", "member")),
+  parents: hashes(0),
+  nonce: bytes(16),
+  actor: fc.constant("c".repeat(32)),
+  actorKey: bytes(32),
+  atMs: fc.nat(),
+  signature: bytes(64),
+});
+
 /** Plain data, as a schema would accept it; the codec must give back exactly this. */
 const content = fc.oneof(
   fc.record({
@@ -62,6 +77,26 @@ const content = fc.oneof(
     kind: fc.constant("shareNotice"),
     ...place,
     shares: fc.array(fc.record({ fileId: id, version: seq, head: bytes(32) }), { minLength: 1, maxLength: 5 }),
+  }),
+  fc.record({
+    ...{ kind: fc.constant("groupOps"), ...place, groupId },
+    operations: fc.array(groupOperation, { minLength: 1, maxLength: 3 }),
+  }),
+  fc.record({
+    kind: fc.constant("groupAsk"),
+    ...place,
+    groupId,
+    heads: hashes(0),
+    unread: fc.array(id, { maxLength: 3 }),
+  }),
+  fc.record({ kind: fc.constant("groupKey"), ...place, groupId, heads: hashes(1), distribution: bytes(96) }),
+  fc.record({
+    kind: fc.constant("groupMessage"),
+    ...place,
+    groupId,
+    heads: hashes(1),
+    messageId: id,
+    body: bytes(200),
   }),
   fc.record({ kind: fc.constant("keyRequest"), ...place, fileId: id }),
   fc.record({

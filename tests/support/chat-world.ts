@@ -369,7 +369,7 @@ export class ChatPeer {
     const messages = createMessages({
       env,
       db,
-      self: account.userId,
+      account,
       sessions,
       signaling,
       links,
@@ -380,6 +380,7 @@ export class ChatPeer {
       },
       shares: { received: (from, content) => this.shares.received(from, content) },
       fileReceipts: { received: () => undefined },
+      profileName: () => this.name,
       preferences: () => this.preferences,
       checkpoint: (point) => this.checkpoint(point),
     });

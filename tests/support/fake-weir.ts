@@ -16,6 +16,7 @@ import type {
   TransferView,
 } from "#shared/ipc/views.ts";
 import { emptySummary, sampleDetails, sampleHealth, sampleSummary } from "./fake-activity.ts";
+import { fakeGroups } from "./fake-groups.ts";
 import { freshTransferView } from "./transfer-view.ts";
 
 /**
@@ -214,6 +215,7 @@ export class FakeWeir {
 
   #makeHandlers(): Handlers {
     const { state } = this;
+    const groups = fakeGroups(this);
     const notFound = fail("not_found", "This is no longer here.");
     const changeContact = (userId: string, changes: Partial<ContactView>): Result<ContactView> =>
       state.contacts.some((contact) => contact.userId === userId) ? ok(this.contact(userId, changes)) : notFound;
@@ -292,6 +294,21 @@ export class FakeWeir {
         return ok({ removed: true });
       },
       "chats.list": () => ok(state.chats),
+      "chats.createGroup": ({ name, userIds }) => groups.create(name, userIds),
+      "chats.addMembers": ({ chatId, userIds }) => groups.add(chatId, userIds),
+      "chats.removeMember": ({ chatId, userId }) => groups.remove(chatId, userId),
+      "chats.settings": ({ chatId, name, role }) => groups.settings(chatId, name, role),
+      "chats.leave": ({ chatId }) => groups.leave(chatId),
+      "messages.receipts": ({ chatId }) =>
+        ok(
+          (state.chats.find((chat) => chat.chatId === chatId)?.group?.members ?? [])
+            .filter(({ userId }) => userId !== state.profile.userId)
+            .map(({ userId, name }, i) => ({
+              userId,
+              name,
+              state: i === 0 ? ("read" as const) : ("delivered" as const),
+            })),
+        ),
       "chats.markRead": ({ chatId }) => ok(this.chat(chatId, { unreadCount: 0 })),
       "chats.typing": () => ok({ sent: true }),
       "messages.send": ({ chatId, text }) => {

@@ -3,7 +3,15 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
-import { type ChatId, chatIdOf, type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import {
+  type ChatId,
+  chatIdOf,
+  type FileId,
+  type Generation,
+  peerOfChat,
+  type UserId,
+  UserIdSchema,
+} from "#shared/base/ids.ts";
 import { CHUNK_BYTES } from "#shared/base/limits.ts";
 import { type AppError, err, fail, ok, type Result } from "#shared/base/result.ts";
 import type { ErrorView, FileView, NoticeView, ServerView, SettingsView, TransferView } from "#shared/ipc/views.ts";
@@ -135,6 +143,7 @@ export const startPeer = async (
     signaling: server,
     accountKeyOf: (peer) => (peer === other.userId ? other.accountKey : null),
     isTrusted: () => true,
+    membersOf: (chatId) => [peerOfChat(chatId)],
     maySend: (chatId) => (chatId === chatIdOf(other.userId) ? ok(null) : unknownChat()),
     sendFile,
     shares,

@@ -12,6 +12,7 @@ import { activitySchema } from "./0010-activity.ts";
 import { foldersSchema } from "./0011-folders.ts";
 import { transferPrioritySchema } from "./0012-transfer-priority.ts";
 import { receiptsSchema } from "./0013-receipts.ts";
+import { groupsSchema } from "./0014-groups.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -28,4 +29,5 @@ export const appMigrations: readonly Migration[] = [
   foldersSchema,
   transferPrioritySchema,
   receiptsSchema,
+  groupsSchema,
 ];

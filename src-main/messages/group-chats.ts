@@ -1,0 +1,195 @@
+import { defined } from "#shared/base/assert.ts";
+import type { Env } from "#shared/base/env.ts";
+import {
+  type ChatId,
+  chatIdOfGroup,
+  type FileId,
+  type GroupId,
+  groupOfChat,
+  type MessageId,
+  type UserId,
+} from "#shared/base/ids.ts";
+import { fail, ok, type Result } from "#shared/base/result.ts";
+import { type GroupLog, type GroupWish, ownerOf, roleOf } from "#shared/groups/group-log.ts";
+import type { ErrorView, GroupView, MessageReceiptView, MessageView } from "#shared/ipc/views.ts";
+import type { GroupBody } from "#shared/wire/content.ts";
+import type { Contacts } from "../contacts/contacts.ts";
+import type { Database } from "../store/database.ts";
+import { GroupsTable } from "../store/groups.ts";
+import { type MessageRecord, MessagesTable } from "../store/messages.ts";
+import { Changes } from "./changes.ts";
+import type { GroupMail } from "./group-mail.ts";
+import type { Groups } from "./groups.ts";
+
+interface GroupChatsDeps {
+  readonly env: Env;
+  readonly db: Database;
+  readonly self: UserId;
+  readonly contacts: Pick<Contacts, "isAccepted" | "nameOf">;
+  readonly groups: Groups;
+  readonly mail: GroupMail;
+  readonly tell: (changes: Changes) => void;
+}
+
+/** Leaves out what a group takes from elsewhere. */
+type Draft<B> = B extends unknown ? Omit<B, "groupId"> : never;
+
+const unknownChat = () => fail("unknown_chat", "There is no such group. It may have been removed.");
+const notInGroup: ErrorView = { type: "not_in_group", message: "You are not in this group any more." };
+
+/** What a person does with groups, and what is shown of them. */
+export class GroupChats {
+  readonly #deps: GroupChatsDeps;
+  readonly #table: GroupsTable;
+  readonly #messages: MessagesTable;
+
+  constructor(deps: GroupChatsDeps) {
+    this.#deps = deps;
+    this.#table = new GroupsTable(deps.db);
+    this.#messages = new MessagesTable(deps.db);
+  }
+
+  chatIds(): ChatId[] {
+    return this.#deps.groups
+      .ids()
+      .map(chatIdOfGroup)
+      .filter((chatId) => this.isKnown(chatId));
+  }
+
+  /** We are in it, or were. Of one that we were told of, it is not known yet. */
+  isKnown(chatId: ChatId): boolean {
+    const { self } = this.#deps;
+    const nodes = this.#logOf(chatId)?.nodes ?? [];
+    return nodes.some(
+      ({ operation: { actor, people } }) => actor === self || people.some(({ userId }) => userId === self),
+    );
+  }
+
+  create(name: string, userIds: readonly UserId[]): Result<ChatId> {
+    const people = this.#people(userIds);
+    if (!people.ok) return people;
+    const made = this.#change((changes) => this.#deps.groups.create(name, people.value, changes));
+    return made.ok ? ok(chatIdOfGroup(made.value)) : made;
+  }
+
+  add(chatId: ChatId, userIds: readonly UserId[]): Result<void> {
+    const people = this.#people(userIds);
+    return people.ok ? this.wish(chatId, { kind: "add", people: people.value }) : people;
+  }
+
+  wish(chatId: ChatId, wish: GroupWish): Result<void> {
+    const groupId = groupOfChat(chatId);
+    if (groupId === null) return unknownChat();
+    const made = this.#change((changes) => this.#deps.groups.change(groupId, wish, changes));
+    return made.ok ? ok(undefined) : made;
+  }
+
+  /** Leaves the group; one that we are not in any more is forgotten with all that was written there. */
+  leave(chatId: ChatId): Result<{ removed: boolean }> {
+    const log = this.#logOf(chatId);
+    if (log === null) return unknownChat();
+    if (roleOf(log, this.#deps.self) !== null) {
+      const left = this.wish(chatId, { kind: "leave" });
+      return left.ok ? ok({ removed: false }) : left;
+    }
+    this.#deps.db.transaction(() => {
+      this.#messages.removeChat(chatId);
+      this.#deps.groups.forget(log.groupId);
+    });
+    return ok({ removed: true });
+  }
+
+  /** Null when a message can be sent. */
+  refusal(chatId: ChatId): ErrorView | null {
+    const log = this.#logOf(chatId);
+    if (log === null) return unknownChat().error;
+    return roleOf(log, this.#deps.self) === null ? notInGroup : null;
+  }
+
+  send(chatId: ChatId, draft: Draft<GroupBody>, text: string, fileId: FileId | null): Result<MessageId> {
+    const { db, mail, self, tell } = this.#deps;
+    const groupId = groupOfChat(chatId);
+    const refused = this.refusal(chatId);
+    if (groupId === null || refused !== null) return { ok: false, error: refused ?? unknownChat().error };
+    const body: GroupBody = { ...draft, groupId };
+    const admitted = mail.admit(groupId, body);
+    if (!admitted.ok) return admitted;
+    const { messageId, sentAtMs } = draft;
+    const changes = new Changes();
+    db.transaction(() => {
+      this.#messages.insert({ chatId, messageId, senderId: self, sentAtMs, text, fileId, state: "queued" });
+      mail.enqueue(body);
+      changes.message(chatId, messageId);
+    });
+    tell(changes);
+    mail.seal(groupId);
+    return ok(messageId);
+  }
+
+  /** Everybody in the group but ourselves. */
+  others(chatId: ChatId): UserId[] {
+    const groupId = groupOfChat(chatId);
+    return groupId === null ? [] : this.#deps.groups.others(groupId);
+  }
+
+  name(chatId: ChatId): string {
+    return this.#logOf(chatId)?.view.name ?? "";
+  }
+
+  view(chatId: ChatId): GroupView {
+    const log = defined(this.#logOf(chatId), "a group that is shown");
+    const members = [...log.view.members].map(([userId, { role, sinceMs }]) => {
+      const name = userId === this.#deps.self ? "" : this.#deps.groups.nameOf(log.groupId, userId);
+      return { userId, name, role, sinceMs };
+    });
+    const ownerId = ownerOf(log) ?? "";
+    return { ownerId, role: roleOf(log, this.#deps.self), members };
+  }
+
+  /** What a message in a group shows besides what every message does. */
+  details({ chatId, senderId, messageId }: MessageRecord): Pick<MessageView, "senderName" | "received"> {
+    const groupId = groupOfChat(chatId);
+    if (groupId === null) return {};
+    if (senderId !== this.#deps.self) return { senderName: this.#deps.groups.nameOf(groupId, senderId) };
+    const states = this.#table.receiptsOf(messageId).map(({ state }) => state);
+    const read = states.filter((state) => state === "read").length;
+    const delivered = read + states.filter((state) => state === "delivered").length;
+    return { received: { delivered, read, of: states.length } };
+  }
+
+  receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]> {
+    const groupId = groupOfChat(chatId);
+    if (groupId === null || this.#messages.get(chatId, messageId) === null)
+      return fail("unknown_message", "This message is not in the chat. Open the chat again.");
+    const { groups } = this.#deps;
+    return ok(
+      this.#table
+        .receiptsOf(messageId)
+        .map(({ peer, state }) => ({ userId: peer, name: groups.nameOf(groupId, peer), state })),
+    );
+  }
+
+  #logOf(chatId: ChatId): GroupLog | null {
+    const groupId = groupOfChat(chatId);
+    return groupId === null ? null : this.#deps.groups.log(groupId);
+  }
+
+  #people(userIds: readonly UserId[]): Result<{ userId: UserId; name: string }[]> {
+    const { contacts } = this.#deps;
+    if (!userIds.every((userId) => contacts.isAccepted(userId)))
+      return fail("unknown_contact", "Only people whom you are in contact with can be added to a group.");
+    return ok(userIds.map((userId) => ({ userId, name: contacts.nameOf(userId) ?? userId })));
+  }
+
+  #change(make: (changes: Changes) => Result<GroupId>): Result<GroupId> {
+    const { db, mail, tell } = this.#deps;
+    const changes = new Changes();
+    const made = db.transaction(() => {
+      const result = make(changes);
+      mail.receiptsChanged(changes);
+      return result;
+    });
+    if (made.ok) tell(changes);
+    return made;
+  }
+}

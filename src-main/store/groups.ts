@@ -1,0 +1,300 @@
+import { assert } from "#shared/base/assert.ts";
+import type { Bytes } from "#shared/base/bytes.ts";
+import type { GroupId, MessageId, UserId } from "#shared/base/ids.ts";
+import { decodeOperation, encodeOperation, type GroupNode, type GroupOperation } from "#shared/groups/group-log.ts";
+import type { MessageState } from "#shared/ipc/views.ts";
+import type { Database } from "./database.ts";
+
+export interface OutgoingRecord {
+  readonly position: number;
+  readonly messageId: MessageId;
+  /** Null: for everybody. */
+  readonly repairFor: UserId | null;
+  readonly body: Bytes;
+}
+
+export interface ArrivalRecord {
+  readonly position: number;
+  readonly messageId: MessageId | null;
+  readonly heads: readonly string[];
+  readonly admitted: boolean;
+  readonly body: Bytes;
+}
+
+type OutgoingRow = { position: number; message_id: MessageId; repair_for: UserId | null; body: Uint8Array };
+type ArrivalRow = {
+  position: number;
+  message_id: MessageId | null;
+  heads: string;
+  admitted: number;
+  body: Uint8Array;
+};
+type ReceiptState = Exclude<MessageState, "failed">;
+
+const prepareLog = ({ sql }: Database) => ({
+  ids: sql.prepare<[], GroupId>("SELECT group_id FROM groups ORDER BY rowid").pluck(),
+  add: sql.prepare<[string]>("INSERT OR IGNORE INTO groups (group_id) VALUES (?)"),
+  remove: sql.prepare<[string]>("DELETE FROM groups WHERE group_id = ?"),
+  ownKey: sql.prepare<[string], string | null>("SELECT own_key FROM groups WHERE group_id = ?").pluck(),
+  setOwnKey: sql.prepare<[string | null, string]>("UPDATE groups SET own_key = ? WHERE group_id = ?"),
+  size: sql.prepare<[string], number>("SELECT count(*) FROM group_operations WHERE group_id = ?").pluck(),
+  operations: sql.prepare<[string], { hash: string; operation: Uint8Array }>(
+    "SELECT hash, operation FROM group_operations WHERE group_id = ? ORDER BY position",
+  ),
+  addOperation: sql.prepare<[string, number, string, Uint8Array]>("INSERT INTO group_operations VALUES (?, ?, ?, ?)"),
+});
+
+const preparePeople = ({ sql }: Database) => ({
+  isFellow: sql.prepare<[string]>("SELECT 1 FROM group_people WHERE user_id = ? LIMIT 1"),
+  add: sql.prepare<[string, string]>("INSERT OR IGNORE INTO group_people (group_id, user_id) VALUES (?, ?)"),
+  get: sql.prepare<[string, string], { keyed: string | null; greeted: number }>(
+    "SELECT keyed, greeted FROM group_people WHERE group_id = ? AND user_id = ?",
+  ),
+  setKeyed: sql.prepare<[string, string, string]>(
+    "UPDATE group_people SET keyed = ? WHERE group_id = ? AND user_id = ?",
+  ),
+  setGreeted: sql.prepare<[string, string]>("UPDATE group_people SET greeted = 1 WHERE group_id = ? AND user_id = ?"),
+});
+
+const prepareTraffic = ({ sql }: Database) => ({
+  addOutgoing: sql.prepare<[string, string, string | null, Uint8Array]>(
+    "INSERT INTO group_outgoing (group_id, message_id, repair_for, body) VALUES (?, ?, ?, ?)",
+  ),
+  unsealed: sql.prepare<[string], OutgoingRow>(
+    "SELECT * FROM group_outgoing WHERE group_id = ? AND sealed = 0 ORDER BY position LIMIT 1",
+  ),
+  unsealedCount: sql
+    .prepare<[string], number>("SELECT count(*) FROM group_outgoing WHERE group_id = ? AND sealed = 0")
+    .pluck(),
+  unsealedGroups: sql.prepare<[], GroupId>("SELECT DISTINCT group_id FROM group_outgoing WHERE sealed = 0").pluck(),
+  setSealed: sql.prepare<[number]>("UPDATE group_outgoing SET sealed = 1 WHERE position = ?"),
+  removeOutgoing: sql.prepare<[number]>("DELETE FROM group_outgoing WHERE position = ?"),
+  bodyOf: sql
+    .prepare<[string, string], Uint8Array>(
+      "SELECT body FROM group_outgoing WHERE group_id = ? AND message_id = ? AND repair_for IS NULL",
+    )
+    .pluck(),
+  removeBody: sql.prepare<[string]>("DELETE FROM group_outgoing WHERE message_id = ? AND sealed = 1"),
+  addArrival: sql.prepare<[string, string, string | null, string, number, Uint8Array]>(
+    "INSERT INTO group_arrivals (group_id, sender, message_id, heads, admitted, body) VALUES (?, ?, ?, ?, ?, ?)",
+  ),
+  arrival: sql.prepare<[string, string], ArrivalRow>(
+    "SELECT * FROM group_arrivals WHERE group_id = ? AND sender = ? ORDER BY position LIMIT 1",
+  ),
+  arrivalCount: sql
+    .prepare<[string, string], number>("SELECT count(*) FROM group_arrivals WHERE group_id = ? AND sender = ?")
+    .pluck(),
+  arrivalSenders: sql.prepare<[], { group_id: GroupId; sender: UserId }>(
+    "SELECT DISTINCT group_id, sender FROM group_arrivals",
+  ),
+  sendersOf: sql.prepare<[string], UserId>("SELECT DISTINCT sender FROM group_arrivals WHERE group_id = ?").pluck(),
+  removeArrival: sql.prepare<[number]>("DELETE FROM group_arrivals WHERE position = ?"),
+  clearArrivals: sql.prepare<[string]>("DELETE FROM group_arrivals WHERE group_id = ?"),
+});
+
+const prepareReceipts = ({ sql }: Database) => ({
+  add: sql.prepare<[string, string, string]>("INSERT OR IGNORE INTO group_receipts VALUES (?, ?, ?, 'queued')"),
+  groupOf: sql
+    .prepare<[string, string], GroupId>("SELECT group_id FROM group_receipts WHERE message_id = ? AND peer = ?")
+    .pluck(),
+  raise: sql.prepare<{ message: string; peer: string; state: string }>(`
+    UPDATE group_receipts SET state = @state WHERE message_id = @message AND peer = @peer AND
+      instr('queued sent delivered read', state) < instr('queued sent delivered read', @state)`),
+  of: sql.prepare<[string], { peer: UserId; state: ReceiptState }>(
+    "SELECT peer, state FROM group_receipts WHERE message_id = ? ORDER BY peer",
+  ),
+  drop: sql
+    .prepare<[string, string], MessageId>(
+      "DELETE FROM group_receipts WHERE group_id = ? AND peer = ? AND state IN ('queued', 'sent') RETURNING message_id",
+    )
+    .pluck(),
+  clear: sql.prepare<[string]>("DELETE FROM group_receipts WHERE group_id = ?"),
+  clearKeys: sql.prepare<[string]>("DELETE FROM signal_sender_keys WHERE group_id = ?"),
+});
+
+/** Groups as rows: their logs, their people, and what is on its way to and from them. */
+export class GroupsTable {
+  readonly #log;
+  readonly #people;
+  readonly #traffic;
+  readonly #receipts;
+
+  constructor(db: Database) {
+    this.#log = prepareLog(db);
+    this.#people = preparePeople(db);
+    this.#traffic = prepareTraffic(db);
+    this.#receipts = prepareReceipts(db);
+  }
+
+  // ---- Logs ----
+
+  ids(): GroupId[] {
+    return this.#log.ids.all();
+  }
+
+  add(groupId: GroupId): void {
+    this.#log.add.run(groupId);
+  }
+
+  /** With everything that belongs to it but its messages. */
+  remove(groupId: GroupId): void {
+    this.#log.remove.run(groupId);
+    this.#traffic.clearArrivals.run(groupId);
+    this.#receipts.clear.run(groupId);
+    this.#receipts.clearKeys.run(groupId);
+  }
+
+  /** Null also when the group is not known. */
+  ownKey(groupId: GroupId): string | null {
+    return this.#log.ownKey.get(groupId) ?? null;
+  }
+
+  setOwnKey(groupId: GroupId, distributionId: string | null): void {
+    this.#log.setOwnKey.run(distributionId, groupId);
+  }
+
+  /** Operations that are kept. */
+  size(groupId: GroupId): number {
+    return this.#log.size.get(groupId) ?? 0;
+  }
+
+  operations(groupId: GroupId): { hash: string; operation: GroupOperation }[] {
+    return this.#log.operations.all(groupId).map(({ hash, operation }) => {
+      const decoded = decodeOperation(operation);
+      assert(decoded.ok, "a stored operation can be read");
+      return { hash, operation: decoded.value };
+    });
+  }
+
+  append(groupId: GroupId, { index, hash, operation }: GroupNode): void {
+    this.#log.addOperation.run(groupId, index, hash, encodeOperation(operation));
+    for (const userId of [operation.actor, ...operation.people.map((person) => person.userId)])
+      this.#people.add.run(groupId, userId);
+  }
+
+  // ---- People ----
+
+  /** Named by the log of one of our groups, now or once. */
+  isFellow(userId: UserId): boolean {
+    return this.#people.isFellow.get(userId) !== undefined;
+  }
+
+  /** The sender key of ours that they have; null for none. */
+  keyOf(groupId: GroupId, userId: UserId): string | null {
+    return this.#people.get.get(groupId, userId)?.keyed ?? null;
+  }
+
+  setKeyOf(groupId: GroupId, userId: UserId, distributionId: string): void {
+    this.#people.setKeyed.run(distributionId, groupId, userId);
+  }
+
+  isGreeted(groupId: GroupId, userId: UserId): boolean {
+    return this.#people.get.get(groupId, userId)?.greeted === 1;
+  }
+
+  setGreeted(groupId: GroupId, userId: UserId): void {
+    this.#people.setGreeted.run(groupId, userId);
+  }
+
+  // ---- Own messages ----
+
+  addOutgoing(groupId: GroupId, messageId: MessageId, body: Uint8Array, repairFor: UserId | null = null): void {
+    this.#traffic.addOutgoing.run(groupId, messageId, repairFor, body);
+  }
+
+  firstUnsealed(groupId: GroupId): OutgoingRecord | null {
+    const row = this.#traffic.unsealed.get(groupId);
+    if (row === undefined) return null;
+    const { position, message_id, repair_for, body } = row;
+    return { position, messageId: message_id, repairFor: repair_for, body: new Uint8Array(body) };
+  }
+
+  unsealedCount(groupId: GroupId): number {
+    return this.#traffic.unsealedCount.get(groupId) ?? 0;
+  }
+
+  unsealedGroups(): GroupId[] {
+    return this.#traffic.unsealedGroups.all();
+  }
+
+  setSealed(position: number): void {
+    this.#traffic.setSealed.run(position);
+  }
+
+  removeOutgoing(position: number): void {
+    this.#traffic.removeOutgoing.run(position);
+  }
+
+  /** Null when everybody has it, and for what is no message of ours to that group. */
+  bodyOf(groupId: GroupId, messageId: MessageId): Bytes | null {
+    const body = this.#traffic.bodyOf.get(groupId, messageId);
+    return body === undefined ? null : new Uint8Array(body);
+  }
+
+  // ---- What came ----
+
+  addArrival(
+    groupId: GroupId,
+    sender: UserId,
+    arrival: Omit<ArrivalRecord, "position" | "body"> & { readonly body: Uint8Array },
+  ): void {
+    const { messageId, heads, admitted, body } = arrival;
+    this.#traffic.addArrival.run(groupId, sender, messageId, heads.join(" "), admitted ? 1 : 0, body);
+  }
+
+  firstArrival(groupId: GroupId, sender: UserId): ArrivalRecord | null {
+    const row = this.#traffic.arrival.get(groupId, sender);
+    if (row === undefined) return null;
+    const { position, message_id, heads, admitted, body } = row;
+    return {
+      ...{ position, messageId: message_id, heads: heads.split(" "), admitted: admitted === 1 },
+      body: new Uint8Array(body),
+    };
+  }
+
+  arrivalCount(groupId: GroupId, sender: UserId): number {
+    return this.#traffic.arrivalCount.get(groupId, sender) ?? 0;
+  }
+
+  arrivals(): { groupId: GroupId; sender: UserId }[] {
+    return this.#traffic.arrivalSenders.all().map(({ group_id, sender }) => ({ groupId: group_id, sender }));
+  }
+
+  sendersOf(groupId: GroupId): UserId[] {
+    return this.#traffic.sendersOf.all(groupId);
+  }
+
+  removeArrival(position: number): void {
+    this.#traffic.removeArrival.run(position);
+  }
+
+  // ---- Receipts ----
+
+  expectReceipt(groupId: GroupId, messageId: MessageId, peer: UserId): void {
+    this.#receipts.add.run(messageId, peer, groupId);
+  }
+
+  /** The group of an own message that went to that person; null for any other id. */
+  groupOfReceipt(messageId: MessageId, peer: UserId): GroupId | null {
+    return this.#receipts.groupOf.get(messageId, peer) ?? null;
+  }
+
+  /** False when the state was reached before. */
+  raiseReceipt(messageId: MessageId, peer: UserId, state: "sent" | "delivered" | "read"): boolean {
+    return this.#receipts.raise.run({ message: messageId, peer, state }).changes === 1;
+  }
+
+  receiptsOf(messageId: MessageId): { peer: UserId; state: ReceiptState }[] {
+    return this.#receipts.of.all(messageId);
+  }
+
+  /** Nobody waits for somebody who is gone: the messages that did. */
+  dropReceipts(groupId: GroupId, peer: UserId): MessageId[] {
+    return this.#receipts.drop.all(groupId, peer);
+  }
+
+  /** Everybody has it: nobody will ask for it again. */
+  removeBody(messageId: MessageId): void {
+    this.#traffic.removeBody.run(messageId);
+  }
+}

@@ -1,0 +1,34 @@
+import type { ChatId } from "#shared/base/ids.ts";
+import type { GroupView, MessageView } from "#shared/ipc/views.ts";
+import { type ChatPeer, type ChatWorld, pair } from "./chat-world.ts";
+import { unwrap } from "./session-peer.ts";
+
+/** A group in a world of chats, as one of its people sees it. */
+export const groupOf = (peer: ChatPeer, chatId: ChatId): GroupView => {
+  const { group } = unwrap(peer.messages.chat(chatId));
+  if (group === undefined) throw new Error("this is no group");
+  return group;
+};
+
+export const memberIds = (peer: ChatPeer, chatId: ChatId): string[] =>
+  groupOf(peer, chatId)
+    .members.map(({ userId }) => userId)
+    .sort();
+
+export const groupMessages = (peer: ChatPeer, chatId: ChatId): MessageView[] =>
+  unwrap(peer.messages.list(chatId, 10_000)).reverse();
+
+export const groupTexts = (peer: ChatPeer, chatId: ChatId): string[] =>
+  groupMessages(peer, chatId).map(({ text }) => text);
+
+export const say = (peer: ChatPeer, chatId: ChatId, text: string): MessageView =>
+  unwrap(peer.messages.sendText(chatId, text));
+
+/** The first one is in contact with all others, who do not know each other. */
+export const circle = async (world: ChatWorld, names: readonly string[]): Promise<ChatPeer[]> => {
+  const people: ChatPeer[] = [];
+  for (const name of names) people.push(await world.join(name));
+  const [first, ...others] = people;
+  if (first !== undefined) for (const other of others) await pair(world, first, other);
+  return people;
+};
