@@ -11,11 +11,12 @@ import { measureActivity } from "./activity.ts";
 import { measureImpaired } from "./impaired.ts";
 import { measureLinks } from "./links-latency.ts";
 import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
+import { measureSeeders } from "./seeders.ts";
 import { measureServer } from "./server.ts";
 import { measureWebTorrent } from "./webtorrent.ts";
 
 /**
- * `npm run bench [-- [transfer] [folder] [webtorrent] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`:
+ * `npm run bench [-- [transfer] [folder] [seeders] [webtorrent] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`:
  * JSON lines, of all without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
@@ -200,6 +201,7 @@ const sizeMiB = Number(values.size);
 const benches = {
   transfer: () => transferLine(sizeMiB),
   folder: () => folderLine(Math.min(sizeMiB, FOLDER_MIB)),
+  seeders: () => measureSeeders(sizeMiB),
   webtorrent: () => webTorrentLine(sizeMiB),
   links: measureLinks,
   impaired: measureImpaired,
