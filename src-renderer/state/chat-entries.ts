@@ -1,8 +1,12 @@
 import type { ChatView, ContactView } from "#shared/ipc/views.ts";
 
-/** One line of the chat list: a person, and the conversation with that person if there is one yet. */
+/** One line of the chat list: a person, with the conversation if there is one yet, or a group. */
 export interface ChatEntry {
-  contact: ContactView;
+  /** Of the chat, whether there is one yet or not. */
+  id: string;
+  name: string;
+  /** Null for a group. */
+  contact: ContactView | null;
   chat: ChatView | null;
 }
 
@@ -12,7 +16,9 @@ export interface ChatEntries {
   chats: ChatEntry[];
 }
 
-const lastActivityMs = ({ contact, chat }: ChatEntry): number => chat?.lastMessage?.sentAtMs ?? contact.addedAtMs;
+const sinceMs = ({ contact, chat }: ChatEntry): number =>
+  contact?.addedAtMs ?? Math.max(0, ...(chat?.group?.members ?? []).map((member) => member.sinceMs));
+const lastActivityMs = (entry: ChatEntry): number => entry.chat?.lastMessage?.sentAtMs ?? sinceMs(entry);
 
 /** Case and accents do not matter when a person looks for a name. */
 const folded = (text: string): string => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
@@ -22,16 +28,23 @@ export const matchesSearch = (name: string, search: string): boolean => folded(n
 /** Newest first. Blocked people appear only when they are searched for. */
 export const chatEntriesOf = (
   contacts: Iterable<ContactView>,
-  chatOf: (userId: string) => ChatView | undefined,
+  chats: Iterable<ChatView>,
   search: string,
 ): ChatEntries => {
   const isSearch = search.trim() !== "";
-  const entries = [...contacts]
-    .filter((contact) => (isSearch ? matchesSearch(contact.name, search) : contact.state !== "blocked"))
-    .map((contact): ChatEntry => ({ contact, chat: chatOf(contact.userId) ?? null }))
+  const all = [...chats];
+  const people = [...contacts]
+    .filter((contact) => isSearch || contact.state !== "blocked")
+    .map((contact): ChatEntry => {
+      const { userId: id, name } = contact;
+      return { id, name, contact, chat: all.find((chat) => chat.chatId === id) ?? null };
+    });
+  const groups = all
+    .filter((chat) => chat.group !== undefined)
+    .map((chat): ChatEntry => ({ id: chat.chatId, name: chat.name, contact: null, chat }));
+  const entries = [...people, ...groups]
+    .filter(({ name }) => !isSearch || matchesSearch(name, search))
     .sort((a, b) => lastActivityMs(b) - lastActivityMs(a));
-  return {
-    requests: entries.filter((entry) => entry.contact.state === "incoming"),
-    chats: entries.filter((entry) => entry.contact.state !== "incoming"),
-  };
+  const isRequest = ({ contact }: ChatEntry): boolean => contact?.state === "incoming";
+  return { requests: entries.filter(isRequest), chats: entries.filter((entry) => !isRequest(entry)) };
 };

@@ -18,6 +18,8 @@ export type OpenDialog =
   | { kind: "block"; userId: string }
   | { kind: "access"; fileId: string }
   | { kind: "folder"; fileId: string }
+  | { kind: "createGroup" }
+  | { kind: "group"; chatId: string }
   | { kind: "switcher" };
 
 export class Nav {

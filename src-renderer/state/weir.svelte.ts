@@ -97,7 +97,23 @@ export class Weir implements Disposable {
   /** A person's name as it is shown; own messages and files say "You". */
   nameOf(userId: string): string {
     if (userId === this.ownUserId) return "You";
-    return this.contacts.get(userId)?.name ?? "Someone";
+    return this.contacts.get(userId)?.name ?? this.chats.get(userId)?.name ?? this.#fellowName(userId) ?? "Someone";
+  }
+
+  /** Somebody who is no contact, and in a group with us. */
+  #fellowName(userId: string): string | undefined {
+    for (const { group } of this.chats.values()) {
+      const member = group?.members.find((known) => known.userId === userId);
+      if (member) return member.name;
+    }
+    return undefined;
+  }
+
+  /** A chat that is no longer there. */
+  forgetChat(chatId: string): void {
+    this.chats.delete(chatId);
+    this.messages.forget(chatId);
+    if (this.nav.chatId === chatId) this.nav.closeChat();
   }
 
   /** Fetches everything anew: at the start, and after the connection to the main process was lost. */
@@ -243,10 +259,8 @@ export class Weir implements Disposable {
 
   #contactRemoved(userId: string): void {
     this.contacts.delete(userId);
-    this.chats.delete(userId);
     this.links.delete(userId);
-    this.messages.forget(userId);
-    if (this.nav.chatId === userId) this.nav.closeChat();
+    this.forgetChat(userId);
   }
 
   #chatChanged(chat: ChatView): void {
@@ -266,7 +280,7 @@ export class Weir implements Disposable {
 
   #announceMessage(message: MessageView): void {
     const what = message.file ? `sent the file ${message.file.name}` : message.text;
-    this.announcer.say(`${this.nameOf(message.senderId)}: ${what}`);
+    this.announcer.say(`${message.senderName ?? this.nameOf(message.senderId)}: ${what}`);
   }
 
   #transferChanged(transfer: TransferView): void {

@@ -1,7 +1,17 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { BOB, CAROL, DMITRI, ELIF, FATIMA, GRETE, relayedReport } from "../support/fake-weir-sample.ts";
+import {
+  addGroup,
+  BOB,
+  CAROL,
+  DMITRI,
+  ELIF,
+  FATIMA,
+  GRETE,
+  HIKERS,
+  relayedReport,
+} from "../support/fake-weir-sample.ts";
 import { type OpenOptions, UiHarness, type Window } from "../support/ui-harness.ts";
 
 /**
@@ -110,6 +120,44 @@ const screens: Screen[] = [
     visit: async (window) => {
       await openChat(window, CAROL);
       await window.page.getByText("Assembling").first().waitFor();
+    },
+  },
+  {
+    name: "group",
+    scenario: "sample",
+    visit: async (window) => {
+      await window.fake(addGroup("owner"));
+      await openChat(window, HIKERS);
+      await window.page.getByText("Do not be late this time.").last().waitFor();
+    },
+  },
+  {
+    name: "group-people",
+    scenario: "sample",
+    height: 900,
+    visit: async (window) => {
+      await window.fake(addGroup("owner"));
+      await openChat(window, HIKERS);
+      await window.page.getByRole("button", { name: "People in Autumn hike" }).click();
+      await window.page.getByRole("list", { name: "People in the group" }).getByText("Owner").waitFor();
+    },
+  },
+  {
+    name: "group-create",
+    scenario: "sample",
+    visit: async ({ page }) => {
+      await page.getByRole("button", { name: "New group" }).click();
+      await page.getByLabel("Name of the group").fill("Autumn hike");
+      await page.getByRole("checkbox", { name: "Bob Lindqvist" }).check();
+    },
+  },
+  {
+    name: "group-left",
+    scenario: "sample",
+    visit: async (window) => {
+      await window.fake(addGroup(null));
+      await openChat(window, HIKERS);
+      await window.page.getByRole("button", { name: "Delete the chat" }).waitFor();
     },
   },
   {

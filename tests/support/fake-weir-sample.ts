@@ -397,3 +397,37 @@ export const sampleState = (): FakeState => {
     },
   };
 };
+
+/** A group that a test adds to the week; `code` for `Window.fake`. */
+export const HIKERS = "ghikers".padEnd(33, "a");
+export const addGroup = (ownRole: "owner" | "member" | null): string => {
+  const sinceMs = SAMPLE_NOW_MS - 9 * DAY;
+  const member = (id: string, name: string, role: "owner" | "admin" | "member") => ({
+    ...{ userId: id, name, role, sinceMs },
+  });
+  const others = [
+    member(BOB, "Bob Lindqvist", ownRole === "owner" ? "admin" : "owner"),
+    member(CAROL, "Carol Okafor", "member"),
+    member(HIRO, "Hiro Tanaka", "member"),
+  ];
+  const members = ownRole === null ? others : [...others, member(ME, "", ownRole)];
+  const said = (senderId: string, agoMs: number, text: string, more: Partial<MessageView> = {}): MessageView => ({
+    ...message(HIKERS, senderId, agoMs, text, more),
+    ...(senderId === ME ? {} : { senderName: others.find(({ userId: id }) => id === senderId)?.name ?? "Somebody" }),
+  });
+  const messages = [
+    said(BOB, 5 * HOUR, "The hut is booked for the 12th, six beds. Bring your own sleeping bag."),
+    said(HIRO, 4 * HOUR, "I can take the rope and the stove."),
+    said(HIRO, 4 * HOUR - MINUTE, "Does anybody have a map of the northern side?"),
+    said(CAROL, 50 * MINUTE, "", { file: files.notes }),
+    said(ME, 12 * MINUTE, "Thanks! Train at 7:12, platform 4. Do not be late this time.", {
+      ...{ state: "sent", received: { delivered: 2, read: 1, of: 3 } },
+    }),
+  ];
+  const chat = {
+    ...{ chatId: HIKERS, name: "Autumn hike", lastMessage: messages.at(-1), unreadCount: 0, typing: false },
+    sendBlocked: ownRole === null ? { type: "not_in_group", message: "You are not in this group any more." } : null,
+    group: { ownerId: ownRole === "owner" ? ME : BOB, role: ownRole, members },
+  };
+  return `fake.state.messages.push(...${JSON.stringify(messages)}); fake.chat("${HIKERS}", ${JSON.stringify(chat)});`;
+};

@@ -153,12 +153,18 @@ describe("the chat list", () => {
     addedAtMs: NOON,
     ...changes,
   });
-  const chatOf = (userId: string): ChatView | undefined =>
-    userId === "old"
-      ? { chatId: "old", name: "", lastMessage: message(-9999), unreadCount: 0, typing: false, sendBlocked: null }
-      : undefined;
+  const quiet = { unreadCount: 0, typing: false, sendBlocked: null };
+  const old: ChatView = { chatId: "old", name: "", lastMessage: message(-9999), ...quiet };
+  const group: ChatView = {
+    ...{ chatId: "group", name: "Hikers", lastMessage: null, ...quiet },
+    group: {
+      ownerId: "old",
+      role: "owner",
+      members: [{ userId: "old", name: "Old", role: "member", sinceMs: NOON + 1 }],
+    },
+  };
   const names = (search: string, contacts: ContactView[]): string[] =>
-    chatEntriesOf(contacts, chatOf, search).chats.map((entry) => entry.contact.userId);
+    chatEntriesOf(contacts, [old], search).chats.map(({ id }) => id);
 
   it("puts the newest first, requests apart, and blocked people nowhere", () => {
     const contacts = [
@@ -167,9 +173,16 @@ describe("the chat list", () => {
       contact("asks", { state: "incoming" }),
       contact("bad", { state: "blocked" }),
     ];
-    const entries = chatEntriesOf(contacts, chatOf, "");
-    expect(entries.requests.map((entry) => entry.contact.userId)).toEqual(["asks"]);
+    const entries = chatEntriesOf(contacts, [old], "");
+    expect(entries.requests.map(({ id }) => id)).toEqual(["asks"]);
     expect(names("", contacts)).toEqual(["new", "old"]);
+  });
+
+  it("puts groups among them, by when somebody came in as long as nothing was written", () => {
+    const contacts = [contact("old"), contact("new")];
+    const { chats } = chatEntriesOf(contacts, [old, group], "");
+    expect(chats.map(({ id }) => id)).toEqual(["group", "new", "old"]);
+    expect(chatEntriesOf(contacts, [old, group], "hik").chats.map(({ name }) => name)).toEqual(["Hikers"]);
   });
 
   it("finds names without regard to case and accents, blocked people too", () => {

@@ -1,0 +1,93 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { CommandName } from "#shared/ipc/contract.ts";
+import { addGroup, BOB, CAROL, HIKERS, HIRO } from "../support/fake-weir-sample.ts";
+import { UiHarness, type Window } from "../support/ui-harness.ts";
+
+const callsOf = async (window: Window, name: CommandName): Promise<unknown> =>
+  window.fake(`return fake.calls.filter((call) => call.name === "${name}").map((call) => call.input)`);
+
+describe("groups in the window", () => {
+  let harness: UiHarness;
+  beforeAll(async () => {
+    harness = await UiHarness.start();
+  }, 240_000);
+  afterAll(() => harness.stop());
+
+  it("makes one, writes there, and says in words what went wrong", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.getByRole("button", { name: "New group" }).click();
+    const dialog = page.getByRole("dialog", { name: "New group" });
+    const create = dialog.getByRole("button", { name: "Create group" });
+    expect(await create.isDisabled()).toBe(true);
+    await dialog.getByLabel("Name of the group").fill("Summit");
+    await dialog.getByRole("checkbox", { name: "Bob Lindqvist" }).check();
+    await dialog.getByRole("checkbox", { name: "Carol Okafor" }).check();
+    await window.fake(`
+      const { call } = fake.weir;
+      fake.weir.call = async (name, input) => {
+        if (name !== "chats.createGroup") return call(name, input);
+        fake.weir.call = call;
+        return { ok: false, error: { type: "too_many_groups", message: "You are in too many groups." } };
+      };`);
+    await create.click();
+    await dialog.getByText("You are in too many groups.").waitFor();
+    await create.click();
+    await page.getByRole("heading", { name: "Summit" }).waitFor();
+    await page.getByText("You, Bob Lindqvist, Carol Okafor").waitFor();
+    expect(await callsOf(window, "chats.createGroup")).toEqual([{ name: "Summit", userIds: [BOB, CAROL] }]);
+    await page.getByRole("textbox", { name: "Message to Summit" }).fill("Who has the rope?");
+    await page.keyboard.press("Enter");
+    await page.getByRole("region", { name: "Messages with Summit" }).getByText("Who has the rope?").last().waitFor();
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("an owner renames, makes an admin, adds, and removes after a question", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await window.fake(addGroup("owner"));
+    await page.locator(`[data-chat="${HIKERS}"]`).click();
+    // Who wrote is said once for what belongs together.
+    expect(await page.getByText("Hiro Tanaka", { exact: true }).count()).toBe(1);
+    await page.getByRole("button", { name: "People in Autumn hike" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Name of the group").fill("Winter hike");
+    await dialog.getByRole("button", { name: "Rename" }).click();
+    await page.getByRole("dialog", { name: "Winter hike" }).waitFor();
+    await dialog.getByRole("button", { name: "Change Carol Okafor" }).click();
+    await page.getByRole("menuitem", { name: "Make admin" }).click();
+    await expect.poll(() => dialog.getByText("Admin", { exact: true }).count()).toBe(2);
+    await dialog.getByRole("button", { name: "Change Hiro Tanaka" }).click();
+    await page.getByRole("menuitem", { name: "Remove from the group" }).click();
+    await page.getByText("can read nothing that is written").waitFor();
+    expect(await harness.axe(page)).toEqual([]);
+    await page.getByRole("button", { name: "Remove", exact: true }).click();
+    await page.getByRole("list", { name: "People in the group" }).waitFor();
+    expect(await callsOf(window, "chats.removeMember")).toEqual([{ chatId: HIKERS, userId: HIRO }]);
+    expect(await callsOf(window, "chats.settings")).toEqual([
+      { chatId: HIKERS, name: "Winter hike" },
+      { chatId: HIKERS, role: { userId: CAROL, role: "admin" } },
+    ]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("a member sees who is in it and may only leave; a chat that was left can be put away", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await window.fake(addGroup("member"));
+    await page.locator(`[data-chat="${HIKERS}"]`).click();
+    await page.getByRole("button", { name: "People in Autumn hike" }).click();
+    await page.getByText("The owner and admins add and remove people.").waitFor();
+    expect(await page.getByRole("button", { name: /^Change / }).count()).toBe(0);
+    await page.getByRole("button", { name: "Leave group" }).click();
+    await page.getByRole("button", { name: "Leave group" }).click();
+    await page.getByRole("button", { name: "Delete the chat…" }).click();
+    await page.getByRole("button", { name: "Delete the chat", exact: true }).click();
+    await expect.poll(() => page.locator(`[data-chat="${HIKERS}"]`).count()).toBe(0);
+    expect(await callsOf(window, "chats.leave")).toEqual([{ chatId: HIKERS }, { chatId: HIKERS }]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+});
