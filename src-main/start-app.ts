@@ -4,7 +4,7 @@ import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import { type ChatId, type FileId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { LOCAL_MTU_BYTES } from "#shared/base/limits.ts";
+import { LOCAL_MTU_BYTES, NOTICE_AT_START_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ErrorView } from "#shared/ipc/views.ts";
 import { type Activity, createActivity } from "./activity/activity.ts";
@@ -38,6 +38,7 @@ import { appMigrations } from "./store/schema/app.ts";
 import { TransfersTable } from "./store/transfers.ts";
 import { createChunkWorker } from "./transfer/chunk-worker-client.ts";
 import { createFiles, type Files } from "./transfer/files.ts";
+import { filesToKeep } from "./transfer/kept-files.ts";
 import { createTransfers, type Transfers } from "./transfer/transfers.ts";
 import { startUpkeep, type Upkeep } from "./upkeep.ts";
 
@@ -165,12 +166,16 @@ const build = async (
       onBrokenSession: (peer, lost) => messages?.unreadable(peer, lost),
     }),
   );
+  /** From here on somebody listens. */
+  const started = Promise.withResolvers<void>();
   const worker = own(
     createChunkWorker({
       env,
       start: engine.chunkWorker(options.chunkWorkerUrl),
       databasePath: join(dataDir, "chunks.db"),
       onDiskFull: () => ballast.release(),
+      filesToKeep: () => filesToKeep(db),
+      onRepaired: (report) => void started.promise.then(() => files.repaired(report)),
     }),
   );
   const opened = await worker.ready();
@@ -304,6 +309,7 @@ const build = async (
     server,
   };
   const events = publishAll(parts, onListenerError);
+  own(env.clock.setTimer(NOTICE_AT_START_MS, () => started.resolve()));
   stops.push(() => events.dispose());
   const serverUrl = await server.use(settings.get().server);
   if (!serverUrl.ok) throw new AppStartError(serverUrl.error.message);

@@ -150,6 +150,7 @@ class EngineServer {
         return;
       }
       case "cancel":
+      case "repair":
       case "recycle":
       case "end":
         channel.post(message);

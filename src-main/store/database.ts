@@ -1,4 +1,4 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import Sqlite from "better-sqlite3";
 import CipherSqlite from "better-sqlite3-multiple-ciphers";
 import { assert } from "#shared/base/assert.ts";
@@ -8,6 +8,7 @@ import { Emitter, type Event } from "#shared/base/emitter.ts";
 import { CHUNKS_PAGE_BYTES, WAL_RESTART_PAGES } from "#shared/base/limits.ts";
 import { isDiskFull, OpenDatabaseError, openErrorOf } from "./errors.ts";
 import { type Migration, migrate } from "./migrate.ts";
+import { lastCommitIn } from "./wal-frames.ts";
 
 /**
  * The only module that opens databases. Both are WAL with `synchronous = FULL`: better-sqlite3 drops to NORMAL at the
@@ -90,6 +91,28 @@ export class Database implements Disposable {
         },
         WAL_RESTART_PAGES * CHUNKS_PAGE_BYTES,
       );
+    });
+  }
+
+  /**
+   * Whether the WAL of a `chunks.db` that nobody has open holds transactions that SQLite does not find, because something
+   * before them is damaged. Changes nothing. @throws OpenDatabaseError.
+   */
+  static hasLostCommits(path: string): boolean {
+    const last = lastCommitIn(`${path}-wal`, CHUNKS_PAGE_BYTES);
+    // A log without its database is thrown away when that is made anew.
+    if (last === 0 || !existsSync(path)) return false;
+    return opened("damaged", () => {
+      const reader = new Sqlite(path, { readonly: true, fileMustExist: true });
+      try {
+        reader.pragma("schema_version");
+        return reader
+          .prepare<[], { log: number }>("PRAGMA wal_checkpoint(noop)")
+          .all()
+          .every(({ log }) => log < last);
+      } finally {
+        reader.close();
+      }
     });
   }
 
@@ -215,7 +238,7 @@ export const makePrivate = (path: string): void => {
   }
 };
 
-const opened = (whenNotADatabase: "wrong_key" | "damaged", open: () => Database): Database => {
+const opened = <T>(whenNotADatabase: "wrong_key" | "damaged", open: () => T): T => {
   try {
     return open();
   } catch (error) {

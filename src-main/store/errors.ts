@@ -24,6 +24,9 @@ const DISK_FULL: readonly string[] = ["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "EN
 /** SQLite's and the file system's ways to say that there is no room. */
 export const isDiskFull = (error: unknown): boolean => DISK_FULL.includes(codeOf(error));
 
+/** SQLite met something in the file that it never writes. */
+export const isDamaged = (error: unknown): boolean => /^SQLITE_(CORRUPT|NOTADB)/.test(codeOf(error));
+
 const NOT_ACCESSIBLE = /^(SQLITE_(CANTOPEN|READONLY|PERM|IOERR|BUSY|LOCKED)|EACCES|EPERM|EROFS|ENOENT|ENOTDIR|EISDIR)/;
 
 /** The driver checks the folder itself and throws this without a code. */

@@ -11,6 +11,8 @@ import {
   type JobName,
   type JobResult,
   type Jobs,
+  type KeptFile,
+  type RepairReport,
   type StoreOutcome,
   type ToWorker,
   type WorkError,
@@ -27,7 +29,7 @@ export interface RunningJob<Name extends JobName> {
 /** The chunk worker as the main thread sees it. Every job ends with a Result, also when the worker dies. */
 export interface ChunkWorker {
   /**
-   * Starts the worker and opens its database. An error (`damaged`, `newer_database`, `not_accessible`, `disk_full`) says
+   * Starts the worker and opens its database; one that is damaged is made anew. An error (`newer_database`, `not_accessible`, `disk_full`) says
    * what to do; jobs answer it too, until one finds the database in order again.
    */
   ready(): Promise<Result<void, WorkError>>;
@@ -79,6 +81,9 @@ export const createChunkWorker = (options: {
   readonly databasePath: string;
   /** A commit failed for want of space; releasing the ballast lets deletions go through. */
   readonly onDiskFull?: () => void;
+  /** Of a chunks.db that is damaged; asked when one is. */
+  readonly filesToKeep?: () => readonly KeptFile[];
+  readonly onRepaired?: (report: RepairReport) => void;
 }): ChunkWorker => new Client(options);
 
 class Client implements ChunkWorker {
@@ -86,6 +91,8 @@ class Client implements ChunkWorker {
   readonly #startWorker: StartWorker;
   readonly #settings: WorkerSettings;
   readonly #onDiskFull: () => void;
+  readonly #filesToKeep: () => readonly KeptFile[];
+  readonly #onRepaired: (report: RepairReport) => void;
   readonly #waiting = new Map<number, Waiting>();
   readonly #outgoing = new Map<FileSpec, { counters: DownloadCounters; chunks: ChunkToStore[] }>();
   #worker: Running | null = null;
@@ -96,7 +103,16 @@ class Client implements ChunkWorker {
   #flushScheduled = false;
   #disposed = false;
 
-  constructor({ env, start, databasePath, onDiskFull = () => undefined }: Parameters<typeof createChunkWorker>[0]) {
+  constructor({
+    env,
+    start,
+    databasePath,
+    onDiskFull = () => undefined,
+    filesToKeep = () => [],
+    onRepaired = () => undefined,
+  }: Parameters<typeof createChunkWorker>[0]) {
+    this.#filesToKeep = filesToKeep;
+    this.#onRepaired = onRepaired;
     this.#log = env.log.child("chunk-worker");
     this.#startWorker = start;
     this.#settings = { databasePath };
@@ -204,6 +220,11 @@ class Client implements ChunkWorker {
     let why = ENDED;
     const channel = this.#startWorker(this.#settings, {
       message: (message) => {
+        if (message.type === "repairing") {
+          this.#log.error("chunks.db was damaged; what can be proven of it is kept");
+          channel.post({ type: "repair", files: this.#filesToKeep() });
+          return;
+        }
         if (message.type !== "opened") return this.#receive(message);
         if (!message.result.ok) {
           why = message.result.error;
@@ -234,7 +255,7 @@ class Client implements ChunkWorker {
     }
   }
 
-  #receive(message: Exclude<FromWorker, { type: "opened" }>): void {
+  #receive(message: Exclude<FromWorker, { type: "opened" | "repairing" }>): void {
     switch (message.type) {
       case "done": {
         const entry = this.#take(message.job);
@@ -256,6 +277,9 @@ class Client implements ChunkWorker {
         return;
       case "diskFull":
         this.#onDiskFull();
+        return;
+      case "repaired":
+        this.#onRepaired(message.report);
         return;
       case "log":
         this.#log[message.level](message.message, message.fields);

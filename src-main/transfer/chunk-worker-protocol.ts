@@ -34,8 +34,9 @@ export type WorkError =
         | "too_many_names"
         | "cancelled"
         | "worker_ended"
-        /** chunks.db cannot be opened; the types and words are those of OpenDatabaseError and NewerDatabaseError. */
+        /** SQLite found chunks.db damaged. It is repaired before the next job. */
         | "damaged"
+        /** chunks.db cannot be opened; the types and words are those of OpenDatabaseError and NewerDatabaseError. */
         | "not_accessible"
         | "newer_database";
     })
@@ -195,6 +196,21 @@ export interface ChunkToStore<P extends Payload = Payload> {
   readonly bytes: P;
 }
 
+/** A file of which something is kept when chunks.db has to be made anew. */
+export interface KeptFile {
+  readonly spec: FileSpec;
+  /** It is being downloaded; of others the hashes are needed, for serving them. */
+  readonly wantsChunks: boolean;
+}
+
+/** What could be taken over from a damaged chunks.db. */
+export interface RepairReport {
+  readonly chunks: number;
+  readonly bytes: number;
+  /** Files that have to be hashed, or their hashes fetched, again. */
+  readonly withoutHashes: readonly FileId[];
+}
+
 export type ToWorker =
   | StartJob
   | { readonly type: "cancel"; readonly job: number }
@@ -206,6 +222,8 @@ export type ToWorker =
     }
   /** A buffer of frames that were sent, to be filled again. */
   | { readonly type: "recycle"; readonly buffer: ArrayBuffer }
+  /** Answers `repairing`. */
+  | { readonly type: "repair"; readonly files: readonly KeptFile[] }
   /** Finish what is pending, close the database, exit. */
   | { readonly type: "end" };
 
@@ -214,6 +232,9 @@ export type StoreOutcome = SaveStatus | "rejected" | WorkError;
 export type FromWorker =
   /** The first message: whether chunks.db could be opened. After an error the worker ends. */
   | { readonly type: "opened"; readonly result: Result<void, WorkError> }
+  /** chunks.db was damaged and is made anew: asks for what is to be kept. Jobs wait until it is `repaired`. */
+  | { readonly type: "repairing" }
+  | { readonly type: "repaired"; readonly report: RepairReport }
   /** A commit to chunks.db failed for want of space: time to release the ballast. */
   | { readonly type: "diskFull" }
   | { readonly type: "done"; readonly job: number; readonly result: Result<unknown, WorkError> }

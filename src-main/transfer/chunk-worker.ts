@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, assertNever } from "#shared/base/assert.ts";
@@ -16,6 +17,7 @@ import {
   type JobHandlers,
   type JobName,
   type JobResult,
+  type KeptFile,
   type StartJob,
   type ToWorker,
   type WorkError,
@@ -31,6 +33,7 @@ import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
 import { ChunkReceiver, type Stored, storeLeaves } from "./worker/receive.ts";
+import { markDamaged, salvage, setAsideIfDamaged } from "./worker/repair.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
 import { hashFile } from "./worker/share.ts";
 import { hashFolder, measureFolder } from "./worker/share-folder.ts";
@@ -61,12 +64,22 @@ const log: Omit<Log, "child"> = {
 };
 
 /** An error that says what to do is data for whoever waits for it; the jobs that came meanwhile end with the worker. */
-const openDatabase = (): Database => {
+const openDatabase = (): { db: Database; isNew: boolean } => {
+  const { databasePath } = settings;
   try {
-    const opened = Database.openChunks(settings.databasePath, chunksMigrations);
+    let isNew = setAsideIfDamaged(databasePath);
+    if (!isNew && Database.hasLostCommits(databasePath)) {
+      markDamaged(databasePath);
+      isNew = setAsideIfDamaged(databasePath);
+    }
+    const db = Database.openChunks(databasePath, chunksMigrations);
     post({ type: "opened", result: ok(undefined) });
-    return opened;
+    return { db, isNew };
   } catch (error) {
+    if (error instanceof OpenDatabaseError && error.type === "damaged" && !existsSync(`${databasePath}.damaged`)) {
+      markDamaged(databasePath);
+      return openDatabase();
+    }
     const described = databaseErrorOf(error);
     if (described === null) throw error;
     post({ type: "opened", result: err(described) });
@@ -82,7 +95,7 @@ const databaseErrorOf = (error: unknown): WorkError | null => {
   return { type: error.type, message: error.message };
 };
 
-const db = openDatabase();
+const { db, isNew } = openDatabase();
 db.onDiskFull(() => post({ type: "diskFull" }));
 const checkpointerUrl = new URL(import.meta.url.replace(/chunk-worker(\.[jt]s)$/, "chunk-checkpointer$1"));
 const wal = new WalKeeper({
@@ -98,7 +111,10 @@ const tools = {
 };
 const orphans = new Orphans(tools);
 const serveTools = { tables, files, lists, sources: new SourceFiles(systemClock), buffers: new FrameBuffers() };
-const answer = (results: Stored[]): void => post({ type: "stored", results });
+const answer = (results: Stored[]): void => {
+  for (const { outcome } of results) if (typeof outcome === "object") endIfDamaged(outcome);
+  post({ type: "stored", results });
+};
 const receiver = new ChunkReceiver(systemClock, tables, files, answer, (bytes) => wal.beforeChunks(bytes));
 
 const handlers: JobHandlers = {
@@ -133,12 +149,37 @@ const handlers: JobHandlers = {
   sweep: (input, context) => orphans.sweep(input, context),
 };
 
+/** Whoever waits is told that the worker has ended; the next one sets the database aside before it opens a new one. */
+const endIfDamaged = ({ type }: WorkError): void => {
+  if (type !== "damaged") return;
+  log.error("chunks.db is damaged");
+  markDamaged(settings.databasePath);
+  process.exit(1);
+};
+
+const repairs = { abort: new AbortController(), asked: Promise.withResolvers<readonly KeptFile[]>() };
+const repair = async (): Promise<void> => {
+  post({ type: "repairing" });
+  const files = await repairs.asked.promise;
+  const report = await salvage(tables, settings.databasePath, files, { signal: repairs.abort.signal, log });
+  post({ type: "repaired", report });
+};
+/** Null when there is nothing to repair, or no more. */
+let repairing: Promise<void> | null = isNew
+  ? repair()
+      .catch((error: unknown) => log.warn("the repair goes on with the next start", { reason: messageOf(error) }))
+      .finally(() => {
+        repairing = null;
+      })
+  : null;
+
 const running = new Map<number, { abort: AbortController; ended: Promise<void> }>();
 
 const runJob = async <Name extends JobName>(message: StartJob<Name>, signal: AbortSignal): Promise<void> => {
   const { job, name, input } = message;
   let result: JobResult<Name>;
   try {
+    if (repairing !== null) await repairing;
     result = await handlers[name](input, { signal, progress: (value) => post({ type: "progress", job, value }) });
   } catch (error) {
     // Handlers turn what they expect into data; anything else is a bug, told without paths.
@@ -148,6 +189,7 @@ const runJob = async <Name extends JobName>(message: StartJob<Name>, signal: Abo
       error instanceof WorkFailure ? error.error : workError("io_error", "Something went wrong. Try again."),
     );
   }
+  if (!result.ok) endIfDamaged(result.error);
   post({ type: "done", job, result }, buffersOf(name, result));
 };
 
@@ -171,6 +213,9 @@ const start = (message: StartJob): void => {
 };
 
 const end = async (): Promise<void> => {
+  repairs.abort.abort();
+  repairs.asked.resolve([]);
+  await repairing;
   receiver.flush();
   const jobs = [...running.values()];
   for (const { abort } of jobs) abort.abort();
@@ -193,6 +238,9 @@ port.on("message", (message: ToWorker) => {
       break;
     case "store":
       receiver.add(message.spec, message.counters, message.chunks);
+      break;
+    case "repair":
+      repairs.asked.resolve(message.files);
       break;
     case "recycle":
       serveTools.buffers.give(message.buffer);

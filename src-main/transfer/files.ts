@@ -27,6 +27,7 @@ import {
   type FileSpec,
   type JobName,
   type JobResult,
+  type RepairReport,
   type WorkError,
   workError,
 } from "./chunk-worker-protocol.ts";
@@ -108,6 +109,8 @@ export interface Files extends Disposable {
   reportChanged(fileId: FileId): void;
   /** Something about the file that others show has changed. */
   retell(fileId: FileId): void;
+  /** chunks.db was made anew: says so, and reads own files again whose hashes were lost. Never rejects. */
+  repaired(report: RepairReport): Promise<void>;
   /** The server has to be given the record of this file of ours again. */
   registerAgain(fileId: FileId): void;
 }
@@ -557,6 +560,30 @@ class SharedFiles implements Files {
 
   retell(fileId: FileId): void {
     this.#tell(fileId);
+  }
+
+  async repaired({ chunks, withoutHashes }: RepairReport): Promise<void> {
+    const { env, worker } = this.#deps;
+    this.#notices.emit({
+      level: "warning",
+      type: "storage_repaired",
+      message: `The store of unfinished downloads was damaged on the disk. ${chunks} of their parts could be kept; what was lost is fetched again. If it happens again, check the disk.`,
+      atMs: env.clock.now(),
+    });
+    for (const fileId of withoutHashes) {
+      const record = this.#owned.disposed ? null : this.#table.get(fileId);
+      if (record?.sourcePath == null) continue;
+      const { offer, sourcePath: path } = record;
+      const input = { fileId, key: offer.key, path };
+      const hashed = await (offer.folder === undefined
+        ? worker.run("hashFile", input).result
+        : worker.run("hashFolder", input).result);
+      if (hashed.ok && bytesEqual(hashed.value.root, offer.signed.manifest.root)) continue;
+      if (!hashed.ok && hashed.error.type === "worker_ended") return;
+      // Other leaves than those that the owner signed are of no use, and those are not to be had any more.
+      if (hashed.ok) await worker.run("drop", { fileId, directory: null, what: "everything" }).result;
+      if (!this.#owned.disposed) this.reportChanged(fileId);
+    }
   }
 
   registerAgain(fileId: FileId): void {

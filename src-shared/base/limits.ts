@@ -138,6 +138,10 @@ export const WORK_BATCH_BYTES = 1 * MiB;
 export const SHARES_ACTIVE_MAX = 16;
 /** A chunk takes little more than one of these. */
 export const CHUNKS_PAGE_BYTES = 64 * KiB;
+/** What is found out while Weir starts is told after this, when a window is there to show it. */
+export const NOTICE_AT_START_MS = 3 * SECOND;
+/** A row that is read out of a damaged database: the list of a folder with its longest paths, and some. More is damage too. */
+export const SALVAGE_ROW_BYTES_MAX = 32 * MiB;
 /**
  * A download up to this size stays in the WAL of chunks.db until it is assembled and deleted, and is never copied into the
  * database file: a third less to write. Larger ones are copied while they arrive.

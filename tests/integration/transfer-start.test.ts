@@ -1,10 +1,10 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { chatIdOf, UserIdSchema } from "#shared/base/ids.ts";
 import { forkEngine } from "../../src-main/host/headless/fork-engine.ts";
-import { AppStartError, startApp } from "../../src-main/start-app.ts";
+import { startApp } from "../../src-main/start-app.ts";
 import { realEnv, temporaryFolder, workerUrl } from "../support/files.ts";
 
 const NOBODY = chatIdOf(v.parse(UserIdSchema, "a".repeat(32)));
@@ -28,13 +28,18 @@ const start = (dataDir: string) =>
   });
 
 describe("the app", () => {
-  test("does not start with a chunks.db that is damaged, and says so", async () => {
+  test("starts with a chunks.db that is damaged, makes a new one, and says so", async () => {
     const dataDir = join(folder.path, "profile");
     await mkdir(dataDir);
     await writeFile(join(dataDir, "chunks.db"), Buffer.alloc(200_000, 7));
-    const refused = await start(dataDir).catch((error: unknown) => error);
-    expect(refused).toBeInstanceOf(AppStartError);
-    expect(refused).toMatchObject({ message: /data is damaged/ });
+    const app = await start(dataDir);
+    const told: string[] = [];
+    app.events((event) => {
+      if (event.event === "notice") told.push(event.payload.type);
+    });
+    await expect.poll(() => told, { timeout: 30_000 }).toContain("storage_repaired");
+    expect((await readdir(dataDir)).filter((name) => name.startsWith("chunks.db."))).toEqual([]);
+    await app.stop();
   });
 
   test("refuses a file for nobody before it is read", async () => {

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import Sqlite from "better-sqlite3";
 import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { chatIdOf, UserIdSchema } from "#shared/base/ids.ts";
+import { chatIdOf, type FileId, FileIdSchema, UserIdSchema } from "#shared/base/ids.ts";
 import {
   DISK_RESERVE_BYTES,
   REQUEST_WINDOW_CHUNKS,
@@ -473,6 +473,24 @@ describe("sharing", () => {
     soon.dispose();
     expect(alice.files.list()).toEqual([]);
     expect(alice.sent).toEqual([]);
+  });
+
+  test("goes on after the hashes of a file were lost: it is read again, unless it is another one now", async () => {
+    const { alice, bob } = world;
+    const paths = ["same.bin", "other.bin"].map((name) => join(world.folder, name));
+    const ids: FileId[] = [];
+    for (const path of paths) {
+      await writeRandomFile(path, MiB);
+      ids.push(v.parse(FileIdSchema, (await world.share(path)).fileId));
+    }
+    for (const fileId of ids) await alice.worker.run("drop", { fileId, directory: null, what: "everything" }).result;
+    await appendFile(paths[1] ?? "", "more");
+    await alice.files.repaired({ chunks: 0, bytes: 0, withoutHashes: ids });
+    expect(alice.notices.map(({ type }) => type)).toEqual(["storage_repaired", "file_changed"]);
+    expect(alice.files.get(ids[1] ?? "")).toMatchObject({ ok: true, value: { seeders: [] } });
+    world.links.connect();
+    await bob.transfers.start(ids[0] ?? "");
+    await viewWhere(bob, ({ fileId, phase }) => fileId === ids[0] && phase === "complete");
   });
 
   test("is told to every server that is used, once", async () => {

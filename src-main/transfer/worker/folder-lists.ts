@@ -122,7 +122,7 @@ export const seal = (key: Bytes, list: Bytes, sourcePaths: ReadonlyMap<number, s
 };
 
 /** Null when the row was changed on the disk, or is of another folder. */
-const unseal = ({ key, sizeBytes, folder }: SpecOfFolder, sealed: Uint8Array): KnownList | null => {
+export const unseal = ({ key, sizeBytes, folder }: SpecOfFolder, sealed: Uint8Array): KnownList | null => {
   if (sealed.length < NONCE_BYTES + 4 + TAG_BYTES) return null;
   const bodyEnd = sealed.length - TAG_BYTES;
   const decipher = createDecipheriv("aes-256-gcm", key, sealed.subarray(0, NONCE_BYTES), OPTIONS);

@@ -5,6 +5,7 @@ import { BugError } from "#shared/base/assert.ts";
 import { WORK_BATCH_BYTES, WORK_TURN_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { systemClock } from "../../env.ts";
+import { isDamaged } from "../../store/errors.ts";
 import { type WorkError, workError } from "../chunk-worker-protocol.ts";
 
 /** What the jobs of the chunk worker share: errors as data, fair turns, whole reads. */
@@ -34,6 +35,11 @@ export const writeErrorOf = (thrown: unknown): WorkError => {
   const code = codeOf(thrown);
   if (["ENOSPC", "EDQUOT", "SQLITE_FULL"].includes(code))
     return workError("disk_full", "The disk is full. Free some space, then try again.");
+  if (isDamaged(thrown))
+    return workError(
+      "damaged",
+      "Weir's store of unfinished downloads is damaged on the disk. It is repaired; try again.",
+    );
   if (code === "ENOENT")
     return workError(
       "not_writable",
