@@ -1,20 +1,27 @@
 import { randomBytes } from "node:crypto";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { DRAIN_TIMEOUT_MS, REQUEST_WINDOW_CHUNKS } from "#shared/base/limits.ts";
 import type { TransferView } from "#shared/ipc/views.ts";
 import { sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { isFullRun } from "../support/counts.ts";
 import { hexOf, manyFiles, readTree, type Tree, writeTree } from "../support/folders.ts";
+import { LIE_VARIABLE, LIES, type Lie } from "../support/lies.ts";
+import { childrenOf, sampleOf } from "../support/process-sampler.ts";
 import { createWorld, type World } from "../support/profiles.ts";
+import { expectInOrder } from "../support/transfer-order.ts";
 
 /** Three people, each in a process of their own; they are paired with each other and linked. */
 const MiB = 1024 * 1024;
-const PHASES = ["downloading", "draining", "assembling", "verifying", "complete"];
 let world: World;
 let alice: HeadlessProfile;
 let bob: HeadlessProfile;
+/** Her program can lie to others about what she has; in the tests that do not say so she is as honest as everybody. */
 let carol: HeadlessProfile;
+let lieFile: string;
+const lieAs = (lie: Lie | ""): Promise<void> => writeFile(lieFile, lie);
 
 const linked = (one: HeadlessProfile, other: HeadlessProfile): Promise<unknown> =>
   one.until(
@@ -28,7 +35,10 @@ beforeAll(async () => {
   world = await createWorld();
   alice = await world.profile("alice");
   bob = await world.profile("bob");
-  carol = await world.profile("carol");
+  lieFile = join(world.dir, "lie");
+  await lieAs("");
+  const env = { [LIE_VARIABLE]: lieFile };
+  carol = await world.profile("carol", { entry: "tests/support/lying-headless-process.ts", env });
   for (const [one, other] of [
     [alice, bob],
     [alice, carol],
@@ -85,18 +95,6 @@ const watch = (person: HeadlessProfile, fileId: string): TransferView[] => {
     if (view.fileId === fileId) views.push(view);
   });
   return views;
-};
-
-const expectInOrder = (views: readonly TransferView[]): void => {
-  const phases = views.map(({ phase }) => PHASES.indexOf(phase));
-  expect(phases).toEqual(phases.toSorted((a, b) => a - b));
-  const stored = views.map(({ chunksStored }) => chunksStored);
-  expect(stored).toEqual(stored.toSorted((a, b) => a - b));
-  const last = views.at(-1);
-  expect(last?.phase).toBe("complete");
-  if (last === undefined) return;
-  const ended = last.chunksStored + last.duplicateChunks + last.rejectedChunks + last.cancelledChunks;
-  expect(last.requestedChunks).toBe(ended);
 };
 
 test("a receiver that has finished serves others when the owner is away, until its file is changed", {
@@ -231,3 +229,121 @@ test("a download waits for somebody who is away, and says so, when the owner's f
   const view = await completed(carol, fileId);
   expect(await sha256OfFile(view.savedPath ?? "")).toBe(sha256);
 });
+
+describe("somebody whose program lies", () => {
+  const FILE_BYTES = 8 * MiB;
+  /** Slow enough that the liar is asked for a part of it. */
+  const HONEST_BYTES_PER_SECOND = 10_000_000;
+  /** Above what the receiver's processes take before; messages come in bursts until they are a flood. */
+  const growthMiBMax = (lie: Lie): number => (lie === "a flood of messages" ? 512 : 200);
+  /** What the view of the download says of the liar, or the report of the link that ended. Silence is no fault. */
+  const NAMED: Record<Lie, readonly string[]> = {
+    "wrong bytes": ["bad_data"],
+    "short chunks": ["bad_data"],
+    "long chunks": ["bad_data"],
+    "wrong indices": ["bad_data", "unasked_data"],
+    "cut frames": ["bad_frame"],
+    "unrequested chunks": ["unasked_data"],
+    "repeated chunks": ["unasked_data"],
+    silence: [],
+    "no accept": [],
+    "a chunk now and then": [],
+    // Named as well, unless the file is complete before it arrives: then all of it is dropped unseen.
+    "a flood of frames": [],
+    "a flood of messages": ["control_flood"],
+    "claims what it lacks": ["false_claims"],
+    "leaves out every other chunk": [],
+    "counts what it never sent": ["false_claims"],
+  };
+  let rssBefore = 0;
+  const rssOfBob = (): number => {
+    const pid = bob.process.pid ?? 0;
+    return [pid, ...childrenOf(pid)].reduce((sum, one) => sum + (sampleOf(one, 0)?.rssMiB ?? 0), 0);
+  };
+
+  beforeAll(async () => {
+    await linked(bob, carol);
+    await linked(bob, alice);
+    await alice.call("settings.set", { uploadBytesPerSecond: HONEST_BYTES_PER_SECOND });
+    // Whoever says that it sent what never comes holds up the end until then.
+    await bob.call("settings.set", { drainTimeoutMs: 500 });
+  });
+  afterAll(async () => {
+    await lieAs("");
+    await alice.call("settings.set", { uploadBytesPerSecond: null });
+    await bob.call("settings.set", { drainTimeoutMs: DRAIN_TIMEOUT_MS });
+  });
+
+  test.each(LIES)("is named and dropped, and the file comes from who is honest: %s", async (lie) => {
+    const { fileId, sha256 } = await shareWithBoth(`${lie}.bin`, FILE_BYTES);
+    await carol.call("transfers.start", { fileId });
+    await completed(carol, fileId);
+    await linked(bob, carol);
+    if (process.platform === "linux") rssBefore = rssOfBob();
+    const views = watch(bob, fileId);
+    const notices: string[] = [];
+    const stop = bob.on("notice", ({ type, message }) => type === "bad_seeder" && notices.push(message));
+    await writeFile(`${lieFile}.told`, "");
+    await lieAs(lie);
+    await bob.call("transfers.start", { fileId });
+    const done = await completed(bob, fileId);
+    if (process.platform === "linux") expect(rssOfBob() - rssBefore).toBeLessThan(growthMiBMax(lie));
+    await lieAs("");
+    stop();
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    // The first bad chunk ends it: those that were under way by then are all that is lost.
+    expect(done.rejectedChunks).toBeLessThanOrEqual(REQUEST_WINDOW_CHUNKS);
+    expectInOrder(views);
+    expect((await readFile(`${lieFile}.told`)).length).toBeGreaterThan(0);
+    const dropped = views.flatMap((view) => view.dropped.filter(({ userId }) => userId === carol.userId));
+    const reasons = async (): Promise<(string | null)[]> => {
+      const [report] = await bob.call("links.report", { peerId: carol.userId });
+      return [...dropped, ...(report?.attempts ?? [])].map(({ reason }) => reason);
+    };
+    // A flood is cut off when it arrives, which may be after the file.
+    if (NAMED[lie].length > 0)
+      await expect.poll(reasons).toEqual(expect.arrayContaining([expect.toBeOneOf(NAMED[lie])]));
+    if (dropped.some(({ reason }) => reason !== "silent"))
+      expect(notices.some((message) => message.includes("carol"))).toBe(true);
+    await linked(bob, carol);
+  });
+});
+
+test.runIf(isFullRun)(
+  "somebody with a hundredth of the speed delays a download by a tenth at most",
+  {
+    timeout: 600_000,
+  },
+  async () => {
+    const FILE_BYTES = 96 * MiB;
+    const SPEED = 8_000_000;
+    await linked(bob, alice);
+    await linked(bob, carol);
+    const timed = async (name: string, withCarol: boolean): Promise<number> => {
+      const { fileId, sha256 } = await shareWithBoth(name, FILE_BYTES);
+      if (withCarol) {
+        await alice.call("settings.set", { uploadBytesPerSecond: null });
+        await carol.call("transfers.start", { fileId });
+        await completed(carol, fileId);
+      }
+      await alice.call("settings.set", { uploadBytesPerSecond: SPEED });
+      await carol.call("settings.set", { uploadBytesPerSecond: SPEED / 100 });
+      const views = watch(bob, fileId);
+      const begunMs = performance.now();
+      await bob.call("transfers.start", { fileId });
+      const done = await completed(bob, fileId);
+      const ms = performance.now() - begunMs;
+      expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+      const asked = views.some(({ seeders }) =>
+        seeders.some(({ userId, chunks }) => userId === carol.userId && chunks > 0),
+      );
+      expect(asked).toBe(withCarol);
+      return ms;
+    };
+    const alone = await timed("alone.bin", false);
+    const together = await timed("together.bin", true);
+    process.stdout.write(`slow seeder: ${alone.toFixed(0)} ms without, ${together.toFixed(0)} ms with it\n`);
+    for (const person of [alice, carol]) await person.call("settings.set", { uploadBytesPerSecond: null });
+    expect(together / alone).toBeLessThanOrEqual(1.1);
+  },
+);

@@ -26,7 +26,7 @@ export interface Kill {
 
 const CHUNKS = 40;
 const CHUNK = 65_536;
-const FOLDER = { files: 30, bytes: 50_000 };
+const FOLDER = { files: 50, bytes: 50_000 };
 const WAIT_MS = 60_000;
 const POLL_MS = 10;
 
@@ -59,6 +59,7 @@ export class KillWorld implements AsyncDisposable {
     const name = `round-${this.#round++}`;
     const path = join(this.#world.dir, name);
     this.#expected.set(name, await contentsAt(path, kill.what));
+    if (kill.of === "server" || kill.step.startsWith("regist")) await this.#untilAllOnline();
     await this.#arm(kill);
     const recovered = this.#recover(kill);
     // Awaited at the end; whoever waits for something before that fails on its own account.
@@ -109,6 +110,14 @@ export class KillWorld implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#world[Symbol.asyncDispose]();
+  }
+
+  /** After a kill of the server everybody comes back in their own time. */
+  async #untilAllOnline(): Promise<void> {
+    for (const person of Object.values(this.#people))
+      await person.until("the server", async () =>
+        (await person.call("diagnostics.export", {}))["server"] === "connected" ? true : null,
+      );
   }
 
   #problem(kill: Kill, what: string): void {

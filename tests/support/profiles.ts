@@ -8,7 +8,7 @@ import { STEPS_VARIABLE } from "./stepped.ts";
 export interface World extends AsyncDisposable {
   readonly dir: string;
   serverUrl(): string;
-  profile(name: string, options?: { env?: NodeJS.ProcessEnv }): Promise<HeadlessProfile>;
+  profile(name: string, options?: { env?: NodeJS.ProcessEnv; entry?: string }): Promise<HeadlessProfile>;
   downloadsOf(name: string): string;
   dataOf(name: string): string;
   /** Of a profile or of "server": see stepped.ts. */
@@ -50,6 +50,7 @@ export const createWorld = async ({ stepped = false } = {}): Promise<World> => {
       await mkdir(join(dir, name, "downloads"), { recursive: true });
       const stepEntry = await stepping(name, "tests/support/stepped-headless-process.ts");
       const profile = await startHeadless({
+        ...(options.entry === undefined ? {} : { entry: options.entry }),
         ...stepEntry,
         dataDir: join(dir, name, "data"),
         server: server.ready.url,
