@@ -1,11 +1,18 @@
 import type { ChatId, FileId } from "#shared/base/ids.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { AccessView, ChatView, ProfileView } from "#shared/ipc/views.ts";
+import type { ShareTerms } from "#shared/shares/share-log.ts";
 import { diagnose } from "./diagnostics-report.ts";
 import type { AppHandlers } from "./ipc/handlers.ts";
 import { accessViewOf } from "./shares/access-view.ts";
 import type { Parts } from "./start-app.ts";
 import { makeDownloadFolder } from "./transfer/download-folder.ts";
+
+/** Without what was left out, which the schema gives as undefined. */
+const given = (terms: { [Term in keyof ShareTerms]?: ShareTerms[Term] | undefined }): Partial<ShareTerms> => ({
+  ...(terms.expiresAtMs === undefined ? {} : { expiresAtMs: terms.expiresAtMs }),
+  ...(terms.downloadLimit === undefined ? {} : { downloadLimit: terms.downloadLimit }),
+});
 
 /** The contract's commands in terms of the app's parts: one line each wherever a part does the work. */
 export const createHandlers = (parts: Parts): AppHandlers => {
@@ -97,7 +104,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "messages.receipts": ({ chatId, messageId }) => messages.receipts(chatId, messageId),
     "messages.list": ({ chatId, limit, beforeId }) => messages.list(chatId, limit, beforeId),
 
-    "files.share": ({ chatId, path }) => files.share(chatId, path),
+    "files.share": ({ chatId, path, ...terms }) => files.share(chatId, path, given(terms)),
     "files.cancelShare": ({ fileId }) => files.cancelShare(fileId),
     "files.get": async ({ fileId }) => {
       await files.refresh(fileId);
@@ -117,6 +124,10 @@ export const createHandlers = (parts: Parts): AppHandlers => {
     "files.terms": async ({ fileId, ...terms }) => {
       const changed = await shares.setTerms(fileId, terms);
       return changed.ok ? access(fileId) : changed;
+    },
+    "files.withdraw": async ({ fileId }) => {
+      const withdrawn = await shares.withdraw(fileId);
+      return withdrawn.ok ? files.get(fileId) : withdrawn;
     },
     "files.grant": async ({ fileId, userIds }) => {
       const granted = await shares.grant(fileId, userIds);

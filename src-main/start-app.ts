@@ -201,6 +201,7 @@ const build = async (
       nameOf: (peer) => contacts.nameOf(peer),
       post,
       onOffered,
+      downloads: (fileId) => ({ completedBy: receipts.completedBy(fileId), current: receipts.isCurrent(fileId) }),
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       registerAgain: (fileId) => files.registerAgain(fileId),
     }),
@@ -255,8 +256,8 @@ const build = async (
   // A kill may have come between the end of a download and its receipt.
   for (const { fileId, phase } of transfers.list())
     if (phase === "complete") receipts.completed(v.parse(FileIdSchema, fileId));
-  receipts.onChanged((fileId) => files.retell(fileId));
-  shares.onAccessLost(({ fileId }) => transfers.accessLost(fileId));
+  receipts.onChanged((fileId) => shares.recounted(fileId));
+  shares.onAccessLost(({ fileId, why }) => transfers.accessLost(fileId, why));
   contacts.onChanged((contact) => {
     const userId = v.parse(UserIdSchema, contact.userId);
     if ("removed" in contact) transfers.contactGone(userId, "removed");

@@ -8,7 +8,7 @@ import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { verifySignature } from "./account-key.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import type { Db, Schema, Trx } from "./schema.ts";
-import { extendShare, unknownFile } from "./shares.ts";
+import { extendShare, isClosedTo, listOf, unknownFile } from "./shares.ts";
 
 /**
  * Who owns a file, who may have it and who holds it. The record is signed by the owner's account key and never changes;
@@ -93,13 +93,15 @@ const mayHave = (file: FileRow, members: readonly string[], userId: string): boo
   file.owner_id === userId || members.includes(userId);
 
 export const getFile = async (
-  { db, session }: Context,
+  { db, env, session }: Context,
   { fileId }: RequestValue<"files.get">,
 ): Promise<Answer<RequestOutput<"files.get">>> => {
   const file = await fileRow(db, fileId);
   if (file === undefined) return unknownFile();
   const members = await membersOf(db, fileId);
   if (!mayHave(file, members, session.userId)) return unknownFile();
+  const list = await listOf(db, fileId);
+  const isClosed = list !== null && (await isClosedTo(db, list, session.userId, env.clock.now()));
   const seeders = await db
     .selectFrom("seeders")
     .select(["user_id", "complete"])
@@ -120,7 +122,8 @@ export const getFile = async (
     },
     members,
     version: file.version,
-    seeders: seeders
+    // Whom to ask is told to nobody who is not served.
+    seeders: (isClosed ? [] : seeders)
       .filter((seeder) => mayHave(file, members, seeder.user_id))
       .map((seeder) => ({ userId: seeder.user_id, complete: seeder.complete === 1 })),
   });
@@ -136,7 +139,8 @@ export const announceFile = async (
     return refuse("bad_request", "More chunks were announced than the file has. Update Weir.");
   }
   const row = { complete: complete ? 1 : 0, chunks_held: chunksHeld, announced_at: env.clock.now() };
-  const holdsNothing = !complete && chunksHeld === 0;
+  const list = await listOf(trx, fileId);
+  const holdsNothing = (!complete && chunksHeld === 0) || list?.withdrawn === true;
   if (holdsNothing) {
     await trx.deleteFrom("seeders").where("file_id", "=", fileId).where("user_id", "=", session.userId).execute();
   } else {

@@ -7,6 +7,7 @@ import { ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue, ShareHead } from "#shared/rendezvous/protocol.ts";
 import {
   append,
+  closingOf,
   decodeList,
   decodeOperation,
   emptyList,
@@ -56,6 +57,23 @@ export const listOf = async (db: Db | Trx, fileId: FileId): Promise<ShareList | 
   return file === undefined ? null : storedList(db, { fileId, ownerId: file.owner_id as UserId });
 };
 
+/** Nobody but the owner is to get this file any more. By the server's clock; those who hold the file go by theirs. */
+export const isClosedTo = async (db: Db | Trx, list: ShareList, userId: UserId, nowMs: number): Promise<boolean> => {
+  if (userId === list.ownerId) return list.withdrawn;
+  const { withdrawn, terms } = list;
+  const completed =
+    terms.downloadLimit === null
+      ? []
+      : await db
+          .selectFrom("share_receipts")
+          .select("subject")
+          .where("file_id", "=", list.fileId)
+          .where("kind", "=", "completed")
+          .execute();
+  const hasIt = completed.some(({ subject }) => subject === userId);
+  return closingOf({ ...terms, withdrawn }, nowMs, completed.length, hasIt) !== null;
+};
+
 const hashAt = async (trx: Trx, fileId: FileId, version: number): Promise<Bytes | null> => {
   const row = await trx
     .selectFrom("share_operations")
@@ -101,6 +119,7 @@ const insertOperation = async (trx: Trx, operation: ShareOperation, hash: Bytes)
 /** `file_members` answers who may have a file; a seeder who left is none any more. */
 const moveMembers = async (trx: Trx, before: ShareList, after: ShareList): Promise<void> => {
   const { fileId, version } = after;
+  if (after.withdrawn) await trx.deleteFrom("seeders").where("file_id", "=", fileId).execute();
   if (before.version === 0) await trx.deleteFrom("file_members").where("file_id", "=", fileId).execute();
   const added = [...after.members.keys()].filter((userId) => !before.members.has(userId));
   const gone = [...before.members.keys()].filter((userId) => !after.members.has(userId));

@@ -12,7 +12,8 @@ export interface AccessRecords {
 export const accessViewOf = (file: FileView, records: AccessRecords, self: UserId): AccessView => {
   const { list, operations, receipts } = records;
   const isOwner = file.ownerId === self;
-  const { membersMayAdd, expiresAtMs } = list.terms;
+  const { membersMayAdd, expiresAtMs, downloadLimit } = list.terms;
+  const closed = file.closed ?? null;
   const isShown = new Set(file.sharedWith);
   const proven = provenPeople(list, operations, receipts);
   const provenOf = new Map(proven.map((person) => [person.userId, person]));
@@ -26,8 +27,9 @@ export const accessViewOf = (file: FileView, records: AccessRecords, self: UserI
     formerHolders: proven.flatMap(({ userId, completedAtMs }) =>
       completedAtMs === null || isShown.has(userId) ? [] : [{ userId, completedAtMs }],
     ),
-    mayAdd: isOwner || (membersMayAdd && file.access === "granted" && list.members.has(self)),
+    mayAdd: !list.withdrawn && (isOwner || (membersMayAdd && file.access === "granted" && list.members.has(self))),
     mayRevoke: isOwner,
-    ...{ membersMayAdd, expiresAtMs },
+    ...{ membersMayAdd, expiresAtMs, downloadLimit, closed },
+    downloads: receipts.filter(({ kind }) => kind === "completed").length,
   };
 };

@@ -5,8 +5,10 @@ import type { Step } from "#shared/base/machine.ts";
 import type { AppError } from "#shared/base/result.ts";
 import {
   append,
+  closingOf,
   draftFor,
   isMember,
+  type Limits,
   operationHash,
   type ShareCrypto,
   type ShareDraft,
@@ -126,13 +128,35 @@ export const startReplica = (self: UserId, list: ShareList, heads: readonly stri
  */
 export type Verdict = "serve" | "later" | "refuse";
 
-/** Whether this profile may serve the file to that person now. */
-export const verdictOf = (replica: Replica, userId: UserId, nowMs: number): Verdict => {
+/** Who has signed that they have the file; `current`: whether that is all that the server knows. */
+export interface Downloads {
+  readonly completedBy: ReadonlySet<UserId>;
+  readonly current: boolean;
+}
+export const noDownloads: Downloads = { completedBy: new Set(), current: true };
+
+/** What the owner wants holds on the own device at once, whether or not the server can be reached. */
+export const limitsOf = ({ list, wishes }: Replica): Limits => {
+  const wanted = wishes.findLast(({ what }) => what.kind === "terms")?.what;
+  const { expiresAtMs, downloadLimit } = wanted?.kind === "terms" ? wanted.terms : list.terms;
+  const withdrawn = list.withdrawn || wishes.some(({ what }) => what.kind === "withdraw");
+  return { withdrawn, expiresAtMs, downloadLimit };
+};
+
+/** Whether this profile may serve the file to that person now. `downloads` counts where their number is limited. */
+export const verdictOf = (
+  replica: Replica,
+  userId: UserId,
+  nowMs: number,
+  downloads: Downloads = noDownloads,
+): Verdict => {
   const { list, self, connected, confirmed } = replica;
   if (list.version === 0) return "refuse";
   // The owner needs no proof from anybody: nothing can take the access of whom the file belongs to.
   if (userId === list.ownerId) return "serve";
-  if (list.terms.expiresAtMs !== null && nowMs >= list.terms.expiresAtMs) return "refuse";
+  const limits = limitsOf(replica);
+  const { completedBy, current } = downloads;
+  if (closingOf(limits, nowMs, completedBy.size, completedBy.has(userId)) !== null) return "refuse";
   // What we want to take back is taken back here at once, whether or not the server can be reached.
   if (replica.wishes.some(({ what }) => what.kind === "revoke" && what.userIds.includes(userId))) return "refuse";
   const isListed = list.members.has(userId);
@@ -144,6 +168,7 @@ export const verdictOf = (replica: Replica, userId: UserId, nowMs: number): Verd
   if (!isMember(list, self)) return "refuse";
   if (replica.forked) return "refuse";
   if (!connected || !confirmed || list.version < replica.ownerVersion) return "later";
+  if (limits.downloadLimit !== null && !current) return "later";
   return isListed ? "serve" : "refuse";
 };
 

@@ -4,6 +4,7 @@ import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type ChatId, chatIdOf, type FileId, type UserId } from "#shared/base/ids.ts";
 import {
+  SHARE_EXPIRY_CHECK_MS,
   SHARE_NOTICE_DELAY_MS,
   SHARE_NOTICE_FILES_MAX,
   SHARE_OPERATIONS_MAX,
@@ -15,6 +16,9 @@ import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/ba
 import type { NoticeView } from "#shared/ipc/views.ts";
 import {
   append,
+  type Closing,
+  closingOf,
+  concerns,
   defaultTerms,
   draftFor,
   emptyList,
@@ -24,6 +28,7 @@ import {
   type ShareDraft,
   type ShareList,
   type ShareOperation,
+  type ShareTerms,
   type ShareWish,
 } from "#shared/shares/share-log.ts";
 import type { ContentDraft, ContentOf } from "#shared/wire/content.ts";
@@ -32,10 +37,13 @@ import type { Account } from "../crypto/identity.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
+import { ReceiptsTable } from "../store/receipts.ts";
 import { SharesTable } from "../store/shares.ts";
 import { KeyRequests } from "./key-requests.ts";
 import { shareCrypto, signOperation } from "./share-crypto.ts";
 import {
+  type Downloads,
+  limitsOf,
   type Replica,
   type ReplicaEffect,
   type ReplicaEvent,
@@ -51,7 +59,12 @@ export interface SharesDeps {
   readonly env: Env;
   readonly db: Database;
   readonly account: Pick<Account, "userId" | "accountKey" | "sign">;
-  readonly signaling: Pick<Signaling, "request" | "state" | "onConnected" | "onStateChanged" | "onShareChanged">;
+  readonly signaling: Pick<
+    Signaling,
+    "request" | "state" | "serverTimeMs" | "onConnected" | "onStateChanged" | "onShareChanged"
+  >;
+  /** Who has signed to have the file; asked where the number of downloads is limited. */
+  readonly downloads: (fileId: FileId) => Downloads;
   /** An accepted contact: somebody who can be sent a message. */
   readonly isContact: (peer: UserId) => boolean;
   readonly nameOf: (userId: UserId) => string | null;
@@ -68,7 +81,7 @@ export interface SharesDeps {
 /** Why nothing of a file may be had any more. */
 export interface AccessLost {
   readonly fileId: FileId;
-  readonly why: "revoked" | "left";
+  readonly why: "revoked" | "left" | "withdrawn";
 }
 
 /**
@@ -83,7 +96,7 @@ export interface Shares extends Disposable {
   readonly onNotice: Event<NoticeView>;
 
   /** The first operation of an own file, which is kept inside the caller's transaction together with the file. */
-  start(fileId: FileId, members: readonly UserId[]): ShareOperation;
+  start(fileId: FileId, members: readonly UserId[], terms?: Partial<ShareTerms>): ShareOperation;
   /** Everybody who may have the file by the newest list that we know, its owner first. Empty for an unknown file. */
   members(fileId: FileId): UserId[];
   /** Whether chunks of the file may be sent to that person at this moment. */
@@ -113,8 +126,17 @@ export interface Shares extends Disposable {
   /** The owner's rules; what is left out stays as it is. */
   setTerms(
     fileId: FileId,
-    change: { membersMayAdd?: boolean | undefined; expiresAtMs?: number | null | undefined },
+    change: { readonly [Term in keyof ShareTerms]?: ShareTerms[Term] | undefined },
   ): Promise<Result<void>>;
+  /** The owner takes the file back from everybody, for good. On this device at once. */
+  withdraw(fileId: FileId): Promise<Result<void>>;
+  /**
+   * Why nobody but its owner gets the file any more; null while it is given out. By this computer's clock or the server's,
+   * whichever is ahead: a slow clock lets nobody have it longer, and a server can end a file's time but not extend it.
+   */
+  closed(fileId: FileId): Closing | null;
+  /** Who has signed to have a file has changed. */
+  recounted(fileId: FileId): void;
   /** What a contact says about lists. Inside the transaction that takes it in; acted on afterwards. */
   received(from: UserId, content: ContentOf<"shareNotice" | "keyRequest">): void;
 }
@@ -145,6 +167,7 @@ export const createShares = (deps: SharesDeps): Shares => new ShareLists(deps);
 class ShareLists implements Shares {
   readonly #deps: SharesDeps;
   readonly #table: SharesTable;
+  readonly #receipts: ReceiptsTable;
   readonly #files: FilesTable;
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<FileId>;
@@ -155,6 +178,9 @@ class ShareLists implements Shares {
   readonly #untold = new Set<FileId>();
   readonly #keys: KeyRequests;
   #noticeTimer: Disposable | null = null;
+  #expiryTimer: Disposable | null = null;
+  /** Files that expired by then have been told of. */
+  #expiredUntil = 0;
   readonly #step = replicaStep(shareCrypto);
   /** Wishes that are not kept over a restart have numbers below 0. */
   #passing = 0;
@@ -162,6 +188,7 @@ class ShareLists implements Shares {
   constructor(deps: SharesDeps) {
     this.#deps = deps;
     this.#table = new SharesTable(deps.db);
+    this.#receipts = new ReceiptsTable(deps.db);
     this.#files = new FilesTable(deps.db);
     const onError = (error: unknown): void =>
       deps.env.log.error("a listener of shares failed", { reason: messageOf(error) });
@@ -189,6 +216,8 @@ class ShareLists implements Shares {
         if (this.#files.get(fileId) !== null) this.#dispatch(fileId, { type: "hinted", version });
       }),
     );
+    this.#expiredUntil = this.#now();
+    this.#awaitExpiry();
     for (const fileId of this.#table.wishing()) this.follow(fileId);
     if (this.#table.due().size > 0) this.#tellLater();
   }
@@ -203,16 +232,17 @@ class ShareLists implements Shares {
     return this.#notices.event;
   }
 
-  start(fileId: FileId, members: readonly UserId[]): ShareOperation {
+  start(fileId: FileId, members: readonly UserId[], terms: Partial<ShareTerms> = {}): ShareOperation {
     const { account, env } = this.#deps;
     const empty = emptyList(fileId, account.userId, shareCrypto);
     const wish: ShareWish = { kind: "add", userIds: members };
-    const draft = draftFor({ ...empty, terms: defaultTerms }, wish, account.userId, env.clock.now());
+    const draft = draftFor({ ...empty, terms: { ...defaultTerms, ...terms } }, wish, account.userId, env.clock.now());
     if (!draft.ok) throw new Error(draft.error.message);
     const operation = signOperation(draft.value, account);
     const list = append(empty, operation, shareCrypto);
     if (!list.ok) throw new Error(list.error.message);
     this.#table.append(list.value, [operation], [list.value.head]);
+    this.#awaitExpiry();
     return operation;
   }
 
@@ -232,7 +262,41 @@ class ShareLists implements Shares {
   verdict(fileId: FileId, userId: UserId): Verdict {
     // Asked for every batch of chunks: of a file that is followed nothing is read from the database.
     if (!this.#followed.has(fileId) && this.#files.get(fileId) === null) return "refuse";
-    return verdictOf(this.#replica(fileId), userId, this.#deps.env.clock.now());
+    const replica = this.#replica(fileId);
+    // Counted only where it matters.
+    const isLimited = replica.list.terms.downloadLimit !== null || replica.wishes.length > 0;
+    return verdictOf(replica, userId, this.#now(), isLimited ? this.#deps.downloads(fileId) : undefined);
+  }
+
+  closed(fileId: FileId): Closing | null {
+    const followed = this.#followed.get(fileId);
+    const hasWishes = followed !== undefined && followed.runner.state.wishes.length > 0;
+    const limits = hasWishes ? limitsOf(followed.runner.state) : this.#table.limits(fileId);
+    if (limits === null) return null;
+    const { people, hasIt } = this.#receipts.downloads(fileId, this.#deps.account.userId);
+    return closingOf(limits, this.#now(), people, hasIt);
+  }
+
+  recounted(fileId: FileId): void {
+    this.#tell(fileId);
+  }
+
+  #now(): number {
+    return Math.max(this.#deps.env.clock.now(), this.#deps.signaling.serverTimeMs ?? 0);
+  }
+
+  /** One timer for the file that expires next, looked at again now and then in case a clock is changed. */
+  #awaitExpiry(): void {
+    this.#expiryTimer?.dispose();
+    const next = this.#table.nextExpiry(this.#expiredUntil);
+    if (next === null || this.#owned.disposed) return;
+    const waitMs = Math.max(0, Math.min(next - this.#now(), SHARE_EXPIRY_CHECK_MS));
+    this.#expiryTimer = this.#deps.env.clock.setTimer(waitMs, () => {
+      const now = this.#now();
+      for (const fileId of this.#table.expiring(this.#expiredUntil, now)) this.#tell(fileId);
+      this.#expiredUntil = Math.max(now, this.#expiredUntil);
+      this.#awaitExpiry();
+    });
   }
 
   revoking(fileId: FileId): UserId[] {
@@ -286,8 +350,16 @@ class ShareLists implements Shares {
     const refused = this.#refusalOf(fileId);
     if (refused !== null) return Promise.resolve(err(refused));
     const { terms } = this.#replica(fileId).list;
-    const { membersMayAdd = terms.membersMayAdd, expiresAtMs = terms.expiresAtMs } = change;
-    return this.#lastingWish(fileId, { kind: "terms", terms: { ...terms, membersMayAdd, expiresAtMs } });
+    const {
+      membersMayAdd = terms.membersMayAdd,
+      expiresAtMs = terms.expiresAtMs,
+      downloadLimit = terms.downloadLimit,
+    } = change;
+    return this.#lastingWish(fileId, { kind: "terms", terms: { membersMayAdd, expiresAtMs, downloadLimit } });
+  }
+
+  withdraw(fileId: FileId): Promise<Result<void>> {
+    return this.#lastingWish(fileId, { kind: "withdraw" });
   }
 
   /** Kept until the server has it. */
@@ -480,13 +552,14 @@ class ShareLists implements Shares {
     db.transaction(() => {
       this.#table.append(list, operations, heads);
       this.#files.setMembers(fileId, [...list.members.keys()], list.version);
-      if (why !== null) this.#files.loseKey(fileId, why);
+      if (why !== null) this.#files.loseKey(fileId, why === "left" ? "left" : "revoked");
       for (const operation of operations)
         if (operation.actor === account.userId) this.#made(fileId, operation, before, list);
     });
+    this.#awaitExpiry();
     if (why === null) return;
     this.#accessLost.emit({ fileId, why });
-    if (why === "revoked") this.#tellLost(record);
+    if (why !== "left") this.#tellLost(record, why);
   }
 
   /** An operation of ours is in the list: whoever it adds gets the key, and everybody concerned has to hear of it. */
@@ -556,17 +629,19 @@ class ShareLists implements Shares {
   #whyLost(list: ShareList, operations: readonly ShareOperation[]): AccessLost["why"] | null {
     const { userId } = this.#deps.account;
     if (isMember(list, userId)) return null;
-    const last = operations.findLast(({ userIds, kind }) => kind !== "add" && userIds.includes(userId));
+    const last = operations.findLast((operation) => operation.kind !== "add" && concerns(operation, userId));
     if (last === undefined) return null;
+    if (last.kind === "withdraw") return "withdrawn";
     return last.kind === "leave" ? "left" : "revoked";
   }
 
-  #tellLost({ offer }: FileRecord): void {
+  #tellLost({ offer }: FileRecord, why: "revoked" | "withdrawn"): void {
     const owner = this.#deps.nameOf(offer.signed.manifest.ownerId) ?? "The owner";
     this.#notices.emit({
       level: "warning",
-      type: "access_revoked",
-      message: `${owner} took back your access to ${offer.name}.`,
+      type: why === "revoked" ? "access_revoked" : "file_withdrawn",
+      message:
+        why === "revoked" ? `${owner} took back your access to ${offer.name}.` : `${owner} withdrew ${offer.name}.`,
       atMs: this.#deps.env.clock.now(),
     });
   }
@@ -585,6 +660,7 @@ class ShareLists implements Shares {
   dispose(): void {
     this.#owned.dispose();
     this.#noticeTimer?.dispose();
+    this.#expiryTimer?.dispose();
     for (const { retry } of this.#followed.values()) retry?.dispose();
     for (const settle of this.#waiting.values())
       settle(fail("closing", "Weir is closing. Try again after the next start."));

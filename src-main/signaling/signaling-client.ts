@@ -52,6 +52,8 @@ class SignalingClient implements Signaling {
   readonly #presence: Emitter<{ userId: UserId; online: boolean }>;
   readonly #keysLow: Emitter<{ oneTimeEc: number; oneTimeKyber: number }>;
   readonly #shareChanged: Emitter<{ fileId: FileId; version: number }>;
+  /** What the server's clock is ahead of our monotonic one. */
+  #serverClock: number | null = null;
   readonly #receiptAdded: Emitter<{ fileId: FileId }>;
   #serverId: string | null = null;
   #client: { readonly generation: Generation; readonly client: Client } | null = null;
@@ -106,6 +108,10 @@ class SignalingClient implements Signaling {
 
   get generation(): Generation {
     return this.#runner.state.generation;
+  }
+
+  get serverTimeMs(): number | null {
+    return this.#serverClock === null ? null : this.#serverClock + this.#env.clock.monotonicMs();
   }
 
   get onStateChanged() {
@@ -275,6 +281,7 @@ class SignalingClient implements Signaling {
         // An answer that is stale by now comes of a client that is closed, and those report nothing.
         if (this.#serverId !== null && this.#serverId !== serverId) this.#iceServers.forget();
         this.#serverId = serverId;
+        this.#serverClock = answer.value.serverTimeMs - this.#env.clock.monotonicMs();
         this.#runner.dispatch({ type: "loginAccepted", generation });
       } else {
         this.#log.warn("login refused", { generation, type: answer.error.type });

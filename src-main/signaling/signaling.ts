@@ -18,6 +18,8 @@ export interface Signaling extends Disposable {
   readonly generation: Generation;
   /** Which server the last login of this run was at, whatever its address; known before `state` is `connected`. */
   readonly serverId: string | null;
+  /** The server's clock by the last login of this run, counted on; null before one. The server is not trusted with it. */
+  readonly serverTimeMs: number | null;
   readonly onStateChanged: Event<ServerView>;
   /** Logged in on a fresh connection: publish keys, watch presence, flush outboxes. */
   readonly onConnected: Event<{ generation: Generation }>;

@@ -20,6 +20,10 @@ export class ReceiptsTable {
           "SELECT 1 FROM share_receipts WHERE file_id = ? AND kind = ? AND subject = ?",
         )
         .pluck(),
+      downloads: sql.prepare<[string, string], { people: number; has_it: number }>(
+        "SELECT count(*) AS people, coalesce(max(subject = ?), 0) AS has_it FROM share_receipts " +
+          "WHERE file_id = ? AND kind = 'completed'",
+      ),
       setSent: sql.prepare<[string, string, string, string]>(
         "UPDATE share_receipts SET sent_to = ? WHERE file_id = ? AND kind = ? AND subject = ?",
       ),
@@ -50,6 +54,12 @@ export class ReceiptsTable {
 
   has({ fileId, kind, subject }: Pick<Receipt, "fileId" | "kind" | "subject">): boolean {
     return this.#statements.has.get(fileId, kind, subject) !== undefined;
+  }
+
+  /** How many people say to have the file, and whether that one does. */
+  downloads(fileId: string, userId: UserId): { people: number; hasIt: boolean } {
+    const row = this.#statements.downloads.get(userId, fileId);
+    return { people: row?.people ?? 0, hasIt: row?.has_it === 1 };
   }
 
   setSent({ fileId, kind, subject }: Receipt, serverId: string): void {

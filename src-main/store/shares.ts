@@ -7,6 +7,7 @@ import {
   decodeOperation,
   encodeList,
   encodeOperation,
+  type Limits,
   type ShareList,
   type ShareOperation,
   ShareTermsSchema,
@@ -17,7 +18,7 @@ import type { Database } from "./database.ts";
 
 const WishSchema = v.variant("kind", [
   v.object({ kind: v.picklist(["add", "revoke"]), userIds: v.array(UserIdSchema) }),
-  v.object({ kind: v.literal("leave") }),
+  v.object({ kind: v.picklist(["leave", "withdraw"]) }),
   v.object({ kind: v.literal("terms"), terms: ShareTermsSchema }),
 ]);
 
@@ -38,9 +39,22 @@ export class SharesTable {
       get: sql.prepare<[string], { list: Buffer; owner_version: number }>(
         "SELECT list, owner_version FROM shares WHERE file_id = ?",
       ),
-      set: sql.prepare<[string, Buffer]>(
-        "INSERT INTO shares (file_id, list) VALUES (?, ?) ON CONFLICT (file_id) DO UPDATE SET list = excluded.list",
+      set: sql.prepare<[string, Buffer, number | null, number | null, number]>(
+        "INSERT INTO shares (file_id, list, expires_at_ms, download_limit, withdrawn) VALUES (?, ?, ?, ?, ?) " +
+          "ON CONFLICT (file_id) DO UPDATE SET list = excluded.list, expires_at_ms = excluded.expires_at_ms, " +
+          "download_limit = excluded.download_limit, withdrawn = excluded.withdrawn",
       ),
+      limits: sql.prepare<[string], { expires_at_ms: number | null; download_limit: number | null; withdrawn: number }>(
+        "SELECT expires_at_ms, download_limit, withdrawn FROM shares WHERE file_id = ?",
+      ),
+      expiring: sql
+        .prepare<[number, number], string>(
+          "SELECT file_id FROM shares WHERE expires_at_ms > ? AND expires_at_ms <= ? AND withdrawn = 0",
+        )
+        .pluck(),
+      nextExpiry: sql
+        .prepare<[number], number | null>("SELECT min(expires_at_ms) FROM shares WHERE expires_at_ms > ?")
+        .pluck(),
       setOwnerVersion: sql.prepare<[number, string]>("UPDATE shares SET owner_version = ? WHERE file_id = ?"),
       heads: sql
         .prepare<[string], Buffer>("SELECT head FROM share_operations WHERE file_id = ? ORDER BY version")
@@ -81,7 +95,9 @@ export class SharesTable {
 
   /** Inside a transaction. `heads[i]` is the head after `operations[i]`. */
   append(list: ShareList, operations: readonly ShareOperation[], heads: readonly Uint8Array[]): void {
-    this.#statements.set.run(list.fileId, Buffer.from(encodeList(list)));
+    const { expiresAtMs, downloadLimit } = list.terms;
+    const encoded = Buffer.from(encodeList(list));
+    this.#statements.set.run(list.fileId, encoded, expiresAtMs, downloadLimit, list.withdrawn ? 1 : 0);
     operations.forEach((operation, i) => {
       const head = Buffer.from(heads[i] ?? list.head);
       this.#statements.add.run(list.fileId, operation.version, head, Buffer.from(encodeOperation(operation)));
@@ -100,14 +116,36 @@ export class SharesTable {
     });
   }
 
-  /** The last operation that names this person; null when none does. */
+  /** The last operation that gave this person access or ended it; null when none did. */
   lastNaming(fileId: FileId, userId: UserId): ShareOperation | null {
+    let withdrawal: ShareOperation | null = null;
     const stored = this.#statements.newestFirst.iterate(fileId);
     for (const row of stored) {
       const operation = decodeOperation(row);
-      if (operation.ok && operation.value.userIds.includes(userId)) return operation.value;
+      if (!operation.ok) continue;
+      const { kind, userIds } = operation.value;
+      if (kind === "withdraw") withdrawal = operation.value;
+      // A withdrawal ends the access of those only who had it until then.
+      else if (userIds.includes(userId)) return kind === "add" && withdrawal !== null ? withdrawal : operation.value;
     }
     return null;
+  }
+
+  /** What ends the sharing of a file; null for a file without a list. */
+  limits(fileId: string): Limits | null {
+    const row = this.#statements.limits.get(fileId);
+    if (row === undefined) return null;
+    const { expires_at_ms: expiresAtMs, download_limit: downloadLimit, withdrawn } = row;
+    return { expiresAtMs, downloadLimit, withdrawn: withdrawn === 1 };
+  }
+
+  /** Files that expire after `after`, and at `until` at the latest. */
+  expiring(after: number, until: number): FileId[] {
+    return this.#statements.expiring.all(after, until).map((text) => v.parse(FileIdSchema, text));
+  }
+
+  nextExpiry(after: number): number | null {
+    return this.#statements.nextExpiry.get(after) ?? null;
   }
 
   /** Own files from before there were lists. */

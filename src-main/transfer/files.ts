@@ -10,7 +10,7 @@ import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { FileView, FolderEntryView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
 import type { RequestOutput } from "#shared/rendezvous/protocol.ts";
-import { append, emptyList, type ShareOperation } from "#shared/shares/share-log.ts";
+import { append, type Closing, emptyList, type ShareOperation, type ShareTerms } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
 import { shareCrypto } from "../shares/share-crypto.ts";
@@ -55,7 +55,16 @@ export interface FilesDeps {
   readonly onRegistered: (fileId: FileId) => void;
   readonly shares: Pick<
     Shares,
-    "start" | "verdict" | "members" | "revoking" | "follow" | "operations" | "list" | "registered" | "onChanged"
+    | "start"
+    | "verdict"
+    | "members"
+    | "revoking"
+    | "follow"
+    | "operations"
+    | "list"
+    | "registered"
+    | "onChanged"
+    | "closed"
   >;
 }
 
@@ -70,7 +79,7 @@ export interface Files extends Disposable {
    * `file_missing`, `not_a_file`, `file_unreadable`, `file_changed`, `too_large`, `too_many_shares`, `disk_full`, and those
    * of the message (`unknown_chat`, ...), as far as possible before the file is read; `cancelled` by the call below.
    */
-  share(chatId: ChatId, path: string): Promise<Result<FileView>>;
+  share(chatId: ChatId, path: string, terms?: Partial<ShareTerms>): Promise<Result<FileView>>;
   /** Stops reading a file that is being shared. Error `unknown_file` when there is nothing to stop. */
   cancelShare(fileId: string): Result<{ fileId: string }>;
   get(fileId: string): Result<FileView>;
@@ -107,8 +116,8 @@ export interface Files extends Disposable {
   holds(fileId: FileId, chunks: number): void;
   /** Tells the user that a shared file is not what it was any more. */
   reportChanged(fileId: FileId): void;
-  /** Something about the file that others show has changed. */
-  retell(fileId: FileId): void;
+  /** Why nobody but its owner gets the file any more; null while it is given out. */
+  closed(fileId: FileId): Closing | null;
   /** chunks.db was made anew: says so, and reads own files again whose hashes were lost. Never rejects. */
   repaired(report: RepairReport): Promise<void>;
   /** The server has to be given the record of this file of ours again. */
@@ -211,18 +220,18 @@ class SharedFiles implements Files {
     return this.#shareProgress.event;
   }
 
-  async share(chatId: ChatId, path: string): Promise<Result<FileView>> {
+  async share(chatId: ChatId, path: string, terms: Partial<ShareTerms> = {}): Promise<Result<FileView>> {
     if (this.#sharing >= SHARES_ACTIVE_MAX)
       return fail("too_many_shares", "Many files are being prepared already. Wait until some of them are done.");
     this.#sharing += 1;
     try {
-      return await this.#share(chatId, path);
+      return await this.#share(chatId, path, terms);
     } finally {
       this.#sharing -= 1;
     }
   }
 
-  async #share(chatId: ChatId, path: string): Promise<Result<FileView>> {
+  async #share(chatId: ChatId, path: string, terms: Partial<ShareTerms>): Promise<Result<FileView>> {
     const { env, account, worker, maySend } = this.#deps;
     const allowed = maySend(chatId);
     if (!allowed.ok) return allowed;
@@ -263,7 +272,7 @@ class SharedFiles implements Files {
     const signed = { manifest, signature };
     reached("announcing", fileId);
     const offer: FileOffer = { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
-    return this.#publish(chatId, offer, sourcePath);
+    return this.#publish(chatId, offer, sourcePath, terms);
   }
 
   cancelShare(fileId: string): Result<{ fileId: string }> {
@@ -299,12 +308,17 @@ class SharedFiles implements Files {
   }
 
   /** Record and message belong together: without the one the other is nothing. */
-  async #publish(chatId: ChatId, offer: FileOffer, sourcePath: string): Promise<Result<FileView>> {
+  async #publish(
+    chatId: ChatId,
+    offer: FileOffer,
+    sourcePath: string,
+    terms: Partial<ShareTerms>,
+  ): Promise<Result<FileView>> {
     const { fileId } = offer.signed.manifest;
     const members = this.#deps.membersOf(chatId);
     const record = { offer, sharedWith: members, version: 1, sourcePath, registered: false };
     const refusal = this.#store(record, () =>
-      this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members)),
+      this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members, terms)),
     );
     if (refusal !== null) return this.#giveUp(fileId, refusal);
     reached("announced", fileId);
@@ -467,7 +481,8 @@ class SharedFiles implements Files {
   #viewOf(record: FileRecord): FileView {
     const revoking = this.#deps.shares.revoking(record.offer.signed.manifest.fileId);
     const sharedWith = record.sharedWith.filter((userId) => !revoking.includes(userId));
-    return viewOf({ ...record, sharedWith }, this.#seedersOf(record));
+    const closed = this.#deps.shares.closed(record.offer.signed.manifest.fileId);
+    return { ...viewOf({ ...record, sharedWith }, this.#seedersOf(record)), ...(closed === null ? {} : { closed }) };
   }
 
   /** Of an own file: ourselves while it is there. Of another's: whom the server names, or else its owner. */
@@ -558,8 +573,8 @@ class SharedFiles implements Files {
     });
   }
 
-  retell(fileId: FileId): void {
-    this.#tell(fileId);
+  closed(fileId: FileId): Closing | null {
+    return this.#deps.shares.closed(fileId);
   }
 
   async repaired({ chunks, withoutHashes }: RepairReport): Promise<void> {

@@ -16,6 +16,7 @@ import type {
   TransferPriority,
   TransferView,
 } from "#shared/ipc/views.ts";
+import type { Closing } from "#shared/shares/share-log.ts";
 import type { AppMessage, Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
 import type { FileRecord } from "../store/files.ts";
@@ -44,7 +45,7 @@ export interface TransfersDeps {
   readonly links: Links;
   readonly files: Pick<
     Files,
-    "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged" | "onMembersChanged" | "holds"
+    "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged" | "onMembersChanged" | "holds" | "closed"
   >;
   /** A download has just become complete. */
   readonly onCompleted: (fileId: FileId) => void;
@@ -92,8 +93,11 @@ export interface Transfers extends Disposable {
    * what was saved stays where it is.
    */
   contactGone(userId: UserId, why: "blocked" | "removed"): void;
-  /** We may not have this file any more: its download fails with `access_revoked` and what was received is deleted. */
-  accessLost(fileId: FileId): void;
+  /**
+   * We may not have this file any more: its download fails with `access_revoked`, or `file_withdrawn`, and what was received
+   * is deleted.
+   */
+  accessLost(fileId: FileId, why: "revoked" | "left" | "withdrawn"): void;
   /** What keeps this person from sending us anything may have changed: waiting downloads say so. */
   contactChanged(userId: UserId): void;
   savedPath(fileId: string): string | null;
@@ -109,6 +113,15 @@ const contactBlocked: ErrorView = {
 const accessRevoked: ErrorView = {
   type: "access_revoked",
   message: "You have no access to this file any more. What had arrived was deleted.",
+};
+
+const CLOSED: Record<Closing, ErrorView> = {
+  withdrawn: { type: "file_withdrawn", message: "The owner withdrew this file. What had arrived was deleted." },
+  expired: { type: "file_expired", message: "The time that the owner set for this file is over." },
+  limit_reached: {
+    type: "downloads_used_up",
+    message: "This file was fetched as often as its owner allows.",
+  },
 };
 
 interface StartWish {
@@ -424,8 +437,9 @@ class FileTransfers implements Transfers {
     if (why === "removed") this.#records.removeFilesOf(userId);
   }
 
-  accessLost(fileId: FileId): void {
-    this.#downloads.get(fileId)?.dispatch({ type: "revoked", error: accessRevoked });
+  accessLost(fileId: FileId, why: "revoked" | "left" | "withdrawn"): void {
+    const error = why === "withdrawn" ? CLOSED.withdrawn : accessRevoked;
+    this.#downloads.get(fileId)?.dispatch({ type: "revoked", error });
   }
 
   contactChanged(userId: UserId): void {
@@ -438,7 +452,10 @@ class FileTransfers implements Transfers {
 
   /** Of a blocked person nothing will ever come. A changed key is no refusal: the download waits until it is accepted. */
   #refusalOf(file: FileRecord): ErrorView | null {
-    if (this.#deps.files.find(file.offer.signed.manifest.fileId)?.access !== "granted") return accessRevoked;
+    const { fileId } = file.offer.signed.manifest;
+    const closed = this.#deps.files.closed(fileId);
+    if (closed !== null) return CLOSED[closed];
+    if (this.#deps.files.find(fileId)?.access !== "granted") return accessRevoked;
     const hindrance = this.#deps.hindranceOf(ownerOf(file));
     return hindrance?.type === contactBlocked.type ? contactBlocked : null;
   }
@@ -619,6 +636,9 @@ class FileTransfers implements Transfers {
     this.#seeder.recheck(fileId);
     const download = this.#downloads.get(fileId);
     if (download === undefined) return;
+    const closed = this.#deps.files.closed(fileId);
+    // What has arrived stays: the owner may extend the time.
+    if (closed !== null && isActive(download.state)) download.dispatch({ type: "giveUp", error: CLOSED[closed] });
     const members = this.#deps.files.seedersOf(fileId);
     for (const [peer, { generation }] of download.state.swarm.peers)
       if (!members.includes(peer)) download.dispatch({ type: "seederLeft", peer, generation });

@@ -17,6 +17,8 @@ export type OpenDialog =
   | { kind: "remove"; userId: string }
   | { kind: "block"; userId: string }
   | { kind: "access"; fileId: string }
+  /** Of the files that are sent next. */
+  | { kind: "limits" }
   | { kind: "folder"; fileId: string }
   | { kind: "createGroup" }
   | { kind: "group"; chatId: string }

@@ -2,6 +2,7 @@ import type { Result } from "#shared/base/result.ts";
 import type { ErrorView, FileView, PickedFileView, ShareProgressView } from "#shared/ipc/views.ts";
 import type { Api } from "../api.ts";
 import type { DroppedFolder } from "./dropped-folders.ts";
+import { type FileLimits, noLimits } from "./limits.ts";
 
 /** A file on its way into a conversation: it is handed over (headless mode), then hashed by the main process. */
 export interface Share {
@@ -34,6 +35,8 @@ export class Shares {
   readonly #onShared: (file: FileView) => void;
   readonly #warn: (text: string) => void;
   readonly #cancels = new Map<number, AbortController>();
+  /** For what is sent next; kept for this run of the window only. */
+  limits = $state.raw<FileLimits>(noLimits);
   #items = $state.raw<readonly Share[]>([]);
   #lastId = 0;
   /** One after the other: they keep their order, and the disk is read once at a time. */
@@ -120,18 +123,19 @@ export class Shares {
       const cancel = new AbortController();
       this.#cancels.set(share.shareId, cancel);
       this.#items = [...this.#items, share];
-      this.#queue = this.#queue.then(() => this.#run(share, source, cancel.signal));
+      const { limits } = this;
+      this.#queue = this.#queue.then(() => this.#run(share, source, limits, cancel.signal));
     }
   }
 
-  async #run({ shareId, chatId }: Share, source: Source, cancelled: AbortSignal): Promise<void> {
+  async #run({ shareId, chatId }: Share, source: Source, limits: FileLimits, cancelled: AbortSignal): Promise<void> {
     if (cancelled.aborted) return;
     this.#step(shareId, { kind: "preparing", hashedBytes: 0, fileId: null });
     const path = await source.path((sentBytes) => this.#step(shareId, { kind: "uploading", sentBytes }), cancelled);
     if (cancelled.aborted) return;
     if (!path.ok) return this.#step(shareId, { kind: "failed", error: path.error });
     this.#step(shareId, { kind: "preparing", hashedBytes: 0, fileId: null });
-    const file = await this.#api.call("files.share", { chatId, path: path.value });
+    const file = await this.#api.call("files.share", { chatId, path: path.value, ...setOf(limits) });
     if (!file.ok && file.error.type !== "cancelled") return this.#step(shareId, { kind: "failed", error: file.error });
     this.dismiss(shareId);
     if (!file.ok) return;
@@ -142,6 +146,11 @@ export class Shares {
     this.#items = this.#items.map((share) => (share.shareId === shareId ? { ...share, step } : share));
   }
 }
+
+const setOf = ({ expiresAtMs, downloadLimit }: FileLimits): Partial<FileLimits> => ({
+  ...(expiresAtMs === null ? {} : { expiresAtMs }),
+  ...(downloadLimit === null ? {} : { downloadLimit }),
+});
 
 const tooManyWords = (room: number): string =>
   room === 0

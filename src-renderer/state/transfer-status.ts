@@ -1,5 +1,5 @@
 import { assertNever } from "#shared/base/assert.ts";
-import type { ErrorView, FileView, TransferView } from "#shared/ipc/views.ts";
+import type { ErrorView, FileClosed, FileView, TransferView } from "#shared/ipc/views.ts";
 
 /**
  * What a file is doing from this person's point of view: one state with exactly its data, derived from the two
@@ -10,6 +10,8 @@ export type TransferStatus =
   /** Ours, and not on the disk any more as it was shared. */
   | { kind: "moved" }
   | { kind: "revoked"; byOwner: boolean }
+  /** Nobody but its owner gets it any more. */
+  | { kind: "closed"; why: FileClosed; mine: boolean; begun: boolean }
   | { kind: "available" }
   | { kind: "downloading"; transfer: TransferView }
   | { kind: "waiting"; transfer: TransferView }
@@ -51,10 +53,13 @@ export const statusOf = (
   ownUserId: string,
 ): TransferStatus => {
   if (file !== null && file.ownerId === ownUserId) {
+    if (file.closed !== undefined) return { kind: "closed", why: file.closed, mine: true, begun: false };
     if (!file.seeders.includes(ownUserId)) return { kind: "moved" };
     return { kind: "shared", copies: file.seeders.length - 1 };
   }
   // What is complete stays usable after access was revoked: the file is on this person's disk.
+  if (file?.closed !== undefined && transfer?.phase !== "complete")
+    return { kind: "closed", why: file.closed, mine: false, begun: transfer !== undefined };
   if (file?.access === "revoked" && transfer?.phase !== "complete")
     return { kind: "revoked", byOwner: file.hasLeft !== true };
   return transfer === undefined ? { kind: "available" } : statusOfTransfer(transfer);
@@ -86,6 +91,8 @@ export const actionsOf = (status: TransferStatus, canOpen: boolean, isFolder = f
     case "revoked":
     case "verifying":
       return [];
+    case "closed":
+      return status.begun ? ["cancel"] : [];
     case "available":
     case "cancelled":
       return isFolder ? ["download", "choose"] : ["download"];
@@ -116,6 +123,7 @@ export const stepFillOf = (status: TransferStatus): StepFill => {
     case "shared":
     case "moved":
     case "revoked":
+    case "closed":
     case "available":
     case "cancelled":
       return [0, 0, 0, 0];
@@ -143,6 +151,8 @@ export const percentOf = (status: TransferStatus): number => {
   return Math.round(receive * 80 + inFlight * 2 + assemble * 13 + verify * 5);
 };
 
+const isOver = ({ kind }: TransferStatus): boolean => kind === "revoked" || kind === "closed";
+
 export type TransferFilter = "all" | "active" | "done" | "failed";
 
 export const matchesFilter = (status: TransferStatus, filter: TransferFilter): boolean => {
@@ -152,7 +162,7 @@ export const matchesFilter = (status: TransferStatus, filter: TransferFilter): b
     case "done":
       return status.kind === "complete";
     case "failed":
-      return status.kind === "failed" || status.kind === "cancelled" || status.kind === "revoked";
+      return status.kind === "failed" || status.kind === "cancelled" || isOver(status);
     case "active":
       return !matchesFilter(status, "done") && !matchesFilter(status, "failed");
     default:

@@ -1,5 +1,5 @@
 import { assertNever } from "#shared/base/assert.ts";
-import type { PathKind } from "#shared/ipc/views.ts";
+import type { FileClosed, PathKind } from "#shared/ipc/views.ts";
 import { folderNameOf, formatBytesOf, formatCount, formatDuration, formatRate, plural } from "../format.ts";
 import type { TransferStatus } from "./transfer-status.ts";
 
@@ -23,6 +23,19 @@ const sourcesWords = (seeders: readonly { path: PathKind }[]): string => {
   if (first === undefined) return "looking for a source";
   const paths = [...new Set(seeders.map((seeder) => pathWord(seeder.path)))].join(", ");
   return seeders.length === 1 ? paths : `${seeders.length} sources, ${paths}`;
+};
+
+const closedWords = (why: FileClosed, owner: string): string => {
+  switch (why) {
+    case "withdrawn":
+      return owner === "you" ? "You withdrew it from everybody" : `${owner} withdrew it`;
+    case "expired":
+      return `The time that ${owner} set is over`;
+    case "limit_reached":
+      return `Fetched as often as ${owner} ${owner === "you" ? "allow" : "allows"}`;
+    default:
+      return assertNever(why, "why a file is closed");
+  }
 };
 
 const also = (text: string | null): string => (text === null ? "" : `, ${text}`);
@@ -56,6 +69,11 @@ export const wordsOf = (
       return {
         headline: "No longer available",
         detail: status.byOwner ? `${ownerName} took back your access` : "You gave up your access",
+      };
+    case "closed":
+      return {
+        headline: status.mine ? "Not given out any more" : "No longer available",
+        detail: closedWords(status.why, status.mine ? "you" : ownerName),
       };
     case "available":
       return {

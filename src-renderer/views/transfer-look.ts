@@ -15,6 +15,7 @@ export const activeStepOf = (status: TransferStatus): number | null => {
     case "shared":
     case "moved":
     case "revoked":
+    case "closed":
     case "available":
     case "waiting":
     case "paused":

@@ -543,6 +543,8 @@ export const SHARE_NOTICE_DELAY_MS = 500;
 export const SHARE_NOTICE_FILES_MAX = 200;
 /** Requests for a file's key that wait for the newest list, and keys that we have asked for; beyond it the oldest is dropped. */
 export const SHARE_KEY_REQUESTS_MAX = 1000;
+/** How long the end of a file's time may be late here after the clock was changed or the computer slept. */
+export const SHARE_EXPIRY_CHECK_MS = MINUTE;
 /** Receipts of one file: two for each person, and a list names a few thousand people at most. */
 export const SHARE_RECEIPTS_MAX = 10_000;
 /** Operations, or receipts, in one request or answer: each has three binary fields, see SERVER_MESSAGE_ATTACHMENTS_MAX. */

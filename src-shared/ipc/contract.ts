@@ -75,6 +75,11 @@ const name = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(PROFILE_NA
 const text = v.pipe(v.string(), v.minLength(1), v.maxBytes(MESSAGE_TEXT_BYTES_MAX));
 /** Milliseconds since 1970, within what a Date can hold. */
 const time = v.pipe(v.number(), v.minValue(0), v.maxValue(8.64e15));
+/** Of a file: until when, and to how many people, it is given. */
+const limits = {
+  expiresAtMs: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15)))),
+  downloadLimit: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(SHARE_MEMBERS_MAX)))),
+};
 const serverSetting = v.pipe(
   v.string(),
   v.maxLength(512),
@@ -147,7 +152,7 @@ export const commands = {
     }),
   ),
 
-  "files.share": command<FileView>()(v.strictObject({ chatId: ChatIdSchema, path })),
+  "files.share": command<FileView>()(v.strictObject({ chatId: ChatIdSchema, path, ...limits })),
   /**
    * Stops preparing a file that `files.share` was asked for, which then answers `cancelled`; nothing of it stays. Its id
    * comes with `share.progress`. Error `unknown_file` when it is not being prepared any more.
@@ -163,9 +168,11 @@ export const commands = {
     v.strictObject({
       fileId: FileIdSchema,
       membersMayAdd: v.optional(v.boolean()),
-      expiresAtMs: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15)))),
+      ...limits,
     }),
   ),
+  /** The owner takes a file back from everybody, for good. What was saved by then stays saved. */
+  "files.withdraw": command<FileView>()(ofFile),
   /** Gives contacts access; the key goes to them in a message. Error `share_not_allowed` where the owner's terms forbid it. */
   "files.grant": command<FileView>()(ofFileAndUsers),
   /** The owner takes access back. What was saved by then stays saved. */

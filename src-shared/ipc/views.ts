@@ -94,7 +94,12 @@ export interface FileView {
   access: "granted" | "revoked";
   /** With `revoked`: we gave the access up ourselves. */
   hasLeft?: boolean;
+  /** Why nobody but its owner gets the file any more; left out while it is given out. */
+  closed?: FileClosed;
 }
+
+/** `withdrawn` by its owner, `expired` at the time that its owner set, `limit_reached`: fetched as often as its owner allows. */
+export type FileClosed = "withdrawn" | "expired" | "limit_reached";
 
 /** Who has access to one file, for the panel that shows and changes it. */
 export interface AccessView {
@@ -119,6 +124,10 @@ export interface AccessView {
   membersMayAdd: boolean;
   /** From then on nobody is served but the owner; null for never. */
   expiresAtMs: number | null;
+  /** After so many confirmed downloads nobody else is served; null for no limit. `downloads`: how many there are. */
+  downloadLimit: number | null;
+  downloads: number;
+  closed: FileClosed | null;
 }
 
 export interface ContactView {

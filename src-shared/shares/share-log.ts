@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { assertNever } from "../base/assert.ts";
 import { type Bytes, bytesEqual, concatBytes, utf8 } from "../base/bytes.ts";
 import { type FileId, FileIdSchema, type UserId, UserIdSchema } from "../base/ids.ts";
 import {
@@ -19,9 +20,10 @@ import { bytesField, type DecodeError, decodeJson, encodeJson } from "../wire/js
  * - The first operation is the owner's, and names the first members and the terms.
  * - The owner may do anything but leave. A member may leave, and may add people while the terms allow it; but whoever
  *   the owner revoked is added again by the owner alone.
+ * - The owner may withdraw the file: nobody has access then, and nothing follows.
  * - `actorKey` is the actor's account key: the user id is its hash, so everybody can check everybody's signature.
  */
-const KINDS = ["add", "revoke", "leave", "terms"] as const;
+const KINDS = ["add", "revoke", "leave", "terms", "withdraw"] as const;
 
 const timeMs = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8.64e15));
 
@@ -30,7 +32,7 @@ export const ShareTermsSchema = v.strictObject({
   membersMayAdd: v.boolean(),
   /** From then on nobody is served but the owner; null for never. */
   expiresAtMs: v.nullable(timeMs),
-  /** How many members may fetch the file; null for all of them. */
+  /** So many people may fetch it: once as many have signed that they have it, nobody else is served. Null for no limit. */
   downloadLimit: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(SHARE_MEMBERS_MAX))),
 });
 export type ShareTerms = v.InferOutput<typeof ShareTermsSchema>;
@@ -82,6 +84,8 @@ export interface ShareList {
   /** Revoked by the owner and not added again by the owner since. */
   readonly barred: ReadonlySet<UserId>;
   readonly terms: ShareTerms;
+  /** The last operation took the file back from everybody. */
+  readonly withdrawn: boolean;
 }
 
 export type ShareErrorType =
@@ -105,6 +109,7 @@ export const emptyList = (fileId: FileId, ownerId: UserId, crypto: Pick<ShareCry
   members: new Map(),
   barred: new Set(),
   terms: defaultTerms,
+  withdrawn: false,
 });
 
 /** Domain-separated bytes that the actor signs; the order of the fields is fixed here. */
@@ -124,6 +129,26 @@ export const operationHash = (operation: ShareOperation, crypto: Pick<ShareCrypt
 export const isMember = (list: ShareList, userId: string): boolean =>
   userId === list.ownerId || list.members.has(userId as UserId);
 
+/** Whether an operation gives this person access or ends it; a withdrawal ends that of whoever has it then. */
+export const concerns = ({ kind, userIds }: ShareOperation, userId: UserId): boolean =>
+  kind === "withdraw" || userIds.includes(userId);
+
+/** Nobody but the owner is served any more, by this clock; `withdrawn` and `limit_reached` whatever the time. */
+export type Closing = "withdrawn" | "expired" | "limit_reached";
+
+export interface Limits {
+  readonly withdrawn: boolean;
+  readonly expiresAtMs: number | null;
+  readonly downloadLimit: number | null;
+}
+
+/** `downloads`: how many people have signed that they have the file; `hasIt`: whether this person did. */
+export const closingOf = (limits: Limits, nowMs: number, downloads: number, hasIt: boolean): Closing | null => {
+  if (limits.withdrawn) return "withdrawn";
+  if (limits.expiresAtMs !== null && nowMs >= limits.expiresAtMs) return "expired";
+  return limits.downloadLimit !== null && downloads >= limits.downloadLimit && !hasIt ? "limit_reached" : null;
+};
+
 const isSorted = (ids: readonly string[]): boolean => ids.every((id, i) => i === 0 || (ids[i - 1] ?? "") < id);
 
 /** Why this operation cannot follow the list, its signature aside; null when it can. */
@@ -134,6 +159,7 @@ const refusalOf = (list: ShareList, operation: ShareDraft): ShareError | null =>
   if (operation.version !== list.version + 1 || !bytesEqual(operation.previousHash, list.head))
     return refuse("share_conflict", "The list of this file has changed meanwhile.");
   if (operation.version > SHARE_OPERATIONS_MAX) return refuse("share_full", "This list cannot be changed any more.");
+  if (list.withdrawn) return refuse("share_not_allowed", "The owner has withdrawn this file.");
   const byOwner = actor === list.ownerId;
   const isFirst = list.version === 0;
   if (byOwner && kind === "leave")
@@ -168,17 +194,22 @@ const refusalOf = (list: ShareList, operation: ShareDraft): ShareError | null =>
       if (userIds.length !== 1 || userIds[0] !== actor)
         return refuse("share_not_allowed", "Everybody leaves for themselves.");
       return list.members.has(actor) ? null : refuse("share_no_change", "You have no access already.");
+    case "withdraw":
+    case "terms":
+      if (!byOwner) return refuse("share_not_allowed", "Only the owner can change the terms or withdraw the file.");
+      return userIds.length === 0 ? null : refuse("share_malformed", "The operation names people for nothing.");
     default:
-      if (!byOwner) return refuse("share_not_allowed", "Only the owner can change the terms.");
-      return userIds.length === 0 ? null : refuse("share_malformed", "Terms name nobody.");
+      return assertNever(kind, "kind of operation");
   }
 };
 
 /** The list after an operation that was checked before: one that is read back from our own database. */
 export const withOperation = (list: ShareList, operation: ShareOperation, crypto: ShareCrypto): ShareList => {
   const { kind, userIds, actor, atMs, version } = operation;
-  const members = new Map(list.members);
+  const withdrawn = kind === "withdraw";
+  const members = new Map(withdrawn ? [] : list.members);
   const barred = new Set(list.barred);
+  if (withdrawn) for (const userId of list.members.keys()) barred.add(userId);
   for (const userId of userIds) {
     if (kind === "add") {
       members.set(userId, { sinceMs: atMs, addedBy: actor });
@@ -187,7 +218,7 @@ export const withOperation = (list: ShareList, operation: ShareOperation, crypto
     if (kind === "revoke") barred.add(userId);
   }
   const head = operationHash(operation, crypto);
-  return { ...list, version, head, members, barred, terms: operation.terms ?? list.terms };
+  return { ...list, version, head, members, barred, terms: operation.terms ?? list.terms, withdrawn };
 };
 
 /** The list after this operation, if it is genuine, fits the end and its actor may do that. */
@@ -208,7 +239,7 @@ export const append = (
 /** Something that a person wants to be so, whatever the list says by then. */
 export type ShareWish =
   | { readonly kind: "add" | "revoke"; readonly userIds: readonly UserId[] }
-  | { readonly kind: "leave" }
+  | { readonly kind: "leave" | "withdraw" }
   | { readonly kind: "terms"; readonly terms: ShareTerms };
 
 /** The operation that makes a wish true on this list; `share_no_change` when it is so already. */
@@ -255,6 +286,7 @@ const StoredListSchema = v.object({
   members: v.array(v.tuple([UserIdSchema, timeMs, UserIdSchema])),
   barred: v.array(UserIdSchema),
   terms: ShareTermsSchema,
+  withdrawn: v.optional(v.boolean(), false),
 });
 
 /** A list that was checked, for our own database: so that it need not be computed again from its operations. */

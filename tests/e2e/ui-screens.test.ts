@@ -101,6 +101,55 @@ const screens: Screen[] = [
     },
   },
   {
+    name: "access-limits",
+    scenario: "sample",
+    height: 1180,
+    visit: async (window) => {
+      const { page } = window;
+      await openChat(window, BOB);
+      await page.getByRole("button", { name: "Who has access to Proposal v3.odt" }).click();
+      const dialog = page.getByRole("dialog", { name: "Who has access" });
+      await dialog.getByLabel("Available until").fill("2001-01-01T10:00");
+      await dialog.getByRole("button", { name: "Save limits" }).click();
+      await dialog.getByText("This time has passed already.").waitFor();
+      await dialog.getByLabel("Available until").fill("2099-01-01T10:00");
+      await dialog.getByLabel("Number of downloads").fill("3");
+      await dialog.getByRole("button", { name: "Save limits" }).click();
+      await dialog.getByText("1 of 3 downloads confirmed.").waitFor();
+      await dialog.getByText("Withdraw file").scrollIntoViewIfNeeded();
+    },
+  },
+  {
+    name: "access-withdrawn",
+    scenario: "sample",
+    visit: async (window) => {
+      const { page } = window;
+      await openChat(window, BOB);
+      await page.getByRole("button", { name: "Who has access to Proposal v3.odt" }).click();
+      await page.getByRole("button", { name: "Withdraw file" }).click();
+      await page.getByText("nobody can take back a finished copy").waitFor();
+      await page.getByRole("button", { name: "Withdraw for everybody" }).click();
+      await page.getByText("You withdrew this file.").waitFor();
+      await page.keyboard.press("Escape");
+      await page.getByText("Not given out any more").waitFor();
+      // Not the button, whose tooltip would stay.
+      await page.getByLabel("Message to Bob Lindqvist").focus();
+      await page.getByRole("tooltip").waitFor({ state: "detached" });
+    },
+  },
+  {
+    name: "share-limits",
+    scenario: "sample",
+    visit: async (window) => {
+      const { page } = window;
+      await openChat(window, BOB);
+      await page.getByRole("button", { name: "Limits for files that you send" }).click();
+      await page.getByLabel("Number of downloads").fill("0");
+      await page.getByRole("button", { name: "Use for the next files" }).click();
+      await page.getByText("Type a number from 1 to").waitFor();
+    },
+  },
+  {
     name: "access-revoke",
     scenario: "sample",
     visit: async (window) => {

@@ -23,7 +23,7 @@ const fileId = bytes(16).map((id) => v.parse(FileIdSchema, toBase64Url(id)));
 const operation = fc.record({
   fileId,
   version: fc.integer({ min: 1, max: 10_000 }),
-  kind: fc.constantFrom("add", "revoke", "leave", "terms"),
+  kind: fc.constantFrom("add", "revoke", "leave", "terms", "withdraw"),
   userIds: fc.array(userId, { maxLength: 5 }),
   terms: fc.constantFrom(null, defaultTerms, { membersMayAdd: false, expiresAtMs: 5, downloadLimit: 2 }),
   actor: userId,

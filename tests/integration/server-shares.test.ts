@@ -2,7 +2,14 @@ import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type FileId, FileIdSchema } from "#shared/base/ids.ts";
 import { type Receipt, receiptSigningBytes } from "#shared/shares/receipt.ts";
-import { append, emptyList, type ShareList, type ShareOperation } from "#shared/shares/share-log.ts";
+import {
+  append,
+  defaultTerms,
+  emptyList,
+  type ShareList,
+  type ShareOperation,
+  type ShareTerms,
+} from "#shared/shares/share-log.ts";
 import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
 import {
   eventually,
@@ -195,5 +202,49 @@ describe("share lists at the server", () => {
       receipts: [completed, receipt(other, other)],
       total: 3,
     });
+  });
+
+  test("names nobody to ask for a file whose time is over, that was fetched often enough, or that was withdrawn", async () => {
+    const { fileId, list, root } = await register();
+    const announce = (client: RawClient | undefined) =>
+      who(client).must("files.announce", { fileId, complete: true, chunksHeld: 4 });
+    const seedersFor = async (client: RawClient | undefined) =>
+      (await who(client).must("files.get", { fileId })).seeders.length;
+    const by = (before: ShareList, wish: Parameters<typeof operationOn>[2]): ShareOperation =>
+      operationOn(before, who(owner).identity, wish);
+    await announce(owner);
+    expect(await seedersFor(member)).toBe(1);
+    const terms = (change: Partial<ShareTerms>) => ({ kind: "terms" as const, terms: { ...defaultTerms, ...change } });
+    const past = by(list, terms({ expiresAtMs: Date.now() - 1 }));
+    expect(await operate(owner, fileId, past)).toBe("ok");
+    expect([await seedersFor(member), await seedersFor(owner)]).toEqual([0, 1]);
+    const expired = extended(list, past);
+    const extendedTime = by(expired, terms({ expiresAtMs: Date.now() + 3_600_000, downloadLimit: 1 }));
+    expect(await operate(owner, fileId, extendedTime)).toBe("ok");
+    expect(await seedersFor(member)).toBe(1);
+    const limited = extended(expired, extendedTime);
+    const added = add(limited, owner, other);
+    expect(await operate(owner, fileId, added)).toBe("ok");
+    const { identity } = who(other);
+    const unsigned = {
+      ...{ fileId, kind: "completed" as const, subject: identity.userId, root, atMs: 1, actor: identity.userId },
+      actorKey: identity.accountKey,
+    };
+    const receipt = { ...unsigned, signature: identity.sign(receiptSigningBytes(unsigned)) };
+    await who(other).must("files.receipt", { receipt });
+    // Members count, too, so they hear of it.
+    await eventually(() => who(member).named("receiptAdded")).toContainEqual({ fileId });
+    expect([await seedersFor(member), await seedersFor(other)]).toEqual([0, 1]);
+
+    const gone = by(extended(limited, added), { kind: "withdraw" });
+    expect(await operate(owner, fileId, gone)).toBe("ok");
+    expect(await who(member).outcome("files.get", { fileId })).toBe("unknown_file");
+    const seen = await who(member).must("files.operations", { fileId, since: 0 });
+    expect(seen.operations.at(-1)?.kind).toBe("withdraw");
+    await announce(owner);
+    expect(await seedersFor(owner)).toBe(0);
+    const end = extended(extended(limited, added), gone);
+    const late = { ...add(limited, owner, stranger), version: end.version + 1, previousHash: end.head };
+    expect(await operate(owner, fileId, late)).toBe("share_not_allowed");
   });
 });

@@ -1,16 +1,19 @@
 import { join } from "node:path";
 import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { chatIdOf, type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { ok } from "#shared/base/result.ts";
+import { receiptSigningBytes } from "#shared/shares/receipt.ts";
 import { append, draftFor, emptyList, type ShareList, type ShareWish } from "#shared/shares/share-log.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Account } from "../../src-main/crypto/identity.ts";
 import { KeyRequests } from "../../src-main/shares/key-requests.ts";
 import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
+import { noDownloads } from "../../src-main/shares/share-machine.ts";
 import { createShares, type Shares } from "../../src-main/shares/shares.ts";
 import { FilesTable } from "../../src-main/store/files.ts";
 import { freshFileId, realEnv, writeRandomFile } from "../support/files.ts";
+import { createIdentity } from "../support/rendezvous.ts";
 import { createTransferWorld, type TransferPeer, type TransferWorld } from "../support/transfer-world.ts";
 
 /** One profile and its lists, with a server that is away, or that says what a test wants. */
@@ -42,7 +45,7 @@ const sharesOf = ({ db, account, server }: TransferPeer): Shares =>
   createShares({
     ...{ env: realEnv, db, account, signaling: server, isContact: () => true, nameOf: () => null },
     ...{ post: () => undefined, sendFile: () => ok(null), registerAgain: () => undefined },
-    onOffered: () => undefined,
+    ...{ onOffered: () => undefined, downloads: () => noDownloads },
   });
 const listOf = (fileId: FileId): ShareList => world.alice.shares.list(fileId);
 
@@ -103,6 +106,133 @@ describe("without a server", () => {
     world.bob.transfers.retry(fileId);
     await expect.poll(() => world.bob.transfers.list()[0]?.error?.type).toBe("no_access");
     expect(world.bob.transfers.list()[0]).toMatchObject({ chunksStored: 0, requestedChunks: 0 });
+  });
+});
+
+describe("limits", () => {
+  /** A download that runs, and how many frames leave before and after the moment that a test makes. */
+  const running = async (act: (fileId: FileId) => Promise<unknown>) => {
+    const { alice, bob, links } = world;
+    const path = join(world.folder, "large.bin");
+    await writeRandomFile(path, 64 * 1024 * 1024);
+    await world.share(path);
+    const fileId = fileOf(alice.sent.at(-1)?.offer);
+    const frames = { before: 0, after: 0 };
+    let isAfter = false;
+    const send = links.a.sendBulk.bind(links.a);
+    links.a.sendBulk = (...frame) => {
+      frames[isAfter ? "after" : "before"] += 1;
+      return send(...frame);
+    };
+    links.connect();
+    await bob.transfers.start(fileId);
+    await expect.poll(() => frames.before, { timeout: 60_000, interval: 1 }).toBeGreaterThan(30);
+    const done = act(fileId);
+    isAfter = true;
+    await done;
+    return { fileId, frames };
+  };
+  const expectRefused = async ({ fileId, frames }: Awaited<ReturnType<typeof running>>): Promise<void> => {
+    await expect.poll(() => world.bob.transfers.list()[0]?.phase, { timeout: 60_000 }).toBe("failed");
+    expect(frames.after).toBe(0);
+    expect(world.alice.files.mayFetch(world.bob.userId, fileId)).toBe("refuse");
+  };
+  const carolHasIt = (fileId: FileId): void => {
+    const { alice } = world;
+    const identity = createIdentity();
+    const root = alice.files.find(fileId)?.offer.signed.manifest.root ?? new Uint8Array(32);
+    const unsigned = {
+      ...{ fileId, kind: "completed" as const, subject: identity.userId, root, atMs: 1, actor: identity.userId },
+      actorKey: identity.accountKey,
+    };
+    alice.receipts.received(identity.userId, { ...unsigned, signature: identity.sign(receiptSigningBytes(unsigned)) });
+  };
+
+  test("an end in a running download: not one frame more, and it goes on when the owner moves the end", async () => {
+    const { alice, bob } = world;
+    const run = await running((fileId) => alice.shares.setTerms(fileId, { expiresAtMs: Date.now() - 1 }));
+    await expectRefused(run);
+    // As the owner wants it, though no server has heard of it yet.
+    expect(alice.files.view(run.fileId)?.closed).toBe("expired");
+    expect(alice.shares.verdict(run.fileId, alice.userId)).toBe("serve");
+    await alice.shares.setTerms(run.fileId, { expiresAtMs: Date.now() + 3_600_000 });
+    const { chunksStored = 0 } = bob.transfers.list()[0] ?? {};
+    expect(chunksStored).toBeGreaterThan(0);
+    expect(bob.transfers.retry(run.fileId).ok).toBe(true);
+    await expect.poll(() => bob.transfers.list()[0]?.phase, { timeout: 60_000 }).toBe("complete");
+  });
+
+  test("the end comes by the clock of whichever is ahead, this computer's or the server's, and can only come earlier by that", async () => {
+    const fileId = await shared();
+    const { alice, bob } = world;
+    const start = Date.now();
+    const given = await alice.files.share(chatIdOf(bob.userId), join(world.folder, "file.bin"), {
+      expiresAtMs: start + 3_600_000,
+    });
+    if (!given.ok) throw new Error(given.error.type);
+    const limited = fileOf(alice.sent.at(-1)?.offer);
+    const verdicts = () => [alice.shares.verdict(limited, bob.userId), alice.shares.verdict(fileId, bob.userId)];
+    expect(verdicts()).toEqual(["serve", "serve"]);
+    // A server that is behind extends nothing.
+    for (const [serverTimeMs, expected] of [
+      [0, "serve"],
+      [start + 3_590_000, "serve"],
+      [start + 3_600_001, "refuse"],
+    ] as const) {
+      alice.server.serverTimeMs = serverTimeMs;
+      expect(verdicts()).toEqual([expected, "serve"]);
+    }
+    expect(alice.files.view(limited)?.closed).toBe("expired");
+  });
+
+  test("everybody hears of the end when it comes, also after a restart", async () => {
+    const { alice, bob } = world;
+    await shared();
+    const given = await alice.files.share(chatIdOf(bob.userId), join(world.folder, "file.bin"), {
+      expiresAtMs: Date.now() + 1500,
+    });
+    if (!given.ok) throw new Error(given.error.type);
+    expect(given.value.closed).toBeUndefined();
+    const again = sharesOf(alice);
+    const told: FileId[][] = [[], []];
+    alice.shares.onChanged((id) => told[0]?.push(id));
+    again.onChanged((id) => told[1]?.push(id));
+    const limited = fileOf(alice.sent.at(-1)?.offer);
+    for (const list of told) await expect.poll(() => list, { timeout: 20_000 }).toContain(limited);
+    expect(alice.files.view(limited)?.closed).toBe("expired");
+    again.dispose();
+  });
+
+  test("as many confirmed downloads as allowed: nobody else is served, and who has it may fetch it again", async () => {
+    const { alice, bob } = world;
+    const run = await running(async (fileId) => {
+      await alice.shares.setTerms(fileId, { downloadLimit: 1 });
+      carolHasIt(fileId);
+      // Taken in with the next turn.
+      await expect.poll(() => alice.receipts.completedBy(fileId).size).toBe(1);
+    });
+    await expect.poll(() => bob.transfers.list()[0]?.phase, { timeout: 60_000 }).toBe("failed");
+    const { fileId } = run;
+    expect(alice.files.mayFetch(bob.userId, fileId)).toBe("refuse");
+    await alice.shares.setTerms(fileId, { downloadLimit: 2 });
+    bob.transfers.retry(fileId);
+    await expect.poll(() => bob.transfers.list()[0]?.phase, { timeout: 60_000 }).toBe("complete");
+    const [receipt] = bob.receipts.of(fileId);
+    expect(receipt).toMatchObject({ kind: "completed", subject: bob.userId });
+    if (receipt !== undefined) alice.receipts.received(bob.userId, receipt);
+    await expect.poll(() => alice.receipts.completedBy(fileId).size).toBe(2);
+    expect(alice.files.mayFetch(bob.userId, fileId)).toBe("serve");
+    expect(alice.files.mayFetch(CAROL, fileId)).toBe("refuse");
+  });
+
+  test("withdrawn in a running download: not one frame more, also after a restart and without a server", async () => {
+    const { alice } = world;
+    const run = await running((fileId) => alice.shares.withdraw(fileId));
+    await expectRefused(run);
+    const again = sharesOf(alice);
+    expect(again.mayServe(run.fileId, world.bob.userId)).toBe(false);
+    again.dispose();
+    expect(await world.bob.shares.withdraw(run.fileId)).toMatchObject({ error: { type: "share_not_allowed" } });
   });
 });
 

@@ -215,4 +215,39 @@ describe("access that holds", { timeout: 300_000 }, () => {
       expect(verifyBundle(utf8(tampered), shareCrypto).ok).toBe(false);
     }
   });
+
+  test("a file that its owner withdraws is no longer available to anybody; what was saved stays, and the list ends", async () => {
+    const { fileId } = file;
+    const path = join(world.dir, "second.bin");
+    await writeRandomFile(path, SIZE);
+    const second = await me(alice).call("files.share", { chatId: me(bob).userId, path });
+    await me(bob).until("the offer", async () => {
+      const all = await me(bob).call("files.list", {});
+      return all.some((view) => view.fileId === second.fileId) ? true : null;
+    });
+    const ended = new Promise<TransferView>((resolve) =>
+      me(bob).on("transfer.changed", (view) => {
+        if (view.fileId === second.fileId && view.error?.type === "file_withdrawn") resolve(view);
+      }),
+    );
+    const begun = new Promise<void>((resolve) =>
+      me(bob).on("transfer.changed", (view) => {
+        if (view.fileId === second.fileId && view.chunksStored > 20) resolve();
+      }),
+    );
+    await me(bob).call("transfers.start", { fileId: second.fileId });
+    await begun;
+    for (const id of [second.fileId, fileId])
+      expect(await me(alice).call("files.withdraw", { fileId: id })).toMatchObject({ closed: "withdrawn" });
+    expect((await ended).chunksStored).toBe(0);
+    await fileWhere(bob, "the end of the file", ({ closed, access }) => closed === "withdrawn" && access === "revoked");
+    const transfers = await me(bob).call("transfers.list", {});
+    const kept = transfers.find((transfer) => transfer.fileId === fileId);
+    expect(kept?.phase).toBe("complete");
+    expect(await sha256OfFile(kept?.savedPath ?? "")).toBe(sha256);
+    expect(await errorOf(me(bob).call("transfers.start", { fileId: second.fileId }))).toBe("file_withdrawn");
+    expect(await errorOf(me(alice).call("files.grant", { fileId, userIds: [me(carol).userId] }))).toBe(
+      "share_not_allowed",
+    );
+  });
 });

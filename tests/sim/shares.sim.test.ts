@@ -21,7 +21,8 @@ const play = ({ people, choices, peace }: Scenario, options: Omit<SimOptions, "p
   for (const number of choices) {
     const rest = Math.floor(number / 20);
     if (number % 4 === 0) {
-      const kind = (["add", "add", "revoke", "leave"] as const)[rest % 4] ?? "add";
+      // Once in a few worlds the owner takes it back from everybody, and somebody tries to who may not.
+      const kind = rest % 151 === 0 ? "withdraw" : ((["add", "add", "revoke", "leave"] as const)[rest % 4] ?? "add");
       // The owner changes most, as the others are refused much of it.
       world.wish(rest % 3 === 0 ? 0 : Math.floor(rest / 12), Math.floor(rest / 100) + 1, kind);
     } else {

@@ -508,6 +508,7 @@ export class ChatPeer {
       get serverId() {
         return peer.world.serverId;
       },
+      serverTimeMs: null,
       onStateChanged: this.#onState.event,
       onConnected: this.#onConnected.event,
       onSignal: this.#onSignal.event,

@@ -295,6 +295,7 @@ export const emptyState = (): FakeState => ({
   reports: {},
   networks: {},
   formerHolders: {},
+  limits: {},
   invitations: {
     QRS234: contact(HIRO, "Hiro Tanaka", {
       state: "outgoing",

@@ -42,6 +42,8 @@ export interface FakeState {
   invitations: Record<string, ContactView | { type: string; message: string }>;
   /** By file: people who lost their access after they had fetched it. */
   formerHolders: Record<string, AccessView["formerHolders"]>;
+  /** By file: what its owner has set. */
+  limits: Record<string, Partial<Pick<AccessView, "membersMayAdd" | "expiresAtMs" | "downloadLimit">>>;
   /** The clock of everything that the fake makes. */
   nowMs: number;
 }
@@ -241,7 +243,9 @@ export class FakeWeir {
         mayAdd: true,
         mayRevoke: isMine,
         membersMayAdd: true,
-        expiresAtMs: null,
+        ...{ expiresAtMs: null, downloadLimit: null, downloads: file.seeders.length - 1 },
+        ...state.limits[fileId],
+        closed: file.closed ?? null,
       });
     };
     const changeAccess = (fileId: string, change: (members: string[]) => string[]) => {
@@ -350,9 +354,16 @@ export class FakeWeir {
         const file = state.files.find((known) => known.fileId === fileId);
         return file ? ok({ fileName: `${file.name}.receipts.json`, json: '{"weirReceipts":1}' }) : notFound;
       },
-      "files.terms": ({ fileId, membersMayAdd = true }) => {
-        const access = accessOf(fileId);
-        return access.ok ? ok({ ...access.value, membersMayAdd }) : access;
+      "files.terms": ({ fileId, ...terms }) => {
+        const known = Object.entries(terms).filter(([, value]) => value !== undefined);
+        state.limits[fileId] = { ...state.limits[fileId], ...Object.fromEntries(known) };
+        return accessOf(fileId);
+      },
+      "files.withdraw": ({ fileId }) => {
+        const file = state.files.find((known) => known.fileId === fileId);
+        if (file === undefined) return notFound;
+        Object.assign(file, { sharedWith: [], version: file.version + 1, closed: "withdrawn" });
+        return ok(file);
       },
       "files.entries": ({ fileId, path }) => {
         const entries = state.entries[path];

@@ -47,6 +47,13 @@ export const simCrypto: ShareCrypto = {
 };
 const FILE: FileId = v.parse(FileIdSchema, "AAAAAAAAAAAAAAAAAAAAAA");
 
+/** Where the operation is that gave this person access last, or ended it; -1 when there is none. */
+const lastConcerning = (operations: readonly ShareOperation[], userId: UserId): number => {
+  const named = operations.findLastIndex(({ userIds }) => userIds.includes(userId));
+  const withdrawn = operations.at(-1)?.kind === "withdraw" && operations[named]?.kind === "add";
+  return withdrawn ? operations.length - 1 : named;
+};
+
 export type ServerKind =
   | "honest"
   /** Half of the people are shown one history, the others another. */
@@ -155,12 +162,12 @@ export class ShareWorld {
   }
 
   /** What people want, right or wrong. */
-  wish(by: number, whom: number, kind: "add" | "revoke" | "leave"): void {
+  wish(by: number, whom: number, kind: "add" | "revoke" | "leave" | "withdraw"): void {
     const person = defined(this.people[by % this.people.length], "person");
     const other = defined(this.people[whom % this.people.length], "other");
     // Whoever does not know the file has nothing to wish for; the list would refuse it anyway.
     if (person.replica.list.version === 0 || person.replica.wishes.length > 3) return;
-    const what: ShareWish = kind === "leave" ? { kind } : { kind, userIds: [other.userId] };
+    const what: ShareWish = kind === "leave" || kind === "withdraw" ? { kind } : { kind, userIds: [other.userId] };
     this.#wishId += 1;
     this.#dispatch(person, { type: "wished", wish: { id: this.#wishId, what } });
   }
@@ -350,7 +357,10 @@ export class ShareWorld {
       const heads = person.replica.heads;
       const end = isMember(list, other.userId)
         ? heads.length
-        : heads.findLastIndex((head) => this.#operations.get(head)?.userIds.includes(other.userId)) + 1;
+        : lastConcerning(
+            heads.flatMap((head) => this.#operations.get(head) ?? []),
+            other.userId,
+          ) + 1;
       const head = end === list.version ? list.head : this.#headAt(person, end);
       this.#post(`notice of ${end} to ${other.index}`, () =>
         this.#dispatch(other, { type: "told", from: person.userId, version: end, head }),
@@ -374,8 +384,7 @@ export class ShareWorld {
   #visible(person: Person, { list, operations }: ServerLog): ShareOperation[] {
     const shown = this.options.server === "withholds" && person.index % 2 === 1 ? operations.slice(0, 1) : operations;
     if (isMember(list, person.userId)) return shown;
-    const last = shown.findLastIndex(({ userIds }) => userIds.includes(person.userId));
-    return shown.slice(0, last + 1);
+    return shown.slice(0, lastConcerning(shown, person.userId) + 1);
   }
 
   #fetch(person: Person, since: number): void {

@@ -36,6 +36,7 @@ export class FakeServer {
   /** What queueing a message answers; null when it is queued. */
   messageRefusal: AppError | null = null;
   serverId = "server-1";
+  serverTimeMs: number | null = null;
   /** What it answers; by default as if it were away. */
   answer: (name: string) => Result<unknown> = () => fail("server_unreachable", "There is no server.");
   readonly #connected = new Emitter<{ generation: Generation }>(() => undefined);
@@ -133,6 +134,7 @@ export const startPeer = async (
   const onOffered = (fileId: FileId, userId: UserId): void => receipts.offered(fileId, userId);
   const shares: Shares = createShares({
     ...{ env, db, account, signaling: server, ...people, sendFile, onOffered, post: () => undefined },
+    downloads: (fileId) => ({ completedBy: receipts.completedBy(fileId), current: receipts.isCurrent(fileId) }),
     registerAgain: (fileId) => files.registerAgain(fileId),
   });
   const files: Files = createFiles({

@@ -202,3 +202,20 @@ describe("the words of a transfer", () => {
     expect(wordsOf(failed, "Bob", true).detail).toBe("No room.");
   });
 });
+
+describe("a file that nobody but its owner gets any more", () => {
+  it.each(["withdrawn", "expired", "limit_reached"] as const)("%s: says so, and offers no download", (closed) => {
+    const status = statusOf(file({ closed }), undefined, "alice");
+    expect(status).toEqual({ kind: "closed", why: closed, mine: false, begun: false });
+    expect(actionsOf(status, true)).toEqual([]);
+    expect(matchesFilter(status, "failed")).toBe(true);
+    expect(wordsOf(status, "Bob", true).headline).toBe("No longer available");
+    expect(wordsOf(status, "Bob", true).detail).toContain("Bob");
+    // What had arrived can be deleted, and what is complete stays usable.
+    const begun = statusOf(file({ closed }), transfer({ phase: "failed" }), "alice");
+    expect(actionsOf(begun, true)).toEqual(["cancel"]);
+    expect(statusOf(file({ closed }), transfer({ phase: "complete" }), "alice").kind).toBe("complete");
+    const mine = statusOf(file({ closed }), undefined, "bob");
+    expect(wordsOf(mine, "me", true).headline).toBe("Not given out any more");
+  });
+});

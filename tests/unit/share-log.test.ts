@@ -4,12 +4,14 @@ import { defined } from "#shared/base/assert.ts";
 import { FileIdSchema } from "#shared/base/ids.ts";
 import {
   append,
+  closingOf,
   decodeList,
   defaultTerms,
   draftFor,
   emptyList,
   encodeList,
   isMember,
+  type Limits,
   type ShareDraft,
   type ShareList,
   type ShareOperation,
@@ -144,6 +146,36 @@ describe("the share list", () => {
     expect(errorOf(list, second)).toBe("share_conflict");
     const merged = grown(list, carol, wishToAdd(mallory));
     expect([...merged.members.keys()].sort()).toEqual([bob, carol, dave, mallory].map((p) => p.userId).sort());
+  });
+
+  test("ends when its owner withdraws the file: everybody is out, and nothing follows", () => {
+    const both = grown(started, alice, wishToAdd(carol));
+    expect(errorOf(both, forced(both, bob, { kind: "withdraw" }))).toBe("share_not_allowed");
+    expect(errorOf(both, forced(both, alice, { kind: "withdraw", userIds: [bob.userId] }))).toBe("share_malformed");
+    const withdrawn = grown(both, alice, { kind: "withdraw" });
+    expect(withdrawn).toMatchObject({ withdrawn: true, members: new Map() });
+    expect(decodeList(encodeList(withdrawn))).toEqual({ ok: true, value: withdrawn });
+    for (const [actor, wish] of [
+      [alice, wishToAdd(dave)],
+      [alice, { kind: "terms", terms: defaultTerms }],
+      [alice, { kind: "withdraw" }],
+    ] as const)
+      expect(draftFor(withdrawn, wish, actor.userId, 1000)).toMatchObject({ error: { type: "share_not_allowed" } });
+    expect(errorOf(withdrawn, forced(withdrawn, bob, { userIds: [dave.userId] }))).toBe("share_not_allowed");
+  });
+
+  test.each<[Partial<Limits>, number, number, boolean, ReturnType<typeof closingOf>]>([
+    [{}, 1e15, 1000, false, null],
+    [{ expiresAtMs: 2000 }, 1999, 0, false, null],
+    [{ expiresAtMs: 2000 }, 2000, 0, true, "expired"],
+    [{ downloadLimit: 2 }, 0, 1, false, null],
+    [{ downloadLimit: 2 }, 0, 2, false, "limit_reached"],
+    // Whoever is one of them may fetch it again.
+    [{ downloadLimit: 2 }, 0, 2, true, null],
+    [{ withdrawn: true, expiresAtMs: 2000 }, 1, 0, true, "withdrawn"],
+  ])("%j at %d with %d downloads, own one %s: %s", (limits, nowMs, downloads, hasIt, expected) => {
+    const all = { withdrawn: false, expiresAtMs: null, downloadLimit: null, ...limits };
+    expect(closingOf(all, nowMs, downloads, hasIt)).toBe(expected);
   });
 
   test("is the same after it was written down", () => {

@@ -13,6 +13,7 @@ import { foldersSchema } from "./0011-folders.ts";
 import { transferPrioritySchema } from "./0012-transfer-priority.ts";
 import { receiptsSchema } from "./0013-receipts.ts";
 import { groupsSchema } from "./0014-groups.ts";
+import { limitsSchema } from "./0015-limits.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -30,4 +31,5 @@ export const appMigrations: readonly Migration[] = [
   transferPrioritySchema,
   receiptsSchema,
   groupsSchema,
+  limitsSchema,
 ];
