@@ -140,111 +140,120 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
   const DATABASE_RESTARTS = counted(1, 20);
   const SENDERS = 8;
 
-  it(`deliver ${MESSAGES} messages exactly once and in order over ${KILLS} kills and ${DATABASE_RESTARTS} restarts of PostgreSQL`, async () => {
-    const events: MailboxEvent[] = [];
-    const recipient = createIdentity();
-    (await login(0, recipient)).close();
-    let stored = 0;
+  it(
+    `deliver ${MESSAGES} messages exactly once and in order over ${KILLS} kills and ${DATABASE_RESTARTS} restarts of PostgreSQL`,
+    async () => {
+      const events: MailboxEvent[] = [];
+      const recipient = createIdentity();
+      (await login(0, recipient)).close();
+      let stored = 0;
 
-    /** Somebody who comes back, at either node, for as long as there is something to do. */
-    const persist = async (
-      identity: TestIdentity,
-      isDone: () => boolean,
-      work: (client: RawClient) => Promise<void>,
-    ) => {
-      for (let attempt = Math.floor(Math.random() * 2); !isDone(); attempt++) {
-        let client: RawClient | undefined;
-        try {
-          client = await RawClient.loggedIn(urlOf(attempt % 2), identity);
-          await work(client);
-        } catch {
-          await new Promise((resolve) => setTimeout(resolve, 50));
-        } finally {
-          client?.close();
+      /** Somebody who comes back, at either node, for as long as there is something to do. */
+      const persist = async (
+        identity: TestIdentity,
+        isDone: () => boolean,
+        work: (client: RawClient) => Promise<void>,
+      ) => {
+        for (let attempt = Math.floor(Math.random() * 2); !isDone(); attempt++) {
+          let client: RawClient | undefined;
+          try {
+            client = await RawClient.loggedIn(urlOf(attempt % 2), identity);
+            await work(client);
+          } catch {
+            await new Promise((resolve) => setTimeout(resolve, 50));
+          } finally {
+            client?.close();
+          }
         }
-      }
-    };
+      };
 
-    const send = async (sender: number): Promise<void> => {
-      const identity = createIdentity();
-      let number = 0;
-      let id = freshEnvelopeId();
-      let key = freshEnvelopeId();
-      const share = MESSAGES / SENDERS;
-      await persist(
-        identity,
-        () => number === share,
-        async (client) => {
-          while (number < share) {
-            const outcome = await client.outcome("mailbox.put", { to: recipient.userId, id, sealed: sealed(300) }, key);
-            if (outcome !== "ok") {
-              // A full mailbox, or a database that is not back yet: with a new key, as a new attempt.
-              key = freshEnvelopeId();
-              await new Promise((resolve) => setTimeout(resolve, 100));
-              continue;
+      const send = async (sender: number): Promise<void> => {
+        const identity = createIdentity();
+        let number = 0;
+        let id = freshEnvelopeId();
+        let key = freshEnvelopeId();
+        const share = MESSAGES / SENDERS;
+        await persist(
+          identity,
+          () => number === share,
+          async (client) => {
+            while (number < share) {
+              const outcome = await client.outcome(
+                "mailbox.put",
+                { to: recipient.userId, id, sealed: sealed(300) },
+                key,
+              );
+              if (outcome !== "ok") {
+                // A full mailbox, or a database that is not back yet: with a new key, as a new attempt.
+                key = freshEnvelopeId();
+                await new Promise((resolve) => setTimeout(resolve, 100));
+                continue;
+              }
+              events.push({ type: "stored", id, sender: String(sender), number });
+              [id, key] = [freshEnvelopeId(), freshEnvelopeId()];
+              number++;
+              stored++;
             }
-            events.push({ type: "stored", id, sender: String(sender), number });
-            [id, key] = [freshEnvelopeId(), freshEnvelopeId()];
-            number++;
-            stored++;
-          }
-        },
-      );
-    };
+          },
+        );
+      };
 
-    // Not those acknowledged: the answer to an acknowledgement that was taken may be lost with the connection.
-    const received = new Set<string>();
-    let connection = 0;
-    const receive = () =>
-      persist(
-        recipient,
-        () => received.size === MESSAGES,
-        async (client) => {
-          connection++;
-          let taken = 0;
-          const gone = client.closed().then(() => Promise.reject(new Error("the connection ended")));
-          gone.catch(() => undefined);
-          while (received.size < MESSAGES) {
-            await Promise.race([client.until(() => client.named("envelope").length > taken), gone]);
-            const ids = client
-              .named("envelope")
-              .slice(taken, taken + 64)
-              .map((envelope) => String(envelope.id));
-            taken += ids.length;
-            for (const id of ids) {
-              received.add(id);
-              events.push({ type: "pushed", id, connection });
+      // Not those acknowledged: the answer to an acknowledgement that was taken may be lost with the connection.
+      const received = new Set<string>();
+      let connection = 0;
+      const receive = () =>
+        persist(
+          recipient,
+          () => received.size === MESSAGES,
+          async (client) => {
+            connection++;
+            let taken = 0;
+            const gone = client.closed().then(() => Promise.reject(new Error("the connection ended")));
+            gone.catch(() => undefined);
+            while (received.size < MESSAGES) {
+              await Promise.race([client.until(() => client.named("envelope").length > taken), gone]);
+              const ids = client
+                .named("envelope")
+                .slice(taken, taken + 64)
+                .map((envelope) => String(envelope.id));
+              taken += ids.length;
+              for (const id of ids) {
+                received.add(id);
+                events.push({ type: "pushed", id, connection });
+              }
+              while (!(await client.request("mailbox.ack", { ids: ids as never[] })).ok) {
+                await new Promise((resolve) => setTimeout(resolve, 100));
+              }
+              for (const id of ids) events.push({ type: "acknowledged", id });
             }
-            while (!(await client.request("mailbox.ack", { ids: ids as never[] })).ok) {
-              await new Promise((resolve) => setTimeout(resolve, 100));
-            }
-            for (const id of ids) events.push({ type: "acknowledged", id });
-          }
-        },
-      );
+          },
+        );
 
-    /** Spread over the run by how much was stored, so that a slow machine changes nothing. */
-    const disturb = async (times: number, act: (round: number) => Promise<void>): Promise<void> => {
-      for (let round = 0; round < times; round++) {
-        const at = (MESSAGES * (round + Math.random())) / (times + 1);
-        await eventuallyStored(at);
-        await act(round);
-      }
-    };
-    const eventuallyStored = async (count: number): Promise<void> => {
-      while (stored < count) await new Promise((resolve) => setTimeout(resolve, 20));
-    };
+      /** Spread over the run by how much was stored, so that a slow machine changes nothing. */
+      const disturb = async (times: number, act: (round: number) => Promise<void>): Promise<void> => {
+        for (let round = 0; round < times; round++) {
+          const at = (MESSAGES * (round + Math.random())) / (times + 1);
+          await eventuallyStored(at);
+          await act(round);
+        }
+      };
+      const eventuallyStored = async (count: number): Promise<void> => {
+        while (stored < count) await new Promise((resolve) => setTimeout(resolve, 20));
+      };
 
-    await Promise.all([
-      receive(),
-      ...Array.from({ length: SENDERS }, (_, sender) => send(sender)),
-      disturb(KILLS, (round) => restart(round % 2)),
-      disturb(DATABASE_RESTARTS, async (round) => {
-        await engines.postgres.kill(round % 2 === 0 ? "SIGQUIT" : "SIGINT");
-        await engines.postgres.start();
-      }),
-    ]);
-    expect(stored).toBe(MESSAGES);
-    expect(judgeMailbox(events)).toEqual({ lost: [], again: [], early: [] });
-  });
+      await Promise.all([
+        receive(),
+        ...Array.from({ length: SENDERS }, (_, sender) => send(sender)),
+        disturb(KILLS, (round) => restart(round % 2)),
+        disturb(DATABASE_RESTARTS, async (round) => {
+          await engines.postgres.kill(round % 2 === 0 ? "SIGQUIT" : "SIGINT");
+          await engines.postgres.start();
+        }),
+      ]);
+      expect(stored).toBe(MESSAGES);
+      expect(judgeMailbox(events)).toEqual({ lost: [], again: [], early: [] });
+      // In the full run a kill every few seconds takes longer than anything that is sent.
+    },
+    counted(240_000, 3 * 3_600_000),
+  );
 });

@@ -12,6 +12,7 @@ import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.t
 import { noDownloads } from "../../src-main/shares/share-machine.ts";
 import { createShares, type Shares } from "../../src-main/shares/shares.ts";
 import { FilesTable } from "../../src-main/store/files.ts";
+import { counted } from "../support/counts.ts";
 import { freshFileId, realEnv, writeRandomFile } from "../support/files.ts";
 import { createIdentity } from "../support/rendezvous.ts";
 import { createTransferWorld, type TransferPeer, type TransferWorld } from "../support/transfer-world.ts";
@@ -96,6 +97,48 @@ describe("without a server", () => {
     expect(frames.after).toBe(0);
     expect(bob.transfers.list()[0]?.chunksStored).toBeLessThan(1024);
   });
+
+  // Row 25 of the reliability plan: 200 races in the full run.
+  const RACES = counted(3, 200);
+  test(
+    `${RACES} races of a revocation and a download: not one frame after it was seen`,
+    async () => {
+      const { alice, bob, links } = world;
+      const path = join(world.folder, "raced.bin");
+      await writeRandomFile(path, 8 * 1024 * 1024);
+      links.connect();
+      let revoked = false;
+      const frames = { before: 0, after: 0 };
+      let until = 0;
+      let reached = (): void => undefined;
+      const send = links.a.sendBulk.bind(links.a);
+      links.a.sendBulk = (...frame) => {
+        frames[revoked ? "after" : "before"] += 1;
+        if (frames.before === until) reached();
+        return send(...frame);
+      };
+      for (let race = 0; race < RACES; race += 1) {
+        const { fileId } = await world.share(path);
+        revoked = false;
+        until = frames.before + 1 + Math.floor(Math.random() * 100);
+        const atRandom = new Promise<void>((resolve) => {
+          // In the middle of a step of the seeder, or between two.
+          reached = () => (race % 2 === 0 ? queueMicrotask(resolve) : setImmediate(resolve));
+        });
+        await bob.transfers.start(fileId);
+        await atRandom;
+        const asked = alice.shares.revoke(fileOf(alice.sent.at(-1)?.offer), [bob.userId]);
+        revoked = true;
+        await asked;
+        const view = () => bob.transfers.list().find((transfer) => transfer.fileId === fileId);
+        await expect.poll(() => view()?.error?.type, { timeout: 60_000, interval: 5 }).toBe("no_access");
+        bob.transfers.cancel(fileId);
+      }
+      expect(frames.after).toBe(0);
+      expect(frames.before).toBeGreaterThan(RACES);
+    },
+    counted(120_000, 1_800_000),
+  );
 
   test("request without membership: not one chunk leaves, however often it is asked", async () => {
     const fileId = await shared();

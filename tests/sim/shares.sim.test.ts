@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { counted } from "../support/counts.ts";
+import { seededNumbers } from "../support/seeded.ts";
 import { type ServerKind, ShareWorld, type SimOptions } from "../support/sim-shares.ts";
 
 /**
@@ -50,7 +51,7 @@ const check = (options: Omit<SimOptions, "people">, runs: number, after: (world:
 const SEEDS = Number(process.env["WEIR_SIM_RUNS"] ?? counted(500, 10_000));
 const LYING_SEEDS = Math.ceil(SEEDS / 4);
 
-describe("share lists", { timeout: 600_000 }, () => {
+describe("share lists", { timeout: counted(600_000, 3_600_000) }, () => {
   test(`${SEEDS} seeded worlds: all honest people end with the same list, and nobody is served who is not in it`, () => {
     const { served, failure } = check({ server: "honest" }, SEEDS, (world) => world.checkConverged());
     expect(failure).toBeNull();
@@ -75,5 +76,31 @@ describe("share lists", { timeout: 600_000 }, () => {
 
   test.each<NonNullable<SimOptions["mutant"]>>(["merges", "trusts_old"])("finds a program that %s", (mutant) => {
     expect(check({ server: "honest", mutant }, 1000, (world) => world.checkConverged()).failure).not.toBeNull();
+  });
+
+  // Row 26 of the reliability plan: 500 histories of 1,000 wishes.
+  const HISTORIES = counted(2, 500);
+  const WISHES = 1000;
+  test(`${HISTORIES} long histories of 10 people and ${WISHES} wishes: no add is lost, and no revocation undone`, () => {
+    for (let seed = 1; seed <= HISTORIES; seed += 1) {
+      const random = seededNumbers(seed);
+      const below = (end: number): number => Math.floor(random() * end);
+      const world = new ShareWorld({ people: 10, server: "honest" });
+      for (let wishes = 0; wishes < WISHES; ) {
+        if (below(4) === 0) {
+          const kind = (["add", "add", "revoke", "leave"] as const)[below(4)] ?? "add";
+          // The owner changes most, as the others are refused much of it.
+          world.wish(below(3) === 0 ? 0 : below(10), 1 + below(9), kind);
+          wishes += 1;
+        } else {
+          const possible = below(10) === 0 ? world.disturbances() : world.deliveries();
+          possible[below(Math.max(1, possible.length))]?.act();
+        }
+        if (below(200) === 0) world.requestChunks();
+      }
+      world.heal();
+      world.requestChunks();
+      world.checkConverged();
+    }
   });
 });
