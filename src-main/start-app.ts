@@ -15,6 +15,7 @@ import { type Account, fingerprintOf, loadOrCreateAccount, verifyAccountSignatur
 import { createSessions } from "./crypto/signal-sessions.ts";
 import { EventLoopMonitor } from "./diagnostics.ts";
 import { createEngine } from "./engine/engine-client.ts";
+import { followGroupMembers } from "./group-files.ts";
 import type { PublishedEvent } from "./ipc/handlers.ts";
 import { createCandidateDirectory } from "./links/candidate-directory.ts";
 import { createLinks } from "./links/connection-manager.ts";
@@ -185,7 +186,7 @@ const build = async (
   const receipts = own(
     createReceipts({
       ...{ env, db, account, signaling, post },
-      isContact: (peer) => contacts.isAccepted(peer),
+      isContact: (peer) => defined(messages, "messages").mayPost(peer),
       nameOf: (userId) => (userId === account.userId ? settings.name : contacts.nameOf(userId)),
       operations: (fileId) => shares.log(fileId),
     }),
@@ -202,7 +203,7 @@ const build = async (
       post,
       onOffered,
       downloads: (fileId) => ({ completedBy: receipts.completedBy(fileId), current: receipts.isCurrent(fileId) }),
-      sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
+      sendKey: (peer, offer, start) => defined(messages, "messages").sendFileKey(peer, offer, start),
       registerAgain: (fileId) => files.registerAgain(fileId),
     }),
   );
@@ -258,6 +259,8 @@ const build = async (
     if (phase === "complete") receipts.completed(v.parse(FileIdSchema, fileId));
   receipts.onChanged((fileId) => shares.recounted(fileId));
   shares.onAccessLost(({ fileId, why }) => transfers.accessLost(fileId, why));
+  const isOwn = (fileId: FileId): boolean => files.find(fileId)?.offer.signed.manifest.ownerId === account.userId;
+  own(followGroupMembers({ env, db, messages, shares, signaling, isOwn }));
   contacts.onChanged((contact) => {
     const userId = v.parse(UserIdSchema, contact.userId);
     if ("removed" in contact) transfers.contactGone(userId, "removed");

@@ -1,7 +1,9 @@
 import { defined } from "#shared/base/assert.ts";
+import type { Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import {
   type ChatId,
+  chatIdOf,
   chatIdOfGroup,
   type FileId,
   type GroupId,
@@ -12,7 +14,9 @@ import {
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import { type GroupLog, type GroupWish, ownerOf, roleOf } from "#shared/groups/group-log.ts";
 import type { ErrorView, GroupView, MessageReceiptView, MessageView } from "#shared/ipc/views.ts";
+import type { ShareOperation } from "#shared/shares/share-log.ts";
 import type { GroupBody } from "#shared/wire/content.ts";
+import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Contacts } from "../contacts/contacts.ts";
 import type { Database } from "../store/database.ts";
 import { GroupsTable } from "../store/groups.ts";
@@ -29,6 +33,8 @@ interface GroupChatsDeps {
   readonly groups: Groups;
   readonly mail: GroupMail;
   readonly tell: (changes: Changes) => void;
+  /** Somebody came into a group or went, or its name is another. */
+  readonly onMembersChanged: Event<GroupId>;
 }
 
 /** Leaves out what a group takes from elsewhere. */
@@ -47,6 +53,51 @@ export class GroupChats {
     this.#deps = deps;
     this.#table = new GroupsTable(deps.db);
     this.#messages = new MessagesTable(deps.db);
+  }
+
+  get onMembersChanged(): Event<GroupId> {
+    return this.#deps.onMembersChanged;
+  }
+
+  isMember(groupId: GroupId, userId: UserId): boolean {
+    return this.#deps.groups.isMember(groupId, userId);
+  }
+
+  /** In a group with us, now or once: somebody to whom something about a file can be said. */
+  isFellow(userId: UserId): boolean {
+    return this.#deps.groups.isFellow(userId);
+  }
+
+  /** Files that we shared there, our own and others'. */
+  ownFilesIn(groupId: GroupId): FileId[] {
+    return this.#messages.filesBy(chatIdOfGroup(groupId), this.#deps.self);
+  }
+
+  /** Whether we shared the file with that person in another chat than this group. */
+  isSharedElsewhere(fileId: FileId, userId: UserId, groupId: GroupId): boolean {
+    const { self, groups } = this.#deps;
+    return this.#messages.byFile(fileId).some(({ chatId, senderId }) => {
+      if (senderId !== self || chatId === chatIdOfGroup(groupId)) return false;
+      const other = groupOfChat(chatId);
+      return other === null ? chatId === chatIdOf(userId) : groups.isMember(other, userId);
+    });
+  }
+
+  /** Shows a file that we shared in groups to somebody who came into them later. False when there is no such group. */
+  showFile(userId: UserId, offer: FileOffer, start: ShareOperation): boolean {
+    const { db, mail, groups, self } = this.#deps;
+    const shown = this.#messages
+      .byFile(offer.signed.manifest.fileId)
+      .flatMap(({ chatId, senderId, messageId, sentAtMs }) => {
+        const groupId = senderId === self ? groupOfChat(chatId) : null;
+        if (groupId === null || !groups.isMember(groupId, userId)) return [];
+        return [{ kind: "file", groupId, messageId, sentAtMs, offer, start } as const];
+      });
+    db.transaction(() => {
+      for (const body of shown) mail.enqueueFor(userId, body);
+    });
+    for (const { groupId } of shown) mail.seal(groupId);
+    return shown.length > 0;
   }
 
   chatIds(): ChatId[] {

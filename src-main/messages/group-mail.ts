@@ -108,6 +108,11 @@ export class GroupMail {
     this.#table.addOutgoing(body.groupId, body.messageId, encodeGroupBody(body));
   }
 
+  /** The same for one member, who has not had the message. */
+  enqueueFor(peer: UserId, body: GroupBody): void {
+    this.#table.addOutgoing(body.groupId, body.messageId, encodeGroupBody(body), peer);
+  }
+
   /** Seals what waits, in order. */
   seal(groupId: GroupId): void {
     this.#run(`out ${groupId}`, async () => {

@@ -198,6 +198,10 @@ export class Groups {
       for (const userId of gone)
         for (const messageId of this.#table.dropReceipts(groupId, userId)) changes.receipted(groupId, messageId);
     }
+    const came = [...after.view.members.keys()].filter((userId) => !before.view.members.has(userId));
+    // Of a group that is new to us nobody has come or gone as far as our files are concerned.
+    if (before.nodes.length > 0)
+      for (const userId of [...came, ...gone]) if (userId !== account.userId) this.#table.addAccessDue(groupId, userId);
     changes.group(groupId);
     const newest = after.nodes.at(-1)?.operation;
     if (newest === undefined || newest.actor === account.userId) return;

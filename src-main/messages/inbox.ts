@@ -371,7 +371,7 @@ export class Inbox implements Disposable {
         return;
       case "shareNotice":
       case "keyRequest":
-        if (this.#deps.contacts.isAccepted(peer)) this.#deps.shares.received(peer, content);
+        if (this.#isHeardOnFiles(peer)) this.#deps.shares.received(peer, content);
         else this.counters.refused += 1;
         return;
       case "fileReceipt":
@@ -380,7 +380,7 @@ export class Inbox implements Disposable {
         return;
       case "fileKey": {
         const { offer, start } = content;
-        const taken = this.#deps.contacts.isAccepted(peer) && this.#deps.files.record(offer, peer, start).ok;
+        const taken = this.#isHeardOnFiles(peer) && this.#deps.files.record(offer, peer, start).ok;
         if (!taken) this.counters.refused += 1;
         return;
       }
@@ -399,6 +399,11 @@ export class Inbox implements Disposable {
       default:
         assertNever(content);
     }
+  }
+
+  /** An accepted contact, or somebody in a group with us. */
+  #isHeardOnFiles(peer: UserId): boolean {
+    return this.#deps.contacts.relationOf(peer)?.kind === "accepted";
   }
 
   #raise(peer: UserId, messageId: MessageId, state: "delivered" | "read", changes: Changes): void {

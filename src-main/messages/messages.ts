@@ -7,6 +7,7 @@ import {
   type ChatId,
   chatIdOf,
   type FileId,
+  type GroupId,
   groupOfChat,
   type MessageId,
   peerOfChat,
@@ -76,8 +77,11 @@ export interface Messages extends Disposable {
   sendText(chatId: ChatId, text: string): Result<MessageView>;
   /** `start`: the first operation of the file's share list, for people who do not know its owner. */
   sendFile(chatId: ChatId, offer: FileOffer, start?: ShareOperation): Result<MessageView>;
-  /** Sends something that is no chat message to an accepted contact; to anybody else nothing is sent. */
+  /** Sends something that is no chat message to an accepted contact, or to somebody in a group with us; to nobody else. */
   post(peer: UserId, draft: ContentDraft): void;
+  mayPost(peer: UserId): boolean;
+  /** Sends a file's key to somebody who may have it now: where it was shared in groups with them, or in the direct chat. */
+  sendFileKey(peer: UserId, offer: FileOffer, start: ShareOperation): Result<void>;
   /** Whether `sendText` and `sendFile` would take a message for this chat now; the same errors, but those of its size. */
   mayReceive(chatId: ChatId): Result<void>;
   /** Newest first. Errors: `unknown_chat`, `unknown_message` (for `beforeId`). */
@@ -115,6 +119,7 @@ class AllMessages implements Messages {
   readonly #resets: Resets;
   readonly #typing: Typing;
   readonly #groupMail: GroupMail;
+  readonly #membersChanged: Emitter<GroupId>;
   readonly groups: GroupChats;
   readonly #owned = new DisposableStore();
   readonly #messageChanged: Emitter<MessageView>;
@@ -143,7 +148,11 @@ class AllMessages implements Messages {
     const contacts = correspondentsOf(deps.contacts, groups);
     const groupMail = new GroupMail({ env, db, self, sessions, groups, files, tell, receiptsDue });
     this.#groupMail = this.#owned.add(groupMail);
-    this.groups = new GroupChats({ env, db, self, contacts: deps.contacts, groups, mail: groupMail, tell });
+    this.#membersChanged = this.#owned.add(new Emitter<GroupId>(onError));
+    const onMembersChanged = this.#membersChanged.event;
+    this.groups = new GroupChats({
+      ...{ env, db, self, contacts: deps.contacts, groups, mail: groupMail, tell, onMembersChanged },
+    });
     this.#resets = this.#owned.add(
       new Resets({
         ...{ env, db, signaling, links, contacts, tell },
@@ -226,9 +235,24 @@ class AllMessages implements Messages {
   }
 
   post(peer: UserId, draft: ContentDraft): void {
-    if (!this.#deps.contacts.isAccepted(peer)) return;
+    if (!this.mayPost(peer)) return;
     this.#deps.db.transaction(() => this.#outbox.enqueue(peer, draft));
     this.#outbox.added(peer);
+  }
+
+  mayPost(peer: UserId): boolean {
+    const { contacts } = this.#deps;
+    return contacts.isAccepted(peer) || (contacts.relationOf(peer) === null && this.groups.isFellow(peer));
+  }
+
+  sendFileKey(peer: UserId, offer: FileOffer, start: ShareOperation): Result<void> {
+    if (!this.groups.showFile(peer, offer, start)) {
+      const sent = this.sendFile(chatIdOf(peer), offer, start);
+      return sent.ok ? ok(undefined) : sent;
+    }
+    // Whoever had the file before has the message, and lost the key.
+    this.post(peer, { kind: "fileKey", offer, start });
+    return ok(undefined);
   }
 
   mayReceive(chatId: ChatId): Result<void> {
@@ -456,7 +480,10 @@ class AllMessages implements Messages {
       this.#resets.resent(peer);
     }
     for (const peer of changes.posted) this.#outbox.added(peer);
-    for (const groupId of changes.groups) this.#groupMail.logChanged(groupId);
+    for (const groupId of changes.groups) {
+      this.#groupMail.logChanged(groupId);
+      this.#membersChanged.emit(groupId);
+    }
     for (const { groupId, sender } of changes.arrived) this.#groupMail.open(groupId, sender);
     for (const notice of changes.notices) this.#notices.emit({ ...notice, atMs: this.#deps.env.clock.now() });
   }

@@ -2,7 +2,7 @@ import type { Bytes } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
-import { type ChatId, chatIdOf, type FileId, type UserId } from "#shared/base/ids.ts";
+import type { FileId, UserId } from "#shared/base/ids.ts";
 import {
   SHARE_EXPIRY_CHECK_MS,
   SHARE_NOTICE_DELAY_MS,
@@ -65,13 +65,13 @@ export interface SharesDeps {
   >;
   /** Who has signed to have the file; asked where the number of downloads is limited. */
   readonly downloads: (fileId: FileId) => Downloads;
-  /** An accepted contact: somebody who can be sent a message. */
+  /** An accepted contact, or somebody in a group with us: somebody who can be sent a message. */
   readonly isContact: (peer: UserId) => boolean;
   readonly nameOf: (userId: UserId) => string | null;
   /** Sends something that is no chat message. */
   readonly post: (peer: UserId, draft: ContentDraft) => void;
   /** Queues the chat message that carries the file's key. */
-  readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
+  readonly sendKey: (peer: UserId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
   /** The file's key was sent to that person, who is in its list. */
   readonly onOffered: (fileId: FileId, userId: UserId) => void;
   /** The server does not know this file of ours (any more). */
@@ -572,7 +572,7 @@ class ShareLists implements Shares {
     const has = operation.kind === "add" ? this.#keyOf(fileId) : null;
     if (has === null) return;
     for (const userId of operation.userIds) {
-      const sent = this.#deps.sendFile(chatIdOf(userId), has.offer, has.start);
+      const sent = this.#deps.sendKey(userId, has.offer, has.start);
       // Its receipt comes once this transaction is done.
       if (sent.ok) queueMicrotask(() => this.#deps.onOffered(fileId, userId));
       else this.#deps.env.log.warn("a file's key was not sent", { type: sent.error.type });

@@ -21,6 +21,13 @@ export interface ArrivalRecord {
   readonly body: Bytes;
 }
 
+/** Somebody who came into a group or went. */
+export interface AccessDue {
+  readonly position: number;
+  readonly groupId: GroupId;
+  readonly userId: UserId;
+}
+
 type OutgoingRow = { position: number; message_id: MessageId; repair_for: UserId | null; body: Uint8Array };
 type ArrivalRow = {
   position: number;
@@ -108,6 +115,11 @@ const prepareReceipts = ({ sql }: Database) => ({
       "DELETE FROM group_receipts WHERE group_id = ? AND peer = ? AND state IN ('queued', 'sent') RETURNING message_id",
     )
     .pluck(),
+  addDue: sql.prepare<[string, string]>("INSERT OR REPLACE INTO group_access_due (group_id, user_id) VALUES (?, ?)"),
+  due: sql.prepare<[], { position: number; group_id: GroupId; user_id: UserId }>(
+    "SELECT * FROM group_access_due ORDER BY position",
+  ),
+  removeDue: sql.prepare<[number]>("DELETE FROM group_access_due WHERE position = ?"),
   clear: sql.prepare<[string]>("DELETE FROM group_receipts WHERE group_id = ?"),
   clearKeys: sql.prepare<[string]>("DELETE FROM signal_sender_keys WHERE group_id = ?"),
 });
@@ -292,6 +304,25 @@ export class GroupsTable {
   dropReceipts(groupId: GroupId, peer: UserId): MessageId[] {
     return this.#receipts.drop.all(groupId, peer);
   }
+
+  // ---- Access to files ----
+
+  /** Somebody came or went; again, if they did before. */
+  addAccessDue(groupId: GroupId, userId: UserId): void {
+    this.#receipts.addDue.run(groupId, userId);
+  }
+
+  accessDue(): AccessDue[] {
+    return this.#receipts.due
+      .all()
+      .map(({ position, group_id, user_id }) => ({ position, groupId: group_id, userId: user_id }));
+  }
+
+  accessSettled(position: number): void {
+    this.#receipts.removeDue.run(position);
+  }
+
+  // ---- Bodies ----
 
   /** Everybody has it: nobody will ask for it again. */
   removeBody(messageId: MessageId): void {

@@ -53,6 +53,7 @@ export class MessagesTable {
   readonly #removeMessages;
   readonly #removeChat;
   readonly #byFile;
+  readonly #filesBy;
 
   constructor(db: Database) {
     const { sql } = db;
@@ -91,6 +92,11 @@ export class MessagesTable {
     );
     this.#removeMessages = sql.prepare<[string]>("DELETE FROM messages WHERE chat_id = ?");
     this.#removeChat = sql.prepare<[string]>("DELETE FROM chats WHERE chat_id = ?");
+    this.#filesBy = sql
+      .prepare<[string, string], FileId>(
+        "SELECT DISTINCT file_id FROM messages WHERE chat_id = ? AND sender_id = ? AND file_id IS NOT NULL",
+      )
+      .pluck();
     this.#byFile = sql.prepare<[string], MessageRow>("SELECT * FROM messages WHERE file_id = ? ORDER BY position");
   }
 
@@ -152,6 +158,10 @@ export class MessagesTable {
   removeChat(chatId: ChatId): void {
     this.#removeMessages.run(chatId);
     this.#removeChat.run(chatId);
+  }
+
+  filesBy(chatId: ChatId, sender: UserId): FileId[] {
+    return this.#filesBy.all(chatId, sender);
   }
 
   byFile(fileId: FileId): MessageRecord[] {

@@ -111,6 +111,52 @@ describe("a group of whole programs", { timeout: 300_000 }, () => {
     }
   });
 
+  test("its access follows the group: who is removed loses it, who comes gets it and sees the file there", async () => {
+    const [shared] = (await me(alice).call("files.list", {})).filter(({ name }) => name === "map.bin");
+    const fileId = shared?.fileId ?? "";
+    const accessWhere = (profile: HeadlessProfile | undefined, what: string, access: "granted" | "revoked") =>
+      me(profile).until(
+        what,
+        async () => {
+          const file = (await me(profile).call("files.list", {})).find((known) => known.fileId === fileId);
+          return file?.access === access ? file : null;
+        },
+        120_000,
+      );
+    const sharedWith = async () => (await me(alice).call("files.get", { fileId })).sharedWith;
+    // Bob, an admin, removes her; the file is Alice's, and it is Alice's program that takes the access back.
+    await me(bob).call("chats.removeMember", { chatId, userId: me(carol).userId });
+    await accessWhere(carol, "the end of the access", "revoked");
+    expect(await sharedWith()).toEqual([me(bob).userId]);
+    const path = join(world.dir, "route.bin");
+    await writeRandomFile(path, 64 * 1024);
+    const second = await me(alice).call("files.share", { chatId, path });
+    expect(second.sharedWith).toEqual([me(bob).userId]);
+    await me(alice).call("chats.addMembers", { chatId, userIds: [me(carol).userId] });
+    await accessWhere(carol, "the access again", "granted");
+    // What was shared while she was away is there for her now, in the group and not in a chat of two.
+    const later = await messageWhere(carol, "the second file", (message) => message.file?.fileId === second.fileId);
+    expect(later).toMatchObject({ senderId: me(alice).userId, senderName: "alice" });
+    const direct = await me(carol).call("messages.list", { chatId: me(alice).userId });
+    expect(direct.filter(({ file }) => file !== null)).toEqual([]);
+    await me(carol).call("transfers.start", { fileId: second.fileId });
+    await me(carol).until(
+      "the second file",
+      async () =>
+        (await me(carol).call("transfers.list", {})).find(
+          (view) => view.fileId === second.fileId && view.phase === "complete",
+        ) ?? null,
+      120_000,
+    );
+    // While the owner is away nothing is forgotten: Carol goes, and the access follows when Alice is back.
+    await me(alice).stop();
+    await me(bob).call("chats.removeMember", { chatId, userId: me(carol).userId });
+    alice = await world.profile("alice");
+    await accessWhere(carol, "the end again", "revoked");
+    await me(alice).call("chats.addMembers", { chatId, userIds: [me(carol).userId] });
+    await accessWhere(carol, "the access once more", "granted");
+  });
+
   test("who leaves is out, and can put the chat away", async () => {
     expect(await me(carol).call("chats.leave", { chatId })).toEqual({ removed: false });
     await chatWhere(alice, "Carol's leaving", (chat) => chat.group?.members.length === 2);

@@ -45,7 +45,7 @@ const signed = (list: ShareList, actor: Account, wish: ShareWish) => {
 const sharesOf = ({ db, account, server }: TransferPeer): Shares =>
   createShares({
     ...{ env: realEnv, db, account, signaling: server, isContact: () => true, nameOf: () => null },
-    ...{ post: () => undefined, sendFile: () => ok(null), registerAgain: () => undefined },
+    ...{ post: () => undefined, sendKey: () => ok(null), registerAgain: () => undefined },
     ...{ onOffered: () => undefined, downloads: () => noDownloads },
   });
 const listOf = (fileId: FileId): ShareList => world.alice.shares.list(fileId);

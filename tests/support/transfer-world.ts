@@ -121,6 +121,7 @@ export const startPeer = async (
   await mkdir(downloads, { recursive: true });
   const sent: TransferPeer["sent"] = [];
   const server = new FakeServer();
+  const sendKey = (peer: UserId, offer: FileOffer): Result<unknown> => sendFile(chatIdOf(peer), offer);
   const sendFile = (chatId: ChatId, offer: FileOffer): Result<unknown> => {
     if (server.messageRefusal !== null) return err(server.messageRefusal);
     sent.push({ chatId, offer });
@@ -133,7 +134,7 @@ export const startPeer = async (
   });
   const onOffered = (fileId: FileId, userId: UserId): void => receipts.offered(fileId, userId);
   const shares: Shares = createShares({
-    ...{ env, db, account, signaling: server, ...people, sendFile, onOffered, post: () => undefined },
+    ...{ env, db, account, signaling: server, ...people, sendKey, onOffered, post: () => undefined },
     downloads: (fileId) => ({ completedBy: receipts.completedBy(fileId), current: receipts.isCurrent(fileId) }),
     registerAgain: (fileId) => files.registerAgain(fileId),
   });

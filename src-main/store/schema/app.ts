@@ -14,6 +14,7 @@ import { transferPrioritySchema } from "./0012-transfer-priority.ts";
 import { receiptsSchema } from "./0013-receipts.ts";
 import { groupsSchema } from "./0014-groups.ts";
 import { limitsSchema } from "./0015-limits.ts";
+import { groupFilesSchema } from "./0016-group-files.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -32,4 +33,5 @@ export const appMigrations: readonly Migration[] = [
   receiptsSchema,
   groupsSchema,
   limitsSchema,
+  groupFilesSchema,
 ];
