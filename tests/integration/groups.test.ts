@@ -345,6 +345,26 @@ describe("when something breaks", () => {
     }
   });
 
+  test("who is no contact any more is still heard in the group, and who is blocked is not", async () => {
+    const { alice, bob, carol, chat } = await trio();
+    say(bob, chat, "one");
+    await world.runFor(1000);
+    unwrap(await alice.contacts.remove(bob.userId));
+    await world.runFor(1000);
+    say(alice, chat, "two");
+    await world.runFor(5000);
+    say(bob, chat, "three");
+    await world.runFor(30_000);
+    for (const peer of [alice, bob, carol]) expect(groupTexts(peer, chat)).toEqual(["one", "two", "three"]);
+    unwrap(alice.contacts.block(carol.userId));
+    say(carol, chat, "four");
+    say(alice, chat, "five");
+    await world.runFor(30_000);
+    expect(groupTexts(alice, chat)).toEqual(["one", "two", "three", "five"]);
+    expect(groupTexts(carol, chat)).toEqual(["one", "two", "three", "four"]);
+    expect(groupTexts(bob, chat).sort()).toEqual(["five", "four", "one", "three", "two"]);
+  });
+
   test("a sender whose keys went back to a backup is read all the same", async () => {
     const { alice, bob, chat } = await trio();
     say(alice, chat, "before");
