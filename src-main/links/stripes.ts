@@ -366,6 +366,8 @@ export class Stripes implements Disposable {
     }
     stripe.isOpen = true;
     if (!stripe.isMine) this.#tell(stripe, { kind: "ready" });
+    // The peer's word that it is ready may have been faster.
+    else this.#offerRoom();
   }
 
   #received(stripe: Stripe, head: Bytes, payload: Payload): void {

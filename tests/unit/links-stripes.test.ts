@@ -201,6 +201,22 @@ test("frames go over the stripes alone once they are open, evenly, and pause unt
   expect(side.opened.map(({ sent }) => sent)).toEqual([4, 8, 4, 4]);
 });
 
+test("frames go on when the peer says that a stripe is ready before it is known to be open here", async () => {
+  const side = await dialing();
+  side.ack({ index: 0, bytes: 1e9 });
+  expect(side.send()).toBe(0);
+  const rooms = side.rooms;
+  for (const [at, stripe] of side.opened.entries()) {
+    hear(side, at + 1, { kind: "answer", sdp: sdpOf(7) });
+    hear(side, at + 1, { kind: "ready" });
+    stripe.remote = print(7).toUpperCase();
+  }
+  expect([side.rooms, side.send()]).toEqual([rooms, 0]);
+  for (const { tell } of side.opened) tell({ type: "channelOpen", channel: "bulk" });
+  expect(side.rooms).toBeGreaterThan(rooms);
+  expect(side.send()).toBeGreaterThan(0);
+});
+
 test("when no stripe can be opened, frames go on over the link's own association", async () => {
   const side = await dialing();
   side.ack({ index: 0, bytes: 1e9 });
