@@ -198,6 +198,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       return ok(settings.set(change));
     },
 
+    "storage.usage": () => ok(transfers.chunkUsage()),
     "diagnostics.export": async () => ok({ ...(await diagnose(parts)), storage: await parts.storage.report() }),
   };
 };

@@ -46,6 +46,10 @@ const reportOf = async (parts: Parts): Promise<Record<string, unknown>> => {
         error: view.error?.type ?? null,
       },
     })),
+    chunkUsage: {
+      ...transfers.chunkUsage(),
+      evictions: transfers.chunkUsage().evictions.map(({ bytes, atMs }) => ({ bytes, atMs })),
+    },
     memory: { rssBytes: process.memoryUsage.rss(), heapBytes: process.memoryUsage().heapUsed },
     eventLoop: monitor.report(),
     activity: await activity.health(),

@@ -140,6 +140,11 @@ export const SHARES_ACTIVE_MAX = 16;
 export const CHUNKS_PAGE_BYTES = 64 * KiB;
 /** What is found out while Weir starts is told after this, when a window is there to show it. */
 export const NOTICE_AT_START_MS = 3 * SECOND;
+/** The limit on chunks that a person may choose. Less would refuse ordinary files; more than the largest file limits nothing. */
+export const CHUNK_STORAGE_MIN_BYTES = 64 * MiB;
+export const CHUNK_STORAGE_MAX_BYTES = FILE_BYTES_MAX;
+/** Evictions that are remembered, to be shown. */
+export const CHUNK_EVICTIONS_KEPT = 50;
 /** A row that is read out of a damaged database: the list of a folder with its longest paths, and some. More is damage too. */
 export const SALVAGE_ROW_BYTES_MAX = 32 * MiB;
 /**

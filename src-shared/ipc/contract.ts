@@ -3,6 +3,8 @@ import { ChatIdSchema, FileIdSchema, MessageIdSchema, UserIdSchema } from "../ba
 import {
   BANDWIDTH_LIMIT_MAX_BYTES,
   BANDWIDTH_LIMIT_MIN_BYTES,
+  CHUNK_STORAGE_MAX_BYTES,
+  CHUNK_STORAGE_MIN_BYTES,
   DRAIN_TIMEOUT_MAX_MS,
   DRAIN_TIMEOUT_MIN_MS,
   FOLDER_ENTRIES_MAX,
@@ -22,6 +24,7 @@ import type {
   ActivitySummary,
   AvailabilityView,
   ChatView,
+  ChunkUsageView,
   ContactNetworkView,
   ContactView,
   FileView,
@@ -236,6 +239,9 @@ export const commands = {
         downloadDirectory: path,
         downloadBytesPerSecond: bandwidth,
         uploadBytesPerSecond: bandwidth,
+        chunkStorageBytes: v.nullable(
+          v.pipe(v.number(), v.integer(), v.minValue(CHUNK_STORAGE_MIN_BYTES), v.maxValue(CHUNK_STORAGE_MAX_BYTES)),
+        ),
         drainTimeoutMs: v.pipe(
           v.number(),
           v.integer(),
@@ -251,6 +257,9 @@ export const commands = {
       }),
     ),
   ),
+
+  /** What the chunks of unfinished downloads take, and what was deleted of them to keep to the limit. */
+  "storage.usage": command<ChunkUsageView>()(none),
 
   /** Counters, states and the recent log, without names, texts, keys or addresses. */
   "diagnostics.export": command<Record<string, unknown>>()(none),

@@ -280,6 +280,26 @@ export interface ProfileView {
   keyProtection: "keystore" | "passphrase" | "file" | "weak";
 }
 
+/** What unfinished downloads take up. Finished files are not part of it. */
+export interface ChunkUsageView {
+  limitBytes: number | null;
+  /** Chunks that are stored; of these, those of failed downloads, which are deleted when room is needed. */
+  usedBytes: number;
+  evictableBytes: number;
+  /** What running and waiting downloads are still going to store. */
+  expectedBytes: number;
+  /** Since the program started, the newest first: what was deleted to keep to the limit, and for what. */
+  evictions: ChunkEvictionView[];
+}
+
+export interface ChunkEvictionView {
+  name: string;
+  bytes: number;
+  atMs: number;
+  /** The file that needed the room; null when the limit was lowered. */
+  forName: string | null;
+}
+
 export type ThemeSetting = "system" | "light" | "dark";
 
 export interface SettingsView {
@@ -288,6 +308,8 @@ export interface SettingsView {
   /** Limits on files, over everybody; null is none. Messages are never held back. */
   downloadBytesPerSecond: number | null;
   uploadBytesPerSecond: number | null;
+  /** The most that chunks of unfinished downloads may take; null is no limit. */
+  chunkStorageBytes: number | null;
   theme: ThemeSetting;
   /** "embedded" or a ws:// or wss:// URL. */
   server: string;

@@ -160,6 +160,25 @@ describe("settings", () => {
     expect(await page.getByRole("alert").count()).toBe(0);
   });
 
+  it("limits what unfinished downloads take, and shows what that is and what was deleted for it", async () => {
+    const storage = section("Storage");
+    await storage.getByText("1.5 GB").waitFor();
+    await storage.getByText("old.iso").waitFor();
+    const limit = page.getByLabel("Keep at most, in GB, for unfinished downloads");
+    for (const wrong of ["much", "0", "0.01"]) {
+      await limit.fill(wrong);
+      await limit.press("Enter");
+      await page.getByRole("alert").filter({ hasText: "Enter 0.07 or more" }).waitFor();
+    }
+    expect(await callsOf("settings.set")).toEqual([]);
+    await limit.fill("2,5");
+    await limit.press("Enter");
+    await expect.poll(() => callsOf("settings.set")).toEqual([{ chunkStorageBytes: 2_500_000_000 }]);
+    await saveIn("Storage").waitFor({ state: "detached" });
+    // The sums are asked for anew.
+    await expect.poll(async () => ((await callsOf("storage.usage")) as unknown[]).length).toBe(2);
+  });
+
   it("changes the theme with the arrow keys, and falls back when it cannot be kept", async () => {
     const shown = (): Promise<unknown> => page.evaluate("document.documentElement.dataset.theme ?? 'system'");
     const chosen = (): Promise<string | null> => section("Appearance").locator("[aria-checked=true]").textContent();

@@ -106,3 +106,63 @@ test("temporary files that no download needs are found and removed, and no other
   expect(left.sort()).toEqual([part(wanted), fresh, folder, ...others].sort());
   expect(await storage.removeLeftovers()).toBe(0);
 });
+
+test("a limit on chunks refuses what does not fit, and makes room only of what has failed", async () => {
+  const { bob, links, folder } = world;
+  const storage = storageOfBob();
+  const share = async (name: string, mebibytes: number) => {
+    const path = join(folder, name);
+    await writeRandomFile(path, mebibytes * MiB);
+    return (await world.share(path)).fileId;
+  };
+  const limit = (chunkStorageBytes: number | null): void =>
+    bob.settingsChanged.emit({
+      ...{ drainTimeoutMs: 5000, downloadBytesPerSecond: null, uploadBytesPerSecond: null, chunkStorageBytes },
+    });
+  const errorOf = (result: { ok: boolean; error?: { type: string } }): string | null => result.error?.type ?? null;
+  const [lost, paused, large, small] = [
+    await share("lost.bin", 8),
+    await share("paused.bin", 8),
+    await share("large.bin", 16),
+    await share("small.bin", 2),
+  ];
+  // The first fails half way, the second rests.
+  links.connect();
+  for (const fileId of [lost, paused]) {
+    await bob.transfers.start(fileId);
+    await viewWhere(bob, (view) => view.fileId === fileId && view.chunksStored > 20);
+    bob.transfers.pause(fileId);
+    await viewWhere(bob, (view) => view.fileId === fileId && view.paused && view.inFlight === 0);
+    if (fileId === lost) bob.transfers.contactGone(world.alice.userId, "blocked");
+  }
+  const before = bob.transfers.chunkUsage();
+  expect(before.evictableBytes).toBeGreaterThan(MiB);
+  const size = chunksOf(await storage.report()).pageBytes;
+
+  limit(before.usedBytes + MiB);
+  const views = bob.transfers.list().length;
+  expect(errorOf(await bob.transfers.start(large))).toBe("quota_exceeded");
+  expect(bob.transfers.list()).toHaveLength(views);
+  expect(bob.transfers.chunkUsage()).toMatchObject({ usedBytes: before.usedBytes, evictions: [] });
+
+  // A second of it fits once what failed is gone.
+  expect(errorOf(await bob.transfers.start(small))).toBeNull();
+  await viewWhere(bob, (view) => view.fileId === small && view.phase === "complete");
+  const after = bob.transfers.chunkUsage();
+  expect(after.evictions).toMatchObject([{ name: "lost.bin", bytes: before.evictableBytes, forName: "small.bin" }]);
+  expect(bob.transfers.list().map(({ fileId }) => fileId)).toEqual(expect.arrayContaining([paused, small]));
+  expect(bob.transfers.list().some(({ fileId }) => fileId === lost)).toBe(false);
+  // What is paused has what it had; going on with it takes room too.
+  limit(after.usedBytes + MiB);
+  expect(bob.transfers.chunkUsage().usedBytes).toBe(after.usedBytes);
+  expect(errorOf(bob.transfers.resume(paused))).toBe("quota_exceeded");
+  limit(null);
+  expect(errorOf(bob.transfers.resume(paused))).toBeNull();
+  await viewWhere(bob, (view) => view.fileId === paused && view.phase === "complete");
+  await expect.poll(async () => chunksOf(await storage.report()).freeBytes, { timeout: 20_000 }).toBe(0);
+  const left = chunksOf(await storage.report());
+  expect(left.files.every(({ chunks }) => chunks === 0)).toBe(true);
+  expect(left.pageBytes).toBeLessThan(size / 2);
+  await bob.worker.dispose();
+  expect(statSync(join(folder, "bob", "chunks.db")).size).toBe(left.pageBytes);
+});

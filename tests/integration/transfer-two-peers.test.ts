@@ -635,7 +635,7 @@ describe("the drain timeout of the settings", () => {
     // Nothing that is asked for comes any more, so only the timeout ends the pausing.
     world.links.tamper = () => [];
     world.links.losesControl = true;
-    const limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null };
+    const limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null, chunkStorageBytes: null };
     bob.settingsChanged.emit({ drainTimeoutMs: 100, ...limits });
     bob.transfers.pause(file.fileId);
     const paused = await viewWhere(bob, ({ inFlight }) => inFlight === 0);

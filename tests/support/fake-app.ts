@@ -23,6 +23,7 @@ export const fakeSettings: SettingsView = {
   drainTimeoutMs: 5000,
   downloadBytesPerSecond: null,
   uploadBytesPerSecond: null,
+  chunkStorageBytes: null,
   theme: "system",
   server: "embedded",
   readReceipts: true,

@@ -3,6 +3,7 @@ import type { CommandInput, CommandName, CommandOutput, ContractEvents, EventNam
 import type {
   AccessView,
   ChatView,
+  ChunkUsageView,
   ContactNetworkView,
   ContactView,
   FileView,
@@ -26,6 +27,7 @@ import { freshTransferView } from "./transfer-view.ts";
 export interface FakeState {
   profile: ProfileView;
   settings: SettingsView;
+  chunkUsage: ChunkUsageView;
   host: HostView;
   contacts: ContactView[];
   chats: ChatView[];
@@ -445,6 +447,7 @@ export class FakeWeir {
         if (changes.server !== undefined) this.server({ url: changes.server, state: "connected", error: null });
         return ok(state.settings);
       },
+      "storage.usage": () => ok(state.chunkUsage),
       "diagnostics.export": () => ok({ version: state.host.version, links: state.links.length, transfers: 3 }),
       "host.info": () => ok(state.host),
       "host.pickFiles": () => ok([{ path: "handle:1:notes.pdf", name: "notes.pdf", sizeBytes: 81_234 }]),

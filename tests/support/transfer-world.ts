@@ -77,7 +77,7 @@ export class FakeServer {
   }) as Signaling["request"];
 }
 
-type Limits = Pick<SettingsView, "downloadBytesPerSecond" | "uploadBytesPerSecond">;
+type Limits = Pick<SettingsView, "downloadBytesPerSecond" | "uploadBytesPerSecond" | "chunkStorageBytes">;
 
 /** One person's files and transfers with real databases and a real chunk worker; only link and server are doubles. */
 export interface TransferPeer {
@@ -153,10 +153,13 @@ export const startPeer = async (
     onOffered,
     onRegistered: (fileId) => receipts.registered(fileId),
   });
-  const noLimits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null };
-  const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs, ...noLimits });
+  const limits: Limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null, chunkStorageBytes: null };
+  const settings = () => ({ downloadDirectory: downloads, drainTimeoutMs, ...limits });
   const settingsChanged = new Emitter<{ drainTimeoutMs: number } & Limits>(() => undefined);
   const onSettingsChanged = settingsChanged.event;
+  settingsChanged.event((changed) => {
+    limits.chunkStorageBytes = changed.chunkStorageBytes;
+  });
   const hindrance: { now: ErrorView | null } = { now: null };
   const hindranceOf = () => hindrance.now;
   const transfers = createTransfers({
