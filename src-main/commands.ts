@@ -133,9 +133,10 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       const granted = await shares.grant(fileId, userIds);
       return granted.ok ? files.get(fileId) : granted;
     },
-    "files.revoke": async ({ fileId, userIds }) => {
+    "files.revoke": async ({ fileId, userIds, rekey }) => {
       const revoked = await shares.revoke(fileId, userIds);
-      return revoked.ok ? files.get(fileId) : revoked;
+      if (!revoked.ok) return revoked;
+      return rekey ? files.rekey(fileId) : files.get(fileId);
     },
     "files.leave": async ({ fileId }) => {
       const left = await shares.leave(fileId);

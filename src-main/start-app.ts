@@ -221,6 +221,7 @@ const build = async (
       sendFile: (chatId, offer, start) => defined(messages, "messages").sendFile(chatId, offer, start),
       shares,
       onOffered,
+      hasCompleted: (fileId, userId) => receipts.completedBy(fileId).has(userId),
       onRegistered: (fileId) => receipts.registered(fileId),
     }),
   );

@@ -39,6 +39,7 @@ interface Row {
   access: FileAccess;
   list_bytes: number | null;
   folder_files: number | null;
+  replaces: string | null;
 }
 
 /** What a key that was deleted is overwritten with. */
@@ -61,9 +62,13 @@ export class FilesTable {
       insert: db.sql.prepare<[Row]>(
         "INSERT INTO files VALUES (@file_id, @owner_id, @name, @size_bytes, @chunk_bytes, @chunk_count, @root, " +
           "@created_at_ms, @signature, @key, @sha256, @shared_with, @version, @source_path, @registered, @access, " +
-          "@list_bytes, @folder_files)",
+          "@list_bytes, @folder_files, @replaces)",
       ),
       get: db.sql.prepare<[string], Row>("SELECT * FROM files WHERE file_id = ?"),
+      replacements: db.sql
+        .prepare<[], string>("SELECT file_id FROM files WHERE replaces IS NOT NULL AND source_path IS NULL")
+        .pluck(),
+      replacing: db.sql.prepare<[string], string>("SELECT file_id FROM files WHERE replaces = ?").pluck(),
       all: db.sql.prepare<[], Row>("SELECT * FROM files ORDER BY created_at_ms DESC, file_id"),
       unregistered: db.sql.prepare<[], Row>(
         `SELECT * FROM files WHERE registered = ${UNREGISTERED} ORDER BY created_at_ms`,
@@ -110,6 +115,7 @@ export class FilesTable {
       access: "granted",
       list_bytes: offer.folder?.listBytes ?? null,
       folder_files: offer.folder?.files ?? null,
+      replaces: offer.replaces ?? null,
     });
   }
 
@@ -131,6 +137,16 @@ export class FilesTable {
   get(fileId: string): FileRecord | null {
     const row = this.#statements.get.get(fileId);
     return row === undefined ? null : recordOf(row);
+  }
+
+  /** Whether another file has taken the place of this one. */
+  isReplaced(fileId: FileId): boolean {
+    return this.#statements.replacing.get(fileId) !== undefined;
+  }
+
+  /** Files of others that take the place of others. */
+  replacements(): FileId[] {
+    return this.#statements.replacements.all().map((text) => v.parse(FileIdSchema, text));
   }
 
   /** Newest first. */
@@ -191,6 +207,7 @@ const recordOf = (row: Row): FileRecord => {
     name: row.name,
     key: toBase64Url(row.key),
     sha256: toBase64Url(row.sha256),
+    ...(row.replaces === null ? {} : { replaces: row.replaces }),
     ...(row.list_bytes === null ? {} : { folder: { listBytes: row.list_bytes, files: row.folder_files } }),
   });
   const members = decodeJson(Members, utf8(row.shared_with));

@@ -147,6 +147,11 @@ export interface Jobs {
   prepare: Job<{ spec: FileSpec; directory: string; unstoredBytes: number; folder?: FolderChoice }, null>;
   /** Scans what is there of a download. */
   open: Job<{ spec: FileSpec; directory: string; folder?: FolderChoice }, OpenedDownload>;
+  /**
+   * Takes what is stored of one file as chunks of another with the same plaintext: opened with the one key and sealed with
+   * the other. Idempotent. Output: how many chunks were taken.
+   */
+  carryOver: Job<{ from: FileSpec; to: FileSpec }, number>;
   storeLeaves: Job<{ spec: FileSpec; page: number; payload: Payload }, "stored" | "rejected">;
   /**
    * Looks which chunks of a received folder can be read from where it was saved, by the names and sizes of its files.

@@ -24,6 +24,7 @@ import {
   type WorkerSettings,
   workError,
 } from "./chunk-worker-protocol.ts";
+import { carryOver } from "./worker/carry-over.ts";
 import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/download.ts";
 import { assembleFolder, finishFolder, listFolder, verifyFolder } from "./worker/folder-download.ts";
 import { FolderLists, isFolder } from "./worker/folder-lists.ts";
@@ -138,6 +139,10 @@ const handlers: JobHandlers = {
   },
   verify: (input, context) => (isFolder(input.spec) ? verifyFolder(tools, input, context) : verify(input, context)),
   finish: (input, context) => (isFolder(input.spec) ? finishFolder(tools, input, context) : finish(tools, input)),
+  carryOver: (input, context) => {
+    receiver.flush();
+    return carryOver(tools, input, context);
+  },
   drop: (input) => {
     receiver.flush();
     return drop(tools, input);

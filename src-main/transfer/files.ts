@@ -1,11 +1,11 @@
 import { realpath, stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import * as v from "valibot";
-import { bytesEqual, fromBase64Url, toBase64Url, toHex } from "#shared/base/bytes.ts";
+import { type Bytes, bytesEqual, fromBase64Url, toBase64Url, toHex } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
-import { type ChatId, type FileId, FileIdSchema, type UserId } from "#shared/base/ids.ts";
+import { type ChatId, chatIdOf, type FileId, FileIdSchema, type UserId } from "#shared/base/ids.ts";
 import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
 import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { FileView, FolderEntryView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
@@ -25,6 +25,7 @@ import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
 import {
   type ChunkSource,
   type FileSpec,
+  type HashedFile,
   type JobName,
   type JobResult,
   type RepairReport,
@@ -49,6 +50,8 @@ export interface FilesDeps {
   readonly membersOf: (chatId: ChatId) => readonly UserId[];
   /** Queues the chat message that carries the offer. */
   readonly sendFile: (chatId: ChatId, offer: FileOffer, start: ShareOperation) => Result<unknown>;
+  /** Whether this person has signed that they have the file. */
+  readonly hasCompleted: (fileId: FileId, userId: UserId) => boolean;
   /** The offer of an own file is on its way to that person. */
   readonly onOffered: (fileId: FileId, userId: UserId) => void;
   /** The server has the record of an own file, and its list. */
@@ -65,6 +68,7 @@ export interface FilesDeps {
     | "registered"
     | "onChanged"
     | "closed"
+    | "setTerms"
   >;
 }
 
@@ -80,6 +84,18 @@ export interface Files extends Disposable {
    * of the message (`unknown_chat`, ...), as far as possible before the file is read; `cancelled` by the call below.
    */
   share(chatId: ChatId, path: string, terms?: Partial<ShareTerms>): Promise<Result<FileView>>;
+  /**
+   * Shares an own file anew under another key with those of its members who have not fetched it, and closes the old one:
+   * what they have of it they keep, and everything else goes to them under a key that nobody else was ever sent. Errors
+   * besides those of `share`: `unknown_contact`, when members have given it to strangers; nothing is changed then.
+   */
+  rekey(fileId: FileId): Promise<Result<FileView>>;
+  /** The file that an offer takes the place of, when both are the same plaintext of the same owner; null otherwise. */
+  replacedBy(offer: FileOffer): FileRecord | null;
+  /** Files of others that take the place of others. */
+  replacements(): FileId[];
+  /** Somebody offered a file that takes the place of one that is known here. */
+  readonly onReplaced: Event<FileId>;
   /** Stops reading a file that is being shared. Error `unknown_file` when there is nothing to stop. */
   cancelShare(fileId: string): Result<{ fileId: string }>;
   get(fileId: string): Result<FileView>;
@@ -171,6 +187,7 @@ class SharedFiles implements Files {
   readonly #changed: Emitter<FileView>;
   readonly #notices: Emitter<NoticeView>;
   readonly #shareProgress: Emitter<ShareProgressView>;
+  readonly #replaced: Emitter<FileId>;
   readonly #reported = new Set<FileId>();
   readonly #sources: Sources;
   /** Who holds all of a file of somebody else, as far as the server was asked. */
@@ -194,6 +211,7 @@ class SharedFiles implements Files {
     this.#changed = this.#owned.add(new Emitter<FileView>(onError));
     this.#notices = this.#owned.add(new Emitter<NoticeView>(onError));
     this.#shareProgress = this.#owned.add(new Emitter<ShareProgressView>(onError));
+    this.#replaced = this.#owned.add(new Emitter<FileId>(onError));
     this.#sources = new Sources((fileId) => this.#sourceChanged(fileId));
     this.#owned.add(
       deps.signaling.onConnected(() => {
@@ -216,8 +234,64 @@ class SharedFiles implements Files {
   get onMembersChanged(): Event<FileId> {
     return this.#deps.shares.onChanged;
   }
+  get onReplaced(): Event<FileId> {
+    return this.#replaced.event;
+  }
   get onShareProgress(): Event<ShareProgressView> {
     return this.#shareProgress.event;
+  }
+
+  async rekey(fileId: FileId): Promise<Result<FileView>> {
+    const { account, worker, shares, hasCompleted, isTrusted } = this.#deps;
+    const record = this.#table.get(fileId);
+    if (record?.sourcePath == null) return fail("unknown_file", "Only a file of your own can be given another key.");
+    if (shares.closed(fileId) !== null) return fail("share_not_allowed", "This file is not given out any more.");
+    const members = shares
+      .members(fileId)
+      .filter((userId) => userId !== account.userId && !hasCompleted(fileId, userId));
+    // Whoever has the file already needs no other key.
+    if (members.length === 0) return this.get(fileId);
+    if (!members.every(isTrusted))
+      return fail(
+        "unknown_contact",
+        "Members have given this file to people whom you are not in contact with, so you cannot send them another key.",
+      );
+    const { sourcePath, offer } = record;
+    const fresh = this.#freshSecret();
+    const input = { ...fresh, path: sourcePath };
+    const job = offer.folder === undefined ? worker.run("hashFile", input) : worker.run("hashFolder", input);
+    const hashed = await job.result;
+    if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
+    if (this.#owned.disposed) return closing();
+    const next: FileOffer = { ...this.#offerOf({ ...fresh, name: offer.name }, hashed.value), replaces: fileId };
+    if (!isSamePlaintext(offer, next))
+      return this.#giveUp(next.signed.manifest.fileId, {
+        type: "file_changed",
+        message: "The file was changed since you shared it. Share it again instead.",
+      });
+    const { terms } = shares.list(fileId);
+    const published = this.#publish(members.map(chatIdOf), members, next, sourcePath, terms);
+    // From now on the old key is good for nothing that is sent: whoever may still have the file gets it under the new one.
+    await shares.setTerms(fileId, { expiresAtMs: this.#deps.env.clock.now() });
+    return published;
+  }
+
+  #freshSecret(): { fileId: FileId; key: Bytes } {
+    const { random } = this.#deps.env;
+    const fileId = v.parse(FileIdSchema, toBase64Url(random.bytes(FILE_ID_BYTES)));
+    return { fileId, key: random.bytes(KEY_BYTES) };
+  }
+
+  #offerOf({ fileId, key, name }: { fileId: FileId; key: Bytes; name: string }, hashed: HashedFile): FileOffer {
+    const { account, env } = this.#deps;
+    const { sizeBytes, root, sha256, folder } = hashed;
+    const chunkBytes = chunkBytesFor(sizeBytes);
+    const manifest: Manifest = {
+      ...{ fileId, ownerId: account.userId, sizeBytes, chunkBytes, chunkCount: Math.ceil(sizeBytes / chunkBytes) },
+      ...{ root, createdAtMs: env.clock.now() },
+    };
+    const signed = { manifest, signature: account.sign(manifestSigningBytes(manifest)) };
+    return { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
   }
 
   async share(chatId: ChatId, path: string, terms: Partial<ShareTerms> = {}): Promise<Result<FileView>> {
@@ -232,13 +306,12 @@ class SharedFiles implements Files {
   }
 
   async #share(chatId: ChatId, path: string, terms: Partial<ShareTerms>): Promise<Result<FileView>> {
-    const { env, account, worker, maySend } = this.#deps;
+    const { worker, maySend } = this.#deps;
     const allowed = maySend(chatId);
     if (!allowed.ok) return allowed;
     // A link could be pointed elsewhere later. Whether the file can be read is for the worker to say.
     const sourcePath = await realpath(path).catch(() => resolve(path));
-    const fileId = v.parse(FileIdSchema, toBase64Url(env.random.bytes(FILE_ID_BYTES)));
-    const key = env.random.bytes(KEY_BYTES);
+    const { fileId, key } = this.#freshSecret();
     const name = safeFileName(basename(path));
     const found = await stat(sourcePath).catch(() => null);
     const isFolder = found?.isDirectory() === true;
@@ -257,22 +330,9 @@ class SharedFiles implements Files {
       return err({ type: hashed.error.type, message: hashed.error.message });
     }
     if (this.#owned.disposed) return closing();
-    const { sizeBytes, root, sha256, folder } = hashed.value;
-    const chunkBytes = chunkBytesFor(sizeBytes);
-    const manifest: Manifest = {
-      fileId,
-      ownerId: account.userId,
-      sizeBytes,
-      chunkBytes,
-      chunkCount: Math.ceil(sizeBytes / chunkBytes),
-      root,
-      createdAtMs: env.clock.now(),
-    };
-    const signature = account.sign(manifestSigningBytes(manifest));
-    const signed = { manifest, signature };
     reached("announcing", fileId);
-    const offer: FileOffer = { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
-    return this.#publish(chatId, offer, sourcePath, terms);
+    const offer = this.#offerOf({ fileId, key, name }, hashed.value);
+    return this.#publish([chatId], this.#deps.membersOf(chatId), offer, sourcePath, terms);
   }
 
   cancelShare(fileId: string): Result<{ fileId: string }> {
@@ -309,17 +369,19 @@ class SharedFiles implements Files {
 
   /** Record and message belong together: without the one the other is nothing. */
   async #publish(
-    chatId: ChatId,
+    chatIds: readonly ChatId[],
+    members: readonly UserId[],
     offer: FileOffer,
     sourcePath: string,
     terms: Partial<ShareTerms>,
   ): Promise<Result<FileView>> {
     const { fileId } = offer.signed.manifest;
-    const members = this.#deps.membersOf(chatId);
     const record = { offer, sharedWith: members, version: 1, sourcePath, registered: false };
-    const refusal = this.#store(record, () =>
-      this.#deps.sendFile(chatId, offer, this.#deps.shares.start(fileId, members, terms)),
-    );
+    const refusal = this.#store(record, () => {
+      const start = this.#deps.shares.start(fileId, members, terms);
+      const sent = chatIds.map((chatId) => this.#deps.sendFile(chatId, offer, start));
+      return sent.find(({ ok }) => !ok) ?? ok(undefined);
+    });
     if (refusal !== null) return this.#giveUp(fileId, refusal);
     reached("announced", fileId);
     for (const userId of members) this.#deps.onOffered(fileId, userId);
@@ -481,7 +543,9 @@ class SharedFiles implements Files {
   #viewOf(record: FileRecord): FileView {
     const revoking = this.#deps.shares.revoking(record.offer.signed.manifest.fileId);
     const sharedWith = record.sharedWith.filter((userId) => !revoking.includes(userId));
-    const closed = this.#deps.shares.closed(record.offer.signed.manifest.fileId);
+    const { fileId } = record.offer.signed.manifest;
+    const end = this.#deps.shares.closed(fileId);
+    const closed = end !== null && this.#table.isReplaced(fileId) ? "replaced" : end;
     return { ...viewOf({ ...record, sharedWith }, this.#seedersOf(record)), ...(closed === null ? {} : { closed }) };
   }
 
@@ -490,6 +554,15 @@ class SharedFiles implements Files {
     const { fileId, ownerId } = offer.signed.manifest;
     if (sourcePath !== null) return this.#sources.isThere(fileId) ? [ownerId] : [];
     return this.#holders.get(fileId) ?? [ownerId];
+  }
+
+  replacedBy(offer: FileOffer): FileRecord | null {
+    const old = offer.replaces === undefined ? null : this.#table.get(offer.replaces);
+    return old !== null && old.sourcePath === null && isSamePlaintext(old.offer, offer) ? old : null;
+  }
+
+  replacements(): FileId[] {
+    return this.#table.replacements();
   }
 
   sharedPaths(): string[] {
@@ -522,6 +595,7 @@ class SharedFiles implements Files {
     // Told after the caller's transaction, which may still be undone.
     queueMicrotask(() => {
       this.#tell(manifest.fileId);
+      if (this.replacedBy(safe) !== null) this.#replaced.emit(manifest.fileId);
       void this.refresh(manifest.fileId);
     });
     return ok(undefined);
@@ -658,6 +732,12 @@ const isSameRecord = (manifest: Manifest, record: RequestOutput<"files.get">["re
 
 const isSameManifest = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest));
+
+const isSamePlaintext = (a: FileOffer, b: FileOffer): boolean =>
+  a.signed.manifest.ownerId === b.signed.manifest.ownerId &&
+  a.signed.manifest.sizeBytes === b.signed.manifest.sizeBytes &&
+  bytesEqual(a.sha256, b.sha256) &&
+  a.folder?.listBytes === b.folder?.listBytes;
 
 const isSameSecret = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(a.key, b.key) &&

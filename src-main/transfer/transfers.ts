@@ -30,7 +30,7 @@ import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { FolderSelection } from "./chunk-worker-protocol.ts";
 import { Download } from "./download.ts";
 import { makeDownloadFolder } from "./download-folder.ts";
-import type { Files } from "./files.ts";
+import { type Files, specOf } from "./files.ts";
 import { isSameSelection, selectionOf } from "./folder-selection.ts";
 import { Offers } from "./offers.ts";
 import { Seeder } from "./seeder.ts";
@@ -49,7 +49,17 @@ export interface TransfersDeps {
   readonly links: Links;
   readonly files: Pick<
     Files,
-    "find" | "seedersOf" | "sourceOf" | "mayFetch" | "reportChanged" | "onMembersChanged" | "holds" | "closed"
+    | "find"
+    | "seedersOf"
+    | "sourceOf"
+    | "mayFetch"
+    | "reportChanged"
+    | "onMembersChanged"
+    | "holds"
+    | "closed"
+    | "replacedBy"
+    | "onReplaced"
+    | "replacements"
   >;
   /** A download has just become complete. */
   readonly onCompleted: (fileId: FileId) => void;
@@ -205,6 +215,7 @@ class FileTransfers implements Transfers {
         onServed: (served) => this.#served.emit(served),
       }),
     );
+    this.#owned.add(files.onReplaced((fileId) => void this.#goOnWith(fileId)));
     this.#owned.add(files.onMembersChanged((fileId) => this.#onMembers(fileId)));
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
     this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onMessage(peer, generation, message)));
@@ -594,6 +605,10 @@ class FileTransfers implements Transfers {
       if (record.status.kind === "cancelled") this.#discardWhenDropped(download);
       this.#introduce(download);
     }
+    // A kill may have come before a download went on under its new key.
+    queueMicrotask(() => {
+      if (!this.#owned.disposed) for (const fileId of this.#deps.files.replacements()) void this.#goOnWith(fileId);
+    });
     this.#schedule();
   }
 
@@ -734,6 +749,31 @@ class FileTransfers implements Transfers {
     for (const [peer, { generation }] of download.state.swarm.peers)
       if (!members.includes(peer)) download.dispatch({ type: "seederLeft", peer, generation });
     this.#introduce(download);
+  }
+
+  /**
+   * A download whose file was shared anew under another key goes on with that one, with what has arrived. Done again at the
+   * next start if it was interrupted, which changes nothing of what was done.
+   */
+  async #goOnWith(fileId: FileId): Promise<void> {
+    const { files, worker, env } = this.#deps;
+    const file = files.find(fileId);
+    const old = file === null ? null : files.replacedBy(file.offer);
+    const before = old === null ? undefined : this.#downloads.get(old.offer.signed.manifest.fileId);
+    if (file === null || before === undefined) return;
+    const { spec, directory, folder, priority, state } = before;
+    if (isFinishing(state) || state.kind === "cancelled") return;
+    const isPaused = state.kind === "idle" && state.rest === "paused";
+    before.dispatch({ type: "giveUp", error: CLOSED.expired });
+    const taken = await worker.run("carryOver", { from: spec, to: specOf(file.offer) }).result;
+    if (this.#owned.disposed) return;
+    if (!taken.ok) env.log.warn("what had arrived under the old key was not taken over", { type: taken.error.type });
+    const started = await this.start(fileId, directory, folder?.selection ?? undefined);
+    if (this.#owned.disposed) return;
+    if (!started.ok) return env.log.warn("a download does not go on under the new key", { type: started.error.type });
+    this.prioritize(fileId, priority);
+    if (isPaused) this.pause(fileId);
+    this.cancel(spec.fileId);
   }
 
   #isKnown(download: Download): boolean {

@@ -31,6 +31,8 @@ const closedWords = (why: FileClosed, owner: string): string => {
       return owner === "you" ? "You withdrew it from everybody" : `${owner} withdrew it`;
     case "expired":
       return `The time that ${owner} set is over`;
+    case "replaced":
+      return "It was shared anew under another key";
     case "limit_reached":
       return `Fetched as often as ${owner} ${owner === "you" ? "allow" : "allows"}`;
     default:

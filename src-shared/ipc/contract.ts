@@ -178,8 +178,13 @@ export const commands = {
   "files.withdraw": command<FileView>()(ofFile),
   /** Gives contacts access; the key goes to them in a message. Error `share_not_allowed` where the owner's terms forbid it. */
   "files.grant": command<FileView>()(ofFileAndUsers),
-  /** The owner takes access back. What was saved by then stays saved. */
-  "files.revoke": command<FileView>()(ofFileAndUsers),
+  /**
+   * The owner takes access back. What was saved by then stays saved. With `rekey` the file is then shared anew under another
+   * key with those who remain and have not fetched it: they go on with what they have; the answer is that file.
+   */
+  "files.revoke": command<FileView>()(
+    v.strictObject({ ...ofFileAndUsers.entries, rekey: v.optional(v.boolean(), false) }),
+  ),
   /** Gives up the own access to a file of somebody else. */
   "files.leave": command<FileView>()(ofFile),
   /** What lies in a folder ("" is the shared one itself) of a shared folder, some at a time. `list_missing` until its list is here. */

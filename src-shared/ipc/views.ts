@@ -98,8 +98,11 @@ export interface FileView {
   closed?: FileClosed;
 }
 
-/** `withdrawn` by its owner, `expired` at the time that its owner set, `limit_reached`: fetched as often as its owner allows. */
-export type FileClosed = "withdrawn" | "expired" | "limit_reached";
+/**
+ * `withdrawn` by its owner, `expired` at the time that its owner set, `limit_reached`: fetched as often as its owner allows,
+ * `replaced`: its owner shared it anew under another key.
+ */
+export type FileClosed = "withdrawn" | "expired" | "limit_reached" | "replaced";
 
 /** Who has access to one file, for the panel that shows and changes it. */
 export interface AccessView {

@@ -58,6 +58,8 @@ export const FileOfferSchema = v.pipe(
     /** SHA-256 of the whole plaintext, or of a folder's list, which has the SHA-256 of every file. */
     sha256: bytesField(32),
     folder: v.optional(FolderPartSchema),
+    /** The same plaintext under another id and key takes the place of this file: what has arrived of it is carried over. */
+    replaces: v.optional(FileIdSchema),
   }),
   v.check(
     ({ signed, folder }) => (folder?.listBytes ?? 0) <= signed.manifest.sizeBytes,

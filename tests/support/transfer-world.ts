@@ -151,6 +151,7 @@ export const startPeer = async (
     sendFile,
     shares,
     onOffered,
+    hasCompleted: (fileId, userId) => receipts.completedBy(fileId).has(userId),
     onRegistered: (fileId) => receipts.registered(fileId),
   });
   const limits: Limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null, chunkStorageBytes: null };

@@ -15,6 +15,7 @@ import { receiptsSchema } from "./0013-receipts.ts";
 import { groupsSchema } from "./0014-groups.ts";
 import { limitsSchema } from "./0015-limits.ts";
 import { groupFilesSchema } from "./0016-group-files.ts";
+import { replacedFilesSchema } from "./0017-replaced-files.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -34,4 +35,5 @@ export const appMigrations: readonly Migration[] = [
   groupsSchema,
   limitsSchema,
   groupFilesSchema,
+  replacedFilesSchema,
 ];
