@@ -123,6 +123,7 @@ test("a receiver that has finished serves others when the owner is away, until i
   contents[5 * MiB] = (contents[5 * MiB] ?? 0) ^ 1;
   await writeFile(saved, contents);
   await rm(view.savedPath ?? "");
+  const shown = carols.length;
   await carol.call("transfers.start", { fileId });
   await bob.until("the changed file", async () => ((await viewOf(bob, fileId))?.seeding === "changed" ? true : null));
   await carol.until("nobody who has it", async () => ((await viewOf(carol, fileId))?.waitingForSeeders ? true : null));
@@ -130,7 +131,8 @@ test("a receiver that has finished serves others when the owner is away, until i
   alice = await world.profile("alice");
   const again = await completed(carol, fileId);
   expect(await sha256OfFile(again.savedPath ?? "")).toBe(sha256);
-  expectInOrder(carols.slice(carols.findIndex(({ phase }) => phase === "complete") + 1));
+  // Of the second time: what was shown of the first may still have been on its way.
+  expectInOrder(carols.slice(carols.findIndex(({ phase }, i) => i >= shown && phase !== "complete")));
 });
 
 test("two receivers exchange what they have while they download, and each hears the owner's limit", {
@@ -274,7 +276,10 @@ describe("somebody whose program lies", () => {
     await bob.call("settings.set", { drainTimeoutMs: DRAIN_TIMEOUT_MS });
   });
 
-  test.each(LIES)("is named and dropped, and the file comes from who is honest: %s", async (lie) => {
+  /** At every change some of each kind. */
+  const told = isFullRun ? LIES : LIES.filter((_, i) => i % 2 === 0);
+
+  test.each(told)("is named and dropped, and the file comes from who is honest: %s", async (lie) => {
     const { fileId, sha256 } = await shareWithBoth(`${lie}.bin`, FILE_BYTES);
     await carol.call("transfers.start", { fileId });
     await completed(carol, fileId);
