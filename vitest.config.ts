@@ -17,8 +17,7 @@ const AT_EVERY_CHANGE = ["files", "idempotency", "invites", "keys", "mailbox", "
 const DISTRIBUTED = isFullRun ? [...AT_EVERY_CHANGE, "directory", "login", "relay"] : AT_EVERY_CHANGE;
 
 /**
- * Six projects; scripts/test.ts runs them in order. Two files run at once, but one where they would starve each other:
- * `net` promises times, and `e2e` drives browsers.
+ * Six projects; scripts/test.ts runs them in order, and says how many files at once. One by one only `net`: it promises times.
  */
 export default defineConfig({
   test: {
@@ -85,7 +84,6 @@ export default defineConfig({
           include: ["tests/e2e/**/*.test.ts"],
           testTimeout: 120_000 * patience,
           hookTimeout: 60_000,
-          fileParallelism: false,
         },
       },
     ],

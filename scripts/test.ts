@@ -21,6 +21,8 @@ interface Group {
   readonly name: string;
   readonly projects: readonly string[];
   readonly timeoutMs: number;
+  /** Files at once. What starts processes waits for them most of the time; in `net` a project alone runs one by one. */
+  readonly workers: number;
   /** Whether it is measured without being asked to: only tests that run the code in their own process say anything. */
   readonly coverage: boolean;
 }
@@ -34,11 +36,17 @@ const PATIENCE = process.env["WEIR_VERIFY"] === "full" ? 20 : 1;
 /** One after the other: the processes of the last three would disturb each other and the timing of the first. */
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
-  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, coverage: true },
-  { name: "integration", projects: ["integration", "distributed"], timeoutMs: 12 * 60_000, coverage: false },
+  { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, workers: 2, coverage: true },
+  {
+    name: "integration",
+    projects: ["integration", "distributed"],
+    timeoutMs: 12 * 60_000,
+    workers: 3,
+    coverage: false,
+  },
   // Bad networks: network namespaces and impaired wires. Where those cannot be had, it says so and skips.
-  { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, coverage: false },
-  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, coverage: false },
+  { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, workers: 1, coverage: false },
+  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, workers: 2, coverage: false },
 ];
 
 /**
@@ -144,7 +152,16 @@ const vitestArguments = (group: Group, flags: readonly string[]): string[] => {
   // A selection of tests covers a selection of the code.
   const coverage = group.coverage && flags.length === 0 ? ["--coverage", "--coverage.reporter=json-summary"] : [];
   const folder = `--coverage.reportsDirectory=${coverageOf(group)}`;
-  return ["run", "--passWithNoTests", folder, ...projects, ...reporters, ...coverage, ...flags];
+  return [
+    "run",
+    "--passWithNoTests",
+    `--maxWorkers=${group.workers}`,
+    folder,
+    ...projects,
+    ...reporters,
+    ...coverage,
+    ...flags,
+  ];
 };
 
 const main = async (args: readonly string[]): Promise<number> => {

@@ -32,6 +32,10 @@ const DRAG_A_FILE_OVER = `(() => {
   document.querySelector("textarea").dispatchEvent(new DragEvent("dragenter", { dataTransfer, bubbles: true }));
 })()`;
 
+/** Whether anything is on its way to another look; what turns for ever is not. */
+const MOVES = `document.getAnimations().some((animation) =>
+  animation.playState === "running" && animation.effect.getComputedTiming().iterations !== Infinity)`;
+
 const openChat = async ({ page }: Window, userId: string): Promise<void> => {
   await page.locator(`[data-chat="${userId}"]`).click();
 };
@@ -445,6 +449,7 @@ describe("screens", () => {
         await page.emulateMedia({ colorScheme: theme });
         // The virtual list measures its rows over a few frames, and colours change over some.
         await page.waitForTimeout(350);
+        await expect.poll(() => page.evaluate(MOVES)).toBe(false);
         if (takesScreenshots) await page.screenshot({ path: join(screenshots, `${screen.name}-${theme}.png`) });
         expect(await harness.axe(page, theme === "light" ? "all" : "colours"), theme).toEqual([]);
         const width = await page.evaluate("document.documentElement.scrollWidth - innerWidth");

@@ -14,8 +14,8 @@ const RUNS = {
   rest: counted(1, 100),
   sending: counted(2, 125),
   transfer: counted(1, 125),
-  connecting: counted(2, 125),
-  stopped: counted(2, 125),
+  connecting: counted(1, 125),
+  stopped: counted(1, 125),
 };
 const QUIT_MS_MAX = 3000;
 const MESSAGES = 5;

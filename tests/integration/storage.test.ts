@@ -120,10 +120,11 @@ test("a limit on chunks refuses what does not fit, and makes room only of what h
       ...{ drainTimeoutMs: 5000, downloadBytesPerSecond: null, uploadBytesPerSecond: null, chunkStorageBytes },
     });
   const errorOf = (result: { ok: boolean; error?: { type: string } }): string | null => result.error?.type ?? null;
+  // The first two are far from complete when somebody gets around to stopping them; the third is larger than either.
   const [lost, paused, large, small] = [
-    await share("lost.bin", 8),
-    await share("paused.bin", 8),
-    await share("large.bin", 16),
+    await share("lost.bin", 48),
+    await share("paused.bin", 48),
+    await share("large.bin", 64),
     await share("small.bin", 2),
   ];
   // The first fails half way, the second rests.

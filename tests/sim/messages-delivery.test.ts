@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { chatIdOf } from "#shared/base/ids.ts";
 import type { ReceivePoint } from "../../src-main/messages/inbox.ts";
 import { type ChatPeer, ChatWorld, pair } from "../support/chat-world.ts";
+import { counted } from "../support/counts.ts";
 
 /**
  * Two profiles with real databases and a network that loses, repeats and reorders on the link, repeats on the mailbox and
@@ -55,7 +56,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 8, arbitrary: fc.record({ do: fc.constant("turns" as const), count: fc.integer({ min: 1, max: 12 }) }) },
 );
 
-const RUNS = 300;
+const RUNS = counted(150, 3000);
 /** Seeds that failed once stay here. */
 const KEPT_SEEDS: readonly number[] = [];
 
@@ -189,7 +190,9 @@ const simulate = async (seed: number, actions: readonly Action[]): Promise<void>
 
 const property = fc.asyncProperty(fc.nat(), fc.array(action, { minLength: 5, maxLength: 60, size: "max" }), simulate);
 
-test("each message exactly once, in order, over crashes and a bad network", { timeout: 240_000 }, async () => {
+test("each message exactly once, in order, over crashes and a bad network", {
+  timeout: counted(240_000, 3_600_000),
+}, async () => {
   await fc.assert(property, { numRuns: RUNS, seed: 20_260_101, endOnFailure: false });
 });
 

@@ -116,6 +116,8 @@ const CALLS: Record<string, readonly string[]> = {
   sign: ["null"], // Ed25519 has no separate digest
   verify: ["null"],
 };
+/** Web Cryptography: BoringSSL has digests of SHA-2, and Node offers the same interface over it. */
+const SUBTLE = { digest: ["SHA-256", "SHA-512"] };
 const OTHERS = [
   "createPrivateKey",
   "createPublicKey",
@@ -160,13 +162,21 @@ const stringIn = (source: string, expression: string): string => {
 
 const problemsOf = (path: string, source: string): string[] => {
   const problems: string[] = [];
+  const withoutImports = source.replaceAll(/import\s[^;]*;/g, "");
   for (const [imported, local] of cryptoImports(source)) {
+    if (imported === "webcrypto") {
+      for (const [use, call = "", argument = ""] of withoutImports.matchAll(
+        new RegExp(`(?<![\\w.])${local}\\b(?:\\.subtle\\.(\\w+)\\(\\s*([^,)]*))?`, "g"),
+      ))
+        if (!(SUBTLE as Record<string, string[]>)[call]?.includes(stringIn(source, argument.trim())))
+          problems.push(`${path}: ${use}`);
+      continue;
+    }
     const algorithms = CALLS[imported];
     if (algorithms === undefined) {
       if (!OTHERS.includes(imported)) problems.push(`${path}: ${imported} is not known to exist in BoringSSL`);
       continue;
     }
-    const withoutImports = source.replaceAll(/import\s[^;]*;/g, "");
     for (const [, argument = ""] of withoutImports.matchAll(new RegExp(`(?<![\\w.])${local}\\(\\s*([^,)]*)`, "g"))) {
       const algorithm = stringIn(source, argument.trim());
       if (!algorithms.includes(algorithm)) problems.push(`${path}: ${imported}(${argument.trim()})`);
@@ -191,6 +201,10 @@ describe("algorithms of node:crypto", () => {
 
   test.each([
     ['import { createHash } from "node:crypto"; createHash("sha3-512");', 1],
+    ['import { webcrypto } from "node:crypto"; await webcrypto.subtle.digest("SHA-256", data);', 0],
+    ['import { webcrypto } from "node:crypto"; await webcrypto.subtle.digest("SHA3-256", data);', 1],
+    ['import { webcrypto as w } from "node:crypto"; await w.subtle.generateKey("X448");', 1],
+    ['import { webcrypto } from "node:crypto"; const { subtle } = webcrypto;', 1],
     ['import { createHash as h } from "node:crypto"; h(name);', 1],
     ['import { type KeyObject, createHash } from "crypto";\ncreateHash("blake2b512")', 1],
     ['import * as crypto from "node:crypto"; crypto.createHash("sha3-512")', 1],
