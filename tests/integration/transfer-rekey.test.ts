@@ -33,6 +33,9 @@ describe("another key for a file", () => {
       if (frame instanceof Uint8Array) frames.push(new Uint8Array(frame));
       return send(peer, generation, frame);
     };
+    // Slow enough to be far from complete when the key changes.
+    const speed = { downloadBytesPerSecond: 16_000_000, uploadBytesPerSecond: null };
+    bob.settingsChanged.emit({ ...speed, drainTimeoutMs: 5000, chunkStorageBytes: null });
     links.connect();
     await bob.transfers.start(idOf(before));
     await viewWhere(bob, ({ chunksStored }) => chunksStored > 100);
