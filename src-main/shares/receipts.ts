@@ -1,3 +1,4 @@
+import { bytesEqual } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
@@ -286,7 +287,7 @@ class FileReceipts implements Receipts {
   #isGenuine(fileId: FileId, receipt: Receipt): boolean {
     const manifest = this.#files.get(fileId)?.offer.signed.manifest;
     if (manifest === undefined || receipt.fileId !== fileId || receipt.subject === manifest.ownerId) return false;
-    if (!Buffer.from(receipt.root).equals(manifest.root)) return false;
+    if (!bytesEqual(receipt.root, manifest.root)) return false;
     return this.#book(fileId).state.known.size < SHARE_RECEIPTS_MAX && checkReceipt(receipt, shareCrypto).ok;
   }
 

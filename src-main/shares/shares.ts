@@ -162,6 +162,8 @@ const REPORTS: Record<ReportType, string> = {
 const unreachable = () =>
   fail("server_unreachable", "The server cannot be reached, so nobody can be added now. Try again when it is back.");
 
+const NOT_COUNTED = { people: 0, hasIt: false };
+
 export const createShares = (deps: SharesDeps): Shares => new ShareLists(deps);
 
 class ShareLists implements Shares {
@@ -273,7 +275,9 @@ class ShareLists implements Shares {
     const hasWishes = followed !== undefined && followed.runner.state.wishes.length > 0;
     const limits = hasWishes ? limitsOf(followed.runner.state) : this.#table.limits(fileId);
     if (limits === null) return null;
-    const { people, hasIt } = this.#receipts.downloads(fileId, this.#deps.account.userId);
+    // Every view of a file asks this; who has it is counted only where that matters.
+    const isLimited = limits.downloadLimit !== null;
+    const { people, hasIt } = isLimited ? this.#receipts.downloads(fileId, this.#deps.account.userId) : NOT_COUNTED;
     return closingOf(limits, this.#now(), people, hasIt);
   }
 

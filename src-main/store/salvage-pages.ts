@@ -1,7 +1,7 @@
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readSync } from "node:fs";
 import type { Disposable } from "#shared/base/disposable.ts";
 import { CHUNKS_PAGE_BYTES, SALVAGE_ROW_BYTES_MAX } from "#shared/base/limits.ts";
-import { WAL_FRAME_HEADER_BYTES, WAL_HEADER_BYTES } from "./wal-frames.ts";
+import { openIfThere, WAL_FRAME_HEADER_BYTES, WAL_HEADER_BYTES } from "./wal-frames.ts";
 
 /**
  * Reads rows out of a database that SQLite does not open any more, or not all of (https://sqlite.org/fileformat2.html).
@@ -76,13 +76,8 @@ export class SalvagePages implements Disposable {
   }
 
   #add(path: string, find: (fd: number, bytes: number) => void): void {
-    let fd: number;
-    try {
-      fd = openSync(path, "r");
-    } catch (error) {
-      if (error instanceof Error && "code" in error && error.code === "ENOENT") return;
-      throw error;
-    }
+    const fd = openIfThere(path);
+    if (fd === null) return;
     this.#fds.push(fd);
     find(fd, fstatSync(fd).size);
   }

@@ -5,18 +5,23 @@ export const WAL_HEADER_BYTES = 32;
 export const WAL_FRAME_HEADER_BYTES = 24;
 const LITTLE_ENDIAN_MAGIC = 0x377f0682;
 
+/** A descriptor to read from; null for a file that is not there. @throws the system's error for any other reason. */
+export const openIfThere = (path: string): number | null => {
+  try {
+    return openSync(path, "r");
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
+    throw error;
+  }
+};
+
 /**
  * Number of the last frame that ends a transaction of the log's present run, whatever its checksums say; 0 for none. SQLite
  * passes over what follows a damaged frame without a word, so this tells that there was more.
  */
 export const lastCommitIn = (walPath: string, pageBytes: number): number => {
-  let fd: number;
-  try {
-    fd = openSync(walPath, "r");
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return 0;
-    throw error;
-  }
+  const fd = openIfThere(walPath);
+  if (fd === null) return 0;
   try {
     const frames = Math.floor((fstatSync(fd).size - WAL_HEADER_BYTES) / (WAL_FRAME_HEADER_BYTES + pageBytes));
     const header = Buffer.alloc(WAL_HEADER_BYTES);

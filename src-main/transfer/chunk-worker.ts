@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, assertNever } from "#shared/base/assert.ts";
@@ -34,7 +33,7 @@ import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
 import { ChunkReceiver, type Stored, storeLeaves } from "./worker/receive.ts";
-import { markDamaged, salvage, setAsideIfDamaged } from "./worker/repair.ts";
+import { isMarkedDamaged, markDamaged, salvage, setAsideIfDamaged } from "./worker/repair.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
 import { hashFile } from "./worker/share.ts";
 import { hashFolder, measureFolder } from "./worker/share-folder.ts";
@@ -77,7 +76,7 @@ const openDatabase = (): { db: Database; isNew: boolean } => {
     post({ type: "opened", result: ok(undefined) });
     return { db, isNew };
   } catch (error) {
-    if (error instanceof OpenDatabaseError && error.type === "damaged" && !existsSync(`${databasePath}.damaged`)) {
+    if (error instanceof OpenDatabaseError && error.type === "damaged" && !isMarkedDamaged(databasePath)) {
       markDamaged(databasePath);
       return openDatabase();
     }

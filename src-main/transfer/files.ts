@@ -28,6 +28,7 @@ import {
   type HashedFile,
   type JobName,
   type JobResult,
+  type Jobs,
   type RepairReport,
   type WorkError,
   workError,
@@ -242,7 +243,7 @@ class SharedFiles implements Files {
   }
 
   async rekey(fileId: FileId): Promise<Result<FileView>> {
-    const { account, worker, shares, hasCompleted, isTrusted } = this.#deps;
+    const { account, shares, hasCompleted, isTrusted } = this.#deps;
     const record = this.#table.get(fileId);
     if (record?.sourcePath == null) return fail("unknown_file", "Only a file of your own can be given another key.");
     if (shares.closed(fileId) !== null) return fail("share_not_allowed", "This file is not given out any more.");
@@ -258,9 +259,7 @@ class SharedFiles implements Files {
       );
     const { sourcePath, offer } = record;
     const fresh = this.#freshSecret();
-    const input = { ...fresh, path: sourcePath };
-    const job = offer.folder === undefined ? worker.run("hashFile", input) : worker.run("hashFolder", input);
-    const hashed = await job.result;
+    const hashed = await this.#readAgain(offer, { ...fresh, path: sourcePath });
     if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
     if (this.#owned.disposed) return closing();
     const next: FileOffer = { ...this.#offerOf({ ...fresh, name: offer.name }, hashed.value), replaces: fileId };
@@ -274,6 +273,12 @@ class SharedFiles implements Files {
     // From now on the old key is good for nothing that is sent: whoever may still have the file gets it under the new one.
     await shares.setTerms(fileId, { expiresAtMs: this.#deps.env.clock.now() });
     return published;
+  }
+
+  /** Hashes a file or folder that was shared before. */
+  #readAgain({ folder }: FileOffer, input: Jobs["hashFile"]["input"]): Promise<Result<HashedFile, WorkError>> {
+    const { worker } = this.#deps;
+    return folder === undefined ? worker.run("hashFile", input).result : worker.run("hashFolder", input).result;
   }
 
   #freshSecret(): { fileId: FileId; key: Bytes } {
@@ -663,10 +668,7 @@ class SharedFiles implements Files {
       const record = this.#owned.disposed ? null : this.#table.get(fileId);
       if (record?.sourcePath == null) continue;
       const { offer, sourcePath: path } = record;
-      const input = { fileId, key: offer.key, path };
-      const hashed = await (offer.folder === undefined
-        ? worker.run("hashFile", input).result
-        : worker.run("hashFolder", input).result);
+      const hashed = await this.#readAgain(offer, { fileId, key: offer.key, path });
       if (hashed.ok && bytesEqual(hashed.value.root, offer.signed.manifest.root)) continue;
       if (!hashed.ok && hashed.error.type === "worker_ended") return;
       // Other leaves than those that the owner signed are of no use, and those are not to be had any more.

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { type Bytes, concatBytes, utf8 } from "../base/bytes.ts";
+import { type Bytes, bytesEqual, concatBytes, utf8 } from "../base/bytes.ts";
 import { FileIdSchema, type UserId, UserIdSchema } from "../base/ids.ts";
 import { SHARE_OPERATIONS_MAX, SHARE_RECEIPTS_MAX } from "../base/limits.ts";
 import { fail, ok, type Result } from "../base/result.ts";
@@ -187,7 +187,7 @@ export const isAbout = (
   everNamed: ReadonlySet<string>,
 ): boolean =>
   fileId === manifest.fileId &&
-  root.every((byte, i) => byte === manifest.root[i]) &&
+  bytesEqual(root, manifest.root) &&
   everNamed.has(actor) &&
   everNamed.has(subject) &&
   subject !== manifest.ownerId;

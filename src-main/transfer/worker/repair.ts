@@ -33,11 +33,14 @@ export const markDamaged = (databasePath: string): void => {
   mkdirSync(asideOf(databasePath).folder, { recursive: true, mode: 0o700 });
 };
 
+/** It was found damaged before, and is not repaired yet. */
+export const isMarkedDamaged = (databasePath: string): boolean => existsSync(asideOf(databasePath).folder);
+
 /** Before the database is opened. True when there is something to salvage. */
 export const setAsideIfDamaged = (databasePath: string): boolean => {
-  const { folder, database, wal } = asideOf(databasePath);
+  const { database, wal } = asideOf(databasePath);
   rmSync(doneOf(databasePath), { recursive: true, force: true });
-  if (!existsSync(folder)) return false;
+  if (!isMarkedDamaged(databasePath)) return false;
   if (!existsSync(database)) {
     // The database last: as long as it is here, its WAL may be too.
     if (existsSync(`${databasePath}-wal`)) renameSync(`${databasePath}-wal`, wal);
