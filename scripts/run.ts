@@ -78,6 +78,7 @@ const TOOL_PACKAGES = {
   knip: "knip",
   lefthook: "lefthook",
   "node-gyp": "node-gyp",
+  oxlint: "oxlint",
   "svelte-check": "svelte-check",
   tsc: "typescript",
   vitest: "vitest",

@@ -41,12 +41,12 @@ const GROUPS: readonly Group[] = [
     name: "integration",
     projects: ["integration", "distributed"],
     timeoutMs: 12 * 60_000,
-    workers: 3,
+    workers: 4,
     coverage: false,
   },
   // Bad networks: network namespaces and impaired wires. Where those cannot be had, it says so and skips.
   { name: "net", projects: ["net"], timeoutMs: 4 * 60_000, workers: 1, coverage: false },
-  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, workers: 2, coverage: false },
+  { name: "e2e", projects: ["e2e"], timeoutMs: 7 * 60_000, workers: 3, coverage: false },
 ];
 
 /**
