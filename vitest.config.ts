@@ -24,6 +24,8 @@ export default defineConfig({
     // A crash in a native addon then ends one file, not the run.
     pool: "forks",
     maxWorkers: 2,
+    // Of the tests that say they can run beside others of their file.
+    maxConcurrency: 2,
     testTimeout: 30_000 * patience,
     hookTimeout: 30_000,
     // Vitest waits one second for what is polled: on a busy machine that is a verdict on the machine.

@@ -7,6 +7,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest
 import type { Result } from "#shared/base/result.ts";
 import { encodeInviteLink } from "#shared/wire/invite.ts";
 import { systemRandom } from "../../src-main/env.ts";
+import { counted } from "../support/counts.ts";
 import { buildFake, canLaunch, isStandIn, launchElectron } from "../support/electron-launch.ts";
 import type { RecordedCall } from "../support/electron-standin/recorded.ts";
 import { FAKE_USER } from "../support/fake-app.ts";
@@ -113,10 +114,12 @@ describe.skipIf(!canLaunch)("the desktop program", () => {
       // other, and relative ones depend on the page's own scheme, which the stand-in replaces.
       const foreign = hostileUrls.filter((url) => !/^(https?|mailto):/.test(URL.parse(url)?.protocol ?? "https:"));
       expect(foreign.length).toBeGreaterThan(150);
-      for (const url of foreign) {
+      // What is decided about each is tested without a window; here every nth goes the whole way, which makes a window.
+      const tried = foreign.filter((_, i) => i % counted(4, 1) === 0);
+      for (const url of tried) {
         await inPage(`void window.open(${JSON.stringify(url)}, "_blank", "noopener")`).catch(() => undefined);
       }
-      expect((await namesOf("window.open")).length).toBeGreaterThan(100);
+      expect((await namesOf("window.open")).length).toBeGreaterThan(tried.length / 2);
       expect(await namesOf("shell.openExternal")).toEqual([]);
       expect(await namesOf("dialog.showMessageBox")).toEqual([]);
       await inPage("void window.open('https://example.com/a', '_blank', 'noopener')");

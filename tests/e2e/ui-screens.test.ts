@@ -440,7 +440,7 @@ describe("screens", () => {
   }, 120_000);
   afterAll(() => harness.stop());
 
-  it.each(screens)("$name, light and dark", async (screen) => {
+  it.concurrent.for(screens)("$name, light and dark", async (screen, { expect }) => {
     const window = await harness.open({ ...screen, theme: "light" });
     const { page } = window;
     try {

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { type Browser, chromium, type Page } from "playwright-core";
 import { build } from "vite";
 import { ensureAppBuilt } from "../../scripts/app-build.ts";
 import { contentSecurityPolicy, securityHeaders } from "../../src-main/host/policy/csp.ts";
@@ -71,7 +71,6 @@ export interface OpenOptions {
   readonly theme?: "light" | "dark";
   readonly width?: number;
   readonly height?: number;
-  readonly context?: BrowserContextOptions;
 }
 
 export interface Window {
@@ -80,14 +79,23 @@ export interface Window {
   readonly problems: string[];
   /** Runs code against `fake`, the FakeWeir of this page. */
   fake(code: string): Promise<unknown>;
+  /** Keeps the page for the next window: a fresh one takes four times as long. Whoever fails before it leaves the page behind. */
   close(): Promise<void>;
 }
+
+interface Tab {
+  readonly page: Page;
+  readonly problems: string[];
+}
+
+const STORES = "localStorage.clear(); sessionStorage.clear()";
 
 export class UiHarness {
   readonly #directory: string;
   readonly #server: Server;
   readonly #browser: Browser;
   readonly #fakeSource: string;
+  readonly #idle: Tab[] = [];
   readonly url: string;
 
   private constructor(parts: {
@@ -115,16 +123,28 @@ export class UiHarness {
     return new UiHarness({ directory, server, url, browser, fakeSource });
   }
 
-  async open({ scenario, theme = "light", width = 1180, height = 780, context }: OpenOptions): Promise<Window> {
-    const browserContext = await this.#browser.newContext({
-      viewport: { width, height },
-      colorScheme: theme,
+  async open({ scenario, theme = "light", width = 1180, height = 780 }: OpenOptions): Promise<Window> {
+    const tab = this.#idle.pop() ?? (await this.#newTab());
+    const { page, problems } = tab;
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme: theme });
+    await page.goto(`${this.url}?scenario=${scenario}`);
+    await page.evaluate("document.fonts.ready.then(() => undefined)");
+    return {
+      page,
+      problems,
+      fake: (code) => page.evaluate(`(() => { ${code} })()`),
+      close: () => this.#keep(tab),
+    };
+  }
+
+  async #newTab(): Promise<Tab> {
+    const context = await this.#browser.newContext({
       reducedMotion: "reduce",
       locale: "en-GB",
       permissions: ["clipboard-read", "clipboard-write"],
-      ...context,
     });
-    const page = await browserContext.newPage();
+    const page = await context.newPage();
     const problems: string[] = [];
     page.on("console", (message) => {
       if (message.type() === "error") problems.push(`console: ${message.text()}`);
@@ -133,20 +153,25 @@ export class UiHarness {
     await page.exposeFunction("reportViolation", (text: string) => problems.push(`policy: ${text}`));
     await page.clock.setFixedTime(SAMPLE_NOW_MS);
     await page.addInitScript({
-      content: `${this.#fakeSource}
-        globalThis.fake = makeFake(${JSON.stringify(scenario)});
+      content: `if (location.protocol === "http:") {
+        ${this.#fakeSource}
+        globalThis.fake = makeFake(new URLSearchParams(location.search).get("scenario"));
         globalThis.weir = fake.weir;
         document.addEventListener("securitypolicyviolation", (event) =>
-          reportViolation(event.violatedDirective + " " + event.blockedURI + " " + event.sample));`,
+          reportViolation(event.violatedDirective + " " + event.blockedURI + " " + event.sample));
+      }`,
     });
-    await page.goto(this.url);
-    await page.evaluate("document.fonts.ready.then(() => undefined)");
-    return {
-      page,
-      problems,
-      fake: (code) => page.evaluate(`(() => { ${code} })()`),
-      close: () => browserContext.close(),
-    };
+    return { page, problems };
+  }
+
+  /** As if it were new: nothing stored, nothing under the pointer, nothing shown. */
+  async #keep(tab: Tab): Promise<void> {
+    const { page, problems } = tab;
+    await page.evaluate(STORES);
+    await page.mouse.move(0, 0);
+    await page.goto("about:blank");
+    problems.length = 0;
+    this.#idle.push(tab);
   }
 
   /** Accessibility rules that the page breaks, one line each. */
