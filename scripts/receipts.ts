@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { ProvenBundle } from "#shared/shares/receipt.ts";
 import { verifyBundle } from "#shared/shares/receipt.ts";
-import { shareCrypto } from "../src-main/shares/share-crypto.ts";
+import { logCrypto } from "../src-main/crypto/signed-log.ts";
 
 /**
  * `npm run -s receipts -- verify FILE [--json]`: checks receipts that Weir exported, with nothing but the file itself, and
@@ -48,7 +48,7 @@ const readBundle = (): Buffer => {
     process.exit(2);
   }
 };
-const verified = verifyBundle(readBundle(), shareCrypto);
+const verified = verifyBundle(readBundle(), logCrypto);
 if (flag === "--json") {
   const answer = verified.ok
     ? { ok: true, version: verified.value.list.version, people: verified.value.people }

@@ -287,7 +287,9 @@ const build = async (
     downloadDirectory: () => settings.get().downloadDirectory,
   });
   void storage.removeLeftovers();
-  const monitor = own(new EventLoopMonitor());
+  const monitor = own(new EventLoopMonitor(env.clock));
+  own(transfers.onChanged(() => monitor.stir()));
+  own(transfers.onServed(() => monitor.stir()));
   const server = own(new ServerChoice({ ...options, settings, signaling }));
   const upkeep = own(startUpkeep({ env, signaling, sessions, contacts, links }));
   const parts: Parts = {

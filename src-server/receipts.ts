@@ -7,7 +7,7 @@ import type { ShareList } from "#shared/shares/share-log.ts";
 import { type Answer, type Context, refuse, type WriteContext } from "./handler.ts";
 import { pushTo } from "./push.ts";
 import type { Db, Trx } from "./schema.ts";
-import { listOf, shareCrypto, unknownFile } from "./shares.ts";
+import { listOf, logCrypto, unknownFile } from "./shares.ts";
 
 /**
  * Signed receipts of files. The server keeps them for those who are away, and can make none; it learns nothing from them
@@ -32,7 +32,7 @@ export const keepReceipt = async (
   const { fileId, kind, subject } = receipt;
   const list = await listOf(trx, fileId);
   if (list === null || !(await hadAccess(trx, list, session.userId))) return unknownFile();
-  const checked = checkReceipt(receipt, shareCrypto);
+  const checked = checkReceipt(receipt, logCrypto);
   if (!checked.ok) return refuse(checked.error.type, checked.error.message);
   const file = await trx.selectFrom("files").select("root").where("file_id", "=", fileId).executeTakeFirst();
   assert(file !== undefined, "a file with a list has a record");

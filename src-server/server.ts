@@ -6,15 +6,16 @@ import {
 } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { Server } from "socket.io";
+import * as parser from "socket.io-parser";
 import type { Env } from "#shared/base/env.ts";
 import { LOGIN_TIMEOUT_MS, SERVER_CLOSE_GRACE_MS, SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
+import { boundedParser } from "#shared/rendezvous/bounded-parser.ts";
 import manifest from "../package.json" with { type: "json" };
 import { RecentAnswers } from "./answers.ts";
 import { alone, type Cluster } from "./cluster/cluster.ts";
 import { Connection, type ConnectionHost, type Counters, replace } from "./connection.ts";
 import { openDatabase } from "./database.ts";
-import { boundedParser } from "./decoder.ts";
 import { type EngineSocket, HalfOpen } from "./half-open.ts";
 import { createHttpHandler, type HealthSource } from "./health.ts";
 import { Mailboxes } from "./mailbox.ts";
@@ -234,7 +235,7 @@ const attach = (http: HttpServer, hasRoomFor: (request: IncomingMessage) => bool
     maxHttpBufferSize: SERVER_MESSAGE_BYTES_MAX,
     connectTimeout: LOGIN_TIMEOUT_MS,
     allowRequest: (request, decide) => (hasRoomFor(request) ? decide(null, true) : decide("busy", false)),
-    parser: boundedParser,
+    parser: boundedParser(parser),
   });
 
 const remoteAddress = (request: IncomingMessage, trustProxy: boolean): string => {

@@ -3,6 +3,7 @@ import { assert } from "#shared/base/assert.ts";
 import { type Bytes, bytesEqual } from "#shared/base/bytes.ts";
 import type { FileId, UserId } from "#shared/base/ids.ts";
 import { SHARE_OPERATIONS_PAGE } from "#shared/base/limits.ts";
+import type { LogCrypto } from "#shared/base/log-crypto.ts";
 import { ok } from "#shared/base/result.ts";
 import type { RequestOutput, RequestValue, ShareHead } from "#shared/rendezvous/protocol.ts";
 import {
@@ -15,7 +16,6 @@ import {
   encodeOperation,
   operationHash,
   pageOf,
-  type ShareCrypto,
   type ShareList,
   type ShareOperation,
 } from "#shared/shares/share-log.ts";
@@ -28,7 +28,7 @@ import type { Db, Trx } from "./schema.ts";
  * The share lists, in the order in which their operations came. The server gives the order and checks what every client
  * checks again; it can sign nothing, so it can neither add anybody nor take anybody's access.
  */
-export const shareCrypto: ShareCrypto = {
+export const logCrypto: LogCrypto = {
   hash: (bytes): Bytes => new Uint8Array(createHash("sha256").update(bytes).digest()),
   verify: (key, bytes, signature) => verifySignature(new Uint8Array(key), bytes, signature),
   userIdOf,
@@ -44,7 +44,7 @@ interface FileKey {
 
 const storedList = async (db: Db | Trx, { fileId, ownerId }: FileKey): Promise<ShareList> => {
   const row = await db.selectFrom("share_lists").select("list").where("file_id", "=", fileId).executeTakeFirst();
-  if (row === undefined) return emptyList(fileId, ownerId, shareCrypto);
+  if (row === undefined) return emptyList(fileId, ownerId, logCrypto);
   const list = decodeList(row.list);
   assert(list.ok, "a stored share list can be read");
   return list.value;
@@ -95,10 +95,10 @@ const extend = async (
   for (const operation of operations) {
     if (operation.version <= start.version) {
       const known = await hashAt(trx, fileId, operation.version);
-      if (known !== null && bytesEqual(known, operationHash(operation, shareCrypto))) continue;
+      if (known !== null && bytesEqual(known, operationHash(operation, logCrypto))) continue;
       return refuse("share_conflict", "The list of this file has changed meanwhile.");
     }
-    const next = append(list, operation, shareCrypto);
+    const next = append(list, operation, logCrypto);
     if (!next.ok) return refuse(next.error.type, next.error.message);
     await insertOperation(trx, operation, next.value.head);
     await moveMembers(trx, list, next.value);

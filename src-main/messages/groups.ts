@@ -26,10 +26,10 @@ import type { ContentDraft, ContentOf, DurableContent } from "#shared/wire/conte
 import type { Contacts } from "../contacts/contacts.ts";
 import { nameFromUserId } from "../contacts/display-name.ts";
 import type { Account } from "../crypto/identity.ts";
+import { logCrypto, signGroupOperation } from "../crypto/signed-log.ts";
 import type { Database } from "../store/database.ts";
 import { GroupsTable } from "../store/groups.ts";
 import type { Changes } from "./changes.ts";
-import { groupCrypto, signGroupOperation } from "./group-crypto.ts";
 
 export interface GroupsDeps {
   readonly env: Env;
@@ -118,7 +118,7 @@ export class Groups {
     const draft = draftOfCreate(name, people, maker, this.#place());
     if (!draft.ok) return draft;
     const create = signGroupOperation(draft.value, this.#deps.account);
-    const groupId = groupIdOf(create, groupCrypto);
+    const groupId = groupIdOf(create, logCrypto);
     return this.#make(emptyLog(groupId), create, changes);
   }
 
@@ -144,7 +144,7 @@ export class Groups {
   #make(log: GroupLog, operation: GroupOperation, changes: Changes): Result<GroupId> {
     const { db, account } = this.#deps;
     const { groupId } = log;
-    const next = append(log, operation, groupCrypto);
+    const next = append(log, operation, logCrypto);
     if (!next.ok) return next;
     db.transaction(() => {
       this.#keep(log, next.value, changes);
@@ -169,7 +169,7 @@ export class Groups {
     let log = before;
     let isMissing = false;
     for (const operation of operations) {
-      const next = append(log, operation, groupCrypto);
+      const next = append(log, operation, logCrypto);
       if (next.ok) log = next.value;
       else if (next.error.type === "group_missing") isMissing = true;
       else this.#deps.env.log.warn("an operation of a group was refused", { type: next.error.type });
@@ -259,7 +259,7 @@ export class Groups {
     const { account, contacts } = this.#deps;
     const { groupId, operations } = content;
     const [create] = operations;
-    if (create?.kind !== "create" || groupIdOf(create, groupCrypto) !== groupId) return false;
+    if (create?.kind !== "create" || groupIdOf(create, logCrypto) !== groupId) return false;
     const names = ({ kind, people, actor }: GroupOperation, userId: UserId): boolean =>
       (kind === "create" && actor === userId) ||
       ((kind === "create" || kind === "add") && people.some((person) => person.userId === userId));
@@ -269,7 +269,7 @@ export class Groups {
     return (
       byContact &&
       operations.some((operation) => names(operation, from)) &&
-      operations.every((operation) => isGenuine(operation, groupCrypto))
+      operations.every((operation) => isGenuine(operation, logCrypto))
     );
   }
 

@@ -17,6 +17,7 @@ import {
 import type { ShareOperation } from "#shared/shares/share-log.ts";
 import type { ContentDraft } from "#shared/wire/content.ts";
 import type { Account } from "../crypto/identity.ts";
+import { logCrypto } from "../crypto/signed-log.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { FilesTable } from "../store/files.ts";
@@ -29,7 +30,6 @@ import {
   receiptKey,
   receiptStep,
 } from "./receipts-machine.ts";
-import { shareCrypto } from "./share-crypto.ts";
 
 export interface ReceiptsDeps {
   readonly env: Env;
@@ -288,7 +288,7 @@ class FileReceipts implements Receipts {
     const manifest = this.#files.get(fileId)?.offer.signed.manifest;
     if (manifest === undefined || receipt.fileId !== fileId || receipt.subject === manifest.ownerId) return false;
     if (!bytesEqual(receipt.root, manifest.root)) return false;
-    return this.#book(fileId).state.known.size < SHARE_RECEIPTS_MAX && checkReceipt(receipt, shareCrypto).ok;
+    return this.#book(fileId).state.known.size < SHARE_RECEIPTS_MAX && checkReceipt(receipt, logCrypto).ok;
   }
 
   async #send(fileId: FileId, receipt: Receipt): Promise<void> {

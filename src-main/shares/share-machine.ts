@@ -1,6 +1,7 @@
 import { assertNever } from "#shared/base/assert.ts";
 import { toHex } from "#shared/base/bytes.ts";
 import type { UserId } from "#shared/base/ids.ts";
+import type { LogCrypto } from "#shared/base/log-crypto.ts";
 import type { Step } from "#shared/base/machine.ts";
 import type { AppError } from "#shared/base/result.ts";
 import {
@@ -10,7 +11,6 @@ import {
   isMember,
   type Limits,
   operationHash,
-  type ShareCrypto,
   type ShareDraft,
   type ShareList,
   type ShareOperation,
@@ -176,13 +176,13 @@ type Result = readonly [Replica, readonly ReplicaEffect[]];
 
 /** The step function; `crypto` checks what comes from outside. */
 export const replicaStep =
-  (crypto: ShareCrypto): Step<Replica, TimedReplicaEvent, ReplicaEffect> =>
+  (crypto: LogCrypto): Step<Replica, TimedReplicaEvent, ReplicaEffect> =>
   (state, event) => {
     const [next, effects] = react(state, event, crypto);
     return submitNext(next, event.nowMs, effects);
   };
 
-const react = (state: Replica, event: ReplicaEvent, crypto: ShareCrypto): Result => {
+const react = (state: Replica, event: ReplicaEvent, crypto: LogCrypto): Result => {
   switch (event.type) {
     case "connected":
       return fetchNow({ ...state, connected: true, forked: false, fetching: "no", submitting: null });
@@ -252,7 +252,7 @@ const told = (state: Replica, event: Extract<ReplicaEvent, { type: "told" }>): R
 };
 
 /** Takes what is new; what does not hold ends it there. */
-const fetched = (state: Replica, event: Extract<ReplicaEvent, { type: "fetched" }>, crypto: ShareCrypto): Result => {
+const fetched = (state: Replica, event: Extract<ReplicaEvent, { type: "fetched" }>, crypto: LogCrypto): Result => {
   if (!state.connected || state.fetching === "no") return [state, []];
   const again = state.fetching === "again";
   let list = state.list;
@@ -342,7 +342,7 @@ const submitNext = (state: Replica, nowMs: number, effects: readonly ReplicaEffe
   return submitNext({ ...state, wishes: rest }, nowMs, [...effects, settled, { type: "changed" }]);
 };
 
-const submitted = (state: Replica, operation: ShareOperation, crypto: ShareCrypto): Result => {
+const submitted = (state: Replica, operation: ShareOperation, crypto: LogCrypto): Result => {
   const wish = state.submitting;
   if (wish === null) return [state, []];
   const done: Replica = { ...state, submitting: null, wishes: state.wishes.filter(({ id }) => id !== wish.id) };

@@ -34,13 +34,13 @@ import {
 import type { ContentDraft, ContentOf } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Account } from "../crypto/identity.ts";
+import { logCrypto, signShareOperation } from "../crypto/signed-log.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
 import { ReceiptsTable } from "../store/receipts.ts";
 import { SharesTable } from "../store/shares.ts";
 import { KeyRequests } from "./key-requests.ts";
-import { shareCrypto, signOperation } from "./share-crypto.ts";
 import {
   type Downloads,
   limitsOf,
@@ -183,7 +183,7 @@ class ShareLists implements Shares {
   #expiryTimer: Disposable | null = null;
   /** Files that expired by then have been told of. */
   #expiredUntil = 0;
-  readonly #step = replicaStep(shareCrypto);
+  readonly #step = replicaStep(logCrypto);
   /** Wishes that are not kept over a restart have numbers below 0. */
   #passing = 0;
 
@@ -236,12 +236,12 @@ class ShareLists implements Shares {
 
   start(fileId: FileId, members: readonly UserId[], terms: Partial<ShareTerms> = {}): ShareOperation {
     const { account, env } = this.#deps;
-    const empty = emptyList(fileId, account.userId, shareCrypto);
+    const empty = emptyList(fileId, account.userId, logCrypto);
     const wish: ShareWish = { kind: "add", userIds: members };
     const draft = draftFor({ ...empty, terms: { ...defaultTerms, ...terms } }, wish, account.userId, env.clock.now());
     if (!draft.ok) throw new Error(draft.error.message);
-    const operation = signOperation(draft.value, account);
-    const list = append(empty, operation, shareCrypto);
+    const operation = signShareOperation(draft.value, account);
+    const list = append(empty, operation, logCrypto);
     if (!list.ok) throw new Error(list.error.message);
     this.#table.append(list.value, [operation], [list.value.head]);
     this.#awaitExpiry();
@@ -429,7 +429,7 @@ class ShareLists implements Shares {
     if (stored !== null)
       return { ...startReplica(userId, stored.list, stored.heads), ownerVersion: stored.ownerVersion };
     const ownerId = this.#files.get(fileId)?.offer.signed.manifest.ownerId ?? userId;
-    return startReplica(userId, emptyList(fileId, ownerId, shareCrypto), []);
+    return startReplica(userId, emptyList(fileId, ownerId, logCrypto), []);
   }
 
   #dispatch(fileId: FileId, event: ReplicaEvent): void {
@@ -516,7 +516,7 @@ class ShareLists implements Shares {
   }
 
   async #submit(fileId: FileId, followed: Followed, draft: ShareDraft): Promise<void> {
-    const operation = signOperation(draft, this.#deps.account);
+    const operation = signShareOperation(draft, this.#deps.account);
     const request = this.#deps.signaling.request("files.operate", { fileId, operations: [operation] });
     await this.#ask(followed, request, (answer) => {
       if (answer.ok) this.#dispatch(fileId, { type: "submitted", operation });
@@ -551,7 +551,7 @@ class ShareLists implements Shares {
     const record = this.#files.get(fileId);
     if (record === null) return;
     const { account, db } = this.#deps;
-    const heads = operations.map((operation) => operationHash(operation, shareCrypto));
+    const heads = operations.map((operation) => operationHash(operation, logCrypto));
     const why = record.access === "granted" ? this.#whyLost(list, operations) : null;
     db.transaction(() => {
       this.#table.append(list, operations, heads);
@@ -626,7 +626,7 @@ class ShareLists implements Shares {
     const { list } = this.#replica(fileId);
     if (isMember(list, peer)) return { fileId, version: list.version, head: list.head };
     const last = this.#table.lastNaming(fileId, peer);
-    return last === null ? null : { fileId, version: last.version, head: operationHash(last, shareCrypto) };
+    return last === null ? null : { fileId, version: last.version, head: operationHash(last, logCrypto) };
   }
 
   /** Null while we may have the file, and also when nobody ever took it from us: a server that leaves us out says nothing. */

@@ -1,8 +1,9 @@
 import { io, type Socket } from "socket.io-client";
+import * as parser from "socket.io-parser";
 import { toDisposable } from "#shared/base/disposable.ts";
 import { LOGIN_TIMEOUT_MS, SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
 import { type AppError, fail, ok, type Result } from "#shared/base/result.ts";
-import { boundedParser } from "./decoder.ts";
+import { boundedParser } from "#shared/rendezvous/bounded-parser.ts";
 import type { RelaySender } from "./relay-lines.ts";
 import type { SendRequest } from "./request-queue.ts";
 
@@ -49,7 +50,7 @@ export const openClient = (url: URL, events: ClientEvents): Client => {
     forceNew: true,
     autoConnect: false,
     timeout: LOGIN_TIMEOUT_MS,
-    parser: boundedParser,
+    parser: boundedParser(parser),
     ...websocketOptions,
   });
   let open = true;

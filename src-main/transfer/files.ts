@@ -13,7 +13,7 @@ import type { RequestOutput } from "#shared/rendezvous/protocol.ts";
 import { append, type Closing, emptyList, type ShareOperation, type ShareTerms } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
-import { shareCrypto } from "../shares/share-crypto.ts";
+import { logCrypto } from "../crypto/signed-log.ts";
 import type { Shares } from "../shares/shares.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import { reached } from "../steps.ts";
@@ -612,7 +612,7 @@ class SharedFiles implements Files {
     if (known !== null) return known;
     // Passed on by somebody else, or from a member of a group who is no contact.
     if (start === undefined) return null;
-    const list = append(emptyList(fileId, ownerId, shareCrypto), start, shareCrypto);
+    const list = append(emptyList(fileId, ownerId, logCrypto), start, logCrypto);
     return list.ok ? start.actorKey : null;
   }
 

@@ -5,10 +5,9 @@ import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
 import { type FileId, type Generation, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { CHUNK_EVICTIONS_KEPT, PROGRESS_INTERVAL_MS, TRANSFER_WEIGHTS } from "#shared/base/limits.ts";
+import { PROGRESS_INTERVAL_MS, TRANSFER_WEIGHTS } from "#shared/base/limits.ts";
 import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type {
-  ChunkEvictionView,
   ChunkUsageView,
   ErrorView,
   LinkView,
@@ -25,7 +24,7 @@ import type { FileRecord } from "../store/files.ts";
 import type { FolderProgress, TransferRecord } from "../store/transfers.ts";
 import { Allowances } from "./allowances.ts";
 import { TokenBucket } from "./bandwidth.ts";
-import { type ChunkClaim, evictionsFor, sumsOf } from "./chunk-quota.ts";
+import { ChunkRoom } from "./chunk-room.ts";
 import type { ChunkWorker } from "./chunk-worker-client.ts";
 import type { FolderSelection } from "./chunk-worker-protocol.ts";
 import { Download } from "./download.ts";
@@ -39,7 +38,6 @@ import { createSteadyLinks, type SteadyLinks } from "./steady-links.ts";
 import { expectedBytesOf, isActive, isFinishing, startableOf, surplusOf, unstoredBytesOf } from "./transfer-places.ts";
 import { TransferRecords } from "./transfer-records.ts";
 import { TransferRoutes } from "./transfer-routes.ts";
-import { storedCountOf } from "./transfer-state.ts";
 import { viewOfDownload } from "./transfer-view.ts";
 
 export interface TransfersDeps {
@@ -152,9 +150,6 @@ interface StartWish {
 const writable = (selection: FolderSelection): FolderProgress["selection"] =>
   Array.isArray(selection) ? selection.map(([first, end]): [number, number] => [first, end]) : (selection as null);
 
-/** As file managers write it: 1 GB is 1,000,000,000 bytes. */
-const inGigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 0)} GB`;
-
 const ownerOf = ({ offer }: FileRecord): UserId => offer.signed.manifest.ownerId;
 
 export const createTransfers = (deps: TransfersDeps): Transfers => new FileTransfers(deps);
@@ -174,8 +169,7 @@ class FileTransfers implements Transfers {
   readonly #offers: Offers;
   readonly #upload = new TokenBucket();
   readonly #allowances: Allowances;
-  /** The newest first. */
-  #evictions: readonly ChunkEvictionView[] = [];
+  readonly #room: ChunkRoom;
   readonly #linked = new Map<UserId, Generation>();
   readonly #progressTimers = new Map<Download, Disposable>();
 
@@ -215,6 +209,16 @@ class FileTransfers implements Transfers {
         onServed: (served) => this.#served.emit(served),
       }),
     );
+    this.#room = new ChunkRoom({
+      env,
+      limitBytes: () => deps.settings().chunkStorageBytes,
+      downloads: () => this.#downloads.values(),
+      remove: (download) => {
+        download.dispatch({ type: "cancel" });
+        this.#discardWhenDropped(download);
+      },
+      notify: (notice) => this.#notices.emit(notice),
+    });
     this.#owned.add(files.onReplaced((fileId) => void this.#goOnWith(fileId)));
     this.#owned.add(files.onMembersChanged((fileId) => this.#onMembers(fileId)));
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
@@ -226,8 +230,7 @@ class FileTransfers implements Transfers {
         const { drainTimeoutMs } = changed;
         for (const download of this.#downloads.values()) download.dispatch({ type: "configured", drainTimeoutMs });
         this.#limit(changed);
-        // What is needed stays, also when it is more than the new limit.
-        this.#evict(evictionsFor(this.#claims(), 0, changed.chunkStorageBytes) ?? this.#evictable(), null);
+        this.#room.keepTo(changed.chunkStorageBytes);
       }),
     );
     this.#allowances = this.#owned.add(new Allowances(env.clock, () => this.#downloads.values()));
@@ -288,9 +291,8 @@ class FileTransfers implements Transfers {
       if (!made.ok) return made;
     }
     const { sizeBytes } = file.offer.signed.manifest;
-    const others = this.#claims().filter((claim) => claim.fileId !== fileId);
     // How much a part of a folder is, is not known before its list is here.
-    const refused = this.#makeRoom(file, others, selection == null ? sizeBytes : 0);
+    const refused = this.#room.begin(fileId, file.offer.name, selection == null ? sizeBytes : 0);
     if (refused !== null) return err(refused);
     const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
     const startedAtMs = env.clock.now();
@@ -406,7 +408,7 @@ class FileTransfers implements Transfers {
 
   resume(fileId: string): Result<TransferView> {
     return this.#command(fileId, (download) => {
-      const refusal = this.#refusalOf(download.file) ?? this.#roomToGoOn(download);
+      const refusal = this.#refusalOf(download.file) ?? this.#room.goOn(download);
       if (refusal !== null) return refusal;
       if (download.state.kind === "failed") download.dispatch({ type: "retry" });
       else if (download.state.kind === "idle" || download.state.kind === "pausing") {
@@ -439,7 +441,7 @@ class FileTransfers implements Transfers {
     return this.#command(fileId, (download) => {
       if (download.state.kind === "complete")
         return { type: "already_complete", message: "This file was downloaded already." };
-      const refusal = this.#refusalOf(download.file) ?? this.#roomToGoOn(download);
+      const refusal = this.#refusalOf(download.file) ?? this.#room.goOn(download);
       if (refusal !== null) return refusal;
       download.dispatch({ type: "retry" });
       return null;
@@ -517,73 +519,7 @@ class FileTransfers implements Transfers {
   }
 
   chunkUsage(): ChunkUsageView {
-    const limitBytes = this.#deps.settings().chunkStorageBytes;
-    return { limitBytes, ...sumsOf(this.#claims()), evictions: [...this.#evictions] };
-  }
-
-  // ---- The limit on chunks --------------------------------------------------------------------------------------------
-
-  #claims(): ChunkClaim[] {
-    return [...this.#downloads.values()]
-      .filter(({ state }) => state.kind !== "complete" && state.kind !== "cancelled")
-      .map(({ spec, state, startedAtMs }) => ({
-        fileId: spec.fileId,
-        storedBytes: Math.min(spec.sizeBytes, storedCountOf(state) * spec.chunkBytes),
-        expectedBytes: expectedBytesOf(spec, state),
-        isFailed: state.kind === "failed",
-        startedAtMs,
-      }));
-  }
-
-  #evictable(): ChunkClaim[] {
-    return this.#claims().filter(({ isFailed }) => isFailed);
-  }
-
-  /** For one that is paused or has failed. One that runs has its room. */
-  #roomToGoOn({ file, spec, state, folder }: Download): ErrorView | null {
-    if (expectedBytesOf(spec, state) > 0 || state.kind === "complete") return null;
-    const others = this.#claims().map((claim) =>
-      claim.fileId === spec.fileId ? { ...claim, isFailed: false } : claim,
-    );
-    const { selection = null, counts = null } = folder ?? {};
-    const isKnown = selection === null || counts !== null;
-    const wanted = isKnown ? Math.max(0, unstoredBytesOf(spec, state) - (counts?.skippedBytes ?? 0)) : 0;
-    return this.#makeRoom(file, others, wanted);
-  }
-
-  /** Deletes what failed downloads have, if that is what it takes; says why not even that is enough. */
-  #makeRoom({ offer }: FileRecord, claims: readonly ChunkClaim[], wanted: number): ErrorView | null {
-    const limitBytes = this.#deps.settings().chunkStorageBytes;
-    const evictions = evictionsFor(claims, wanted, limitBytes);
-    if (evictions === null) {
-      const { usedBytes, expectedBytes, evictableBytes } = sumsOf(claims);
-      const room = Math.max(0, (limitBytes ?? 0) - usedBytes - expectedBytes + evictableBytes);
-      return {
-        type: "quota_exceeded",
-        message: `This takes ${inGigabytes(wanted)} while it is downloaded, and of the ${inGigabytes(limitBytes ?? 0)} that you allow for unfinished downloads ${inGigabytes(room)} are left. Finish or cancel others, or raise the limit in the settings.`,
-      };
-    }
-    this.#evict(evictions, offer.name);
-    return null;
-  }
-
-  #evict(claims: readonly ChunkClaim[], forName: string | null): void {
-    for (const { fileId, storedBytes: bytes } of claims) {
-      const download = this.#downloads.get(fileId);
-      if (download?.state.kind !== "failed") continue;
-      const { env } = this.#deps;
-      const { name } = download.file.offer;
-      const atMs = env.clock.now();
-      this.#evictions = [{ name, bytes, atMs, forName }, ...this.#evictions].slice(0, CHUNK_EVICTIONS_KEPT);
-      env.log.info("a failed download was deleted to keep to the limit for chunks", { bytes });
-      const why = forName === null ? "to keep to the new limit" : `to make room for “${forName}”`;
-      this.#notices.emit({
-        ...{ level: "info", type: "chunks_evicted", atMs },
-        message: `“${name}” had failed; the ${inGigabytes(bytes)} that had arrived of it were deleted ${why}.`,
-      });
-      download.dispatch({ type: "cancel" });
-      this.#discardWhenDropped(download);
-    }
+    return this.#room.usage();
   }
 
   counters(): { strayFrames: number } {

@@ -132,6 +132,8 @@ export const STORE_BACKLOG_BYTES_MAX = 32 * MiB;
 export const TRANSFERS_ACTIVE_MAX = 8;
 /** Snapshots of one transfer to the renderer: ten a second look smooth and cost nothing. */
 export const PROGRESS_INTERVAL_MS = 100;
+/** How long after the last progress of a transfer the delay of the event loop is measured: over the pauses between two. */
+export const EVENT_LOOP_WATCH_MS = 10_000;
 /** Bytes that the chunk worker reads, hashes or writes in one go: large enough for the disk, small enough that others get their turn. */
 export const WORK_BATCH_BYTES = 1 * MiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */

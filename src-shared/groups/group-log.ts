@@ -9,6 +9,7 @@ import {
   GROUP_PERSON_NAME_BYTES_MAX,
   PROFILE_NAME_LENGTH_MAX,
 } from "../base/limits.ts";
+import type { LogCrypto } from "../base/log-crypto.ts";
 import { fail, ok, type Result } from "../base/result.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "../wire/json.ts";
 import { viewOf } from "./group-view.ts";
@@ -52,14 +53,6 @@ export type GroupOperation = v.InferOutput<typeof GroupOperationSchema>;
 /** An operation before it is signed. */
 export type GroupDraft = Omit<GroupOperation, "signature" | "actorKey">;
 export type GroupRole = "owner" | "admin" | "member";
-
-export interface GroupCrypto {
-  /** SHA-256. */
-  hash(bytes: Uint8Array): Bytes;
-  /** Ed25519. */
-  verify(key: Uint8Array, bytes: Uint8Array, signature: Uint8Array): boolean;
-  userIdOf(accountKey: Uint8Array): string;
-}
 
 /** An operation in its place: `index` is the order in which this device got it, parents first. */
 export interface GroupNode {
@@ -121,15 +114,15 @@ export const groupSigningBytes = (operation: GroupDraft & { readonly actorKey: B
 /** Without the signature: another valid one would say the same. */
 export const groupHash = (
   operation: GroupDraft & { readonly actorKey: Bytes },
-  crypto: Pick<GroupCrypto, "hash">,
+  crypto: Pick<LogCrypto, "hash">,
 ): Bytes => crypto.hash(concatBytes(utf8("weir group head v1\0"), groupSigningBytes(operation)));
 
 /** The id of the group that this `create` begins: a letter that no user id has room for, then 20 bytes of its hash. */
-export const groupIdOf = (create: GroupOperation, crypto: Pick<GroupCrypto, "hash">): GroupId =>
+export const groupIdOf = (create: GroupOperation, crypto: Pick<LogCrypto, "hash">): GroupId =>
   v.parse(GroupIdSchema, `g${toBase32(groupHash(create, crypto).subarray(0, 20))}`);
 
 /** The signature holds, and the actor is whose key it is. */
-export const isGenuine = (operation: GroupOperation, crypto: GroupCrypto): boolean =>
+export const isGenuine = (operation: GroupOperation, crypto: LogCrypto): boolean =>
   crypto.userIdOf(operation.actorKey) === operation.actor &&
   crypto.verify(operation.actorKey, groupSigningBytes(operation), operation.signature);
 
@@ -189,7 +182,7 @@ const wasEverAllowed = (nodes: readonly GroupNode[], { kind, actor }: GroupDraft
  * The log with this operation. `group_missing`: it names operations that are not here; ask whoever sent it. An operation
  * that is here already changes nothing.
  */
-export const append = (log: GroupLog, operation: GroupOperation, crypto: GroupCrypto): Result<GroupLog, GroupError> => {
+export const append = (log: GroupLog, operation: GroupOperation, crypto: LogCrypto): Result<GroupLog, GroupError> => {
   const hash = toHex(groupHash(operation, crypto));
   if (log.indexByHash.has(hash)) return ok(log);
   if (isMalformed(operation)) return refuse("group_malformed", "The operation makes no sense.");

@@ -2,13 +2,13 @@ import * as v from "valibot";
 import { type Bytes, bytesEqual, concatBytes, utf8 } from "../base/bytes.ts";
 import { FileIdSchema, type UserId, UserIdSchema } from "../base/ids.ts";
 import { SHARE_OPERATIONS_MAX, SHARE_RECEIPTS_MAX } from "../base/limits.ts";
+import type { LogCrypto } from "../base/log-crypto.ts";
 import { fail, ok, type Result } from "../base/result.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "../wire/json.ts";
 import { type Manifest, manifestSigningBytes, SignedManifestSchema } from "../wire/manifest.ts";
 import {
   append,
   emptyList,
-  type ShareCrypto,
   type ShareList,
   type ShareOperation,
   ShareOperationSchema,
@@ -54,7 +54,7 @@ export const receiptSigningBytes = ({ fileId, kind, subject, root, actor, actorK
 export type ReceiptError = { readonly type: "receipt_malformed" | "receipt_forged"; readonly message: string };
 
 /** Whether its actor signed it, and may say such a thing. Whether both had anything to do with the file, the list tells. */
-export const checkReceipt = (receipt: Receipt, crypto: ShareCrypto): Result<void, ReceiptError> => {
+export const checkReceipt = (receipt: Receipt, crypto: LogCrypto): Result<void, ReceiptError> => {
   const { kind, subject, actor, actorKey, signature } = receipt;
   if ((kind === "completed") !== (actor === subject))
     return fail("receipt_malformed", "Everybody confirms their own download, and offers a file to somebody else.");
@@ -150,7 +150,7 @@ export const provenPeople = (
  * record, the chain of the share list, and each receipt. Errors: `bad_message`, `bundle_changed`, `bad_record`,
  * `receipt_forged`, `receipt_malformed`, `receipt_unrelated`, and those of the list (`share_forged`, `share_conflict`, ...).
  */
-export const verifyBundle = (exported: Uint8Array, crypto: ShareCrypto): Result<ProvenBundle, BundleError> => {
+export const verifyBundle = (exported: Uint8Array, crypto: LogCrypto): Result<ProvenBundle, BundleError> => {
   const read = decodeJson(BundleSchema, exported);
   if (!read.ok) return read;
   const bundle = read.value;

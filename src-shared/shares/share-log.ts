@@ -9,6 +9,7 @@ import {
   SHARE_OPERATIONS_PAGE,
   SHARE_PAGE_BYTES,
 } from "../base/limits.ts";
+import type { LogCrypto } from "../base/log-crypto.ts";
 import { fail, ok, type Result } from "../base/result.ts";
 import { bytesField, type DecodeError, decodeJson, encodeJson } from "../wire/json.ts";
 
@@ -60,14 +61,6 @@ export type ShareOperation = v.InferOutput<typeof ShareOperationSchema>;
 /** An operation before it is signed. */
 export type ShareDraft = Omit<ShareOperation, "signature" | "actorKey">;
 
-export interface ShareCrypto {
-  /** SHA-256. */
-  hash(bytes: Uint8Array): Bytes;
-  /** Ed25519. */
-  verify(key: Uint8Array, bytes: Uint8Array, signature: Uint8Array): boolean;
-  userIdOf(accountKey: Uint8Array): string;
-}
-
 export interface ShareMember {
   readonly sinceMs: number;
   readonly addedBy: UserId;
@@ -98,10 +91,10 @@ export type ShareErrorType =
 export type ShareError = { readonly type: ShareErrorType; readonly message: string };
 
 /** What the first operation follows: it binds the log to the file and its owner. */
-export const startHash = (fileId: FileId, ownerId: UserId, crypto: Pick<ShareCrypto, "hash">): Bytes =>
+export const startHash = (fileId: FileId, ownerId: UserId, crypto: Pick<LogCrypto, "hash">): Bytes =>
   crypto.hash(utf8(`weir share log v1\0${fileId}\0${ownerId}`));
 
-export const emptyList = (fileId: FileId, ownerId: UserId, crypto: Pick<ShareCrypto, "hash">): ShareList => ({
+export const emptyList = (fileId: FileId, ownerId: UserId, crypto: Pick<LogCrypto, "hash">): ShareList => ({
   fileId,
   ownerId,
   version: 0,
@@ -123,7 +116,7 @@ export const shareSigningBytes = (operation: ShareDraft & { readonly actorKey: B
 };
 
 /** What the next operation names as `previousHash`. Without the signature: another valid one would say the same. */
-export const operationHash = (operation: ShareOperation, crypto: Pick<ShareCrypto, "hash">): Bytes =>
+export const operationHash = (operation: ShareOperation, crypto: Pick<LogCrypto, "hash">): Bytes =>
   crypto.hash(concatBytes(utf8("weir share head v1\0"), shareSigningBytes(operation)));
 
 export const isMember = (list: ShareList, userId: string): boolean =>
@@ -204,7 +197,7 @@ const refusalOf = (list: ShareList, operation: ShareDraft): ShareError | null =>
 };
 
 /** The list after an operation that was checked before: one that is read back from our own database. */
-export const withOperation = (list: ShareList, operation: ShareOperation, crypto: ShareCrypto): ShareList => {
+export const withOperation = (list: ShareList, operation: ShareOperation, crypto: LogCrypto): ShareList => {
   const { kind, userIds, actor, atMs, version } = operation;
   const withdrawn = kind === "withdraw";
   const members = new Map(withdrawn ? [] : list.members);
@@ -225,7 +218,7 @@ export const withOperation = (list: ShareList, operation: ShareOperation, crypto
 export const append = (
   list: ShareList,
   operation: ShareOperation,
-  crypto: ShareCrypto,
+  crypto: LogCrypto,
 ): Result<ShareList, ShareError> => {
   const refusal = refusalOf(list, operation);
   if (refusal !== null) return { ok: false, error: refusal };

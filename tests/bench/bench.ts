@@ -1,12 +1,11 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
-import { type HeadlessProfile, pair, startHeadless, startServer } from "../../scripts/headless-process.ts";
+import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { createWorld } from "../support/profiles.ts";
 import { measureActivity } from "./activity.ts";
 import { measureImpaired } from "./impaired.ts";
 import { measureLinks } from "./links-latency.ts";
@@ -28,12 +27,11 @@ interface Side {
   idleRss: number | null;
 }
 
-/** What one process says about itself since the last question. */
-const loopDelayP99Ms = async (profile: HeadlessProfile): Promise<number> => {
-  const report = await profile.call("diagnostics.export", {});
-  const value = (report["eventLoop"] as { p99Ms?: unknown } | undefined)?.p99Ms;
-  if (typeof value !== "number") throw new Error("diagnostics.export has no eventLoop.p99Ms");
-  return value;
+/** What one process says about itself since the last question; null while nothing went on. */
+const loopDelayP99Ms = async (profile: HeadlessProfile): Promise<number | null> => {
+  const report = (await profile.call("diagnostics.export", {}))["eventLoop"] as { p99Ms: number } | null | undefined;
+  if (report === undefined) throw new Error("diagnostics.export has no eventLoop");
+  return report?.p99Ms ?? null;
 };
 
 /** Two bare peer connections on a busy machine do not always find each other: a run without a connection is no figure. */
@@ -76,89 +74,70 @@ const writeSmallFiles = (root: string, sizeMiB: number): number => {
 const CURVE_POINTS = 20;
 
 const fullPath = async (sizeMiB: number, { asFolder = false, besideWebTorrent = false } = {}) => {
-  const dir = await mkdtemp(join(tmpdir(), "weir-bench-"));
-  const server = await startServer(join(dir, "server"));
-  const sides: Side[] = [];
-  try {
-    for (const name of ["Alice", "Bob"]) {
-      const downloads = join(dir, name, "downloads");
-      await mkdir(downloads, { recursive: true });
-      const profile = await startHeadless({
-        dataDir: join(dir, name, "data"),
-        server: server.ready.url,
-        name,
-        downloads,
-      });
-      sides.push({ profile, idleRss: null });
-    }
-    const [alice, bob] = sides.map((side) => side.profile);
-    if (alice === undefined || bob === undefined) throw new Error("two profiles");
-    await pair(alice, bob);
-    await bob.until(
-      "a link",
-      async () => (await bob.call("links.list", {})).find((link) => link.state === "connected") ?? null,
-    );
-    const path = join(dir, asFolder ? "bench" : "bench.bin");
-    const files = asFolder ? writeSmallFiles(path, sizeMiB) : 0;
-    const sha256 = asFolder ? "" : await writeRandomFile(path, sizeMiB * MiB);
-    for (const side of sides) side.idleRss = memoryOf(side.profile.process.pid, "VmRSS");
-    const shareStart = performance.now();
-    const file = await alice.call("files.share", { chatId: bob.userId, path });
-    const shareMs = Math.round(performance.now() - shareStart);
-    await bob.until(
-      "the offer",
-      async () => (await bob.call("files.list", {})).find((f) => f.fileId === file.fileId) ?? null,
-    );
-    for (const side of sides) await loopDelayP99Ms(side.profile);
-    const cpu = (): (Record<string, number> | null)[] => sides.map((side) => cpuSecondsOf(side.profile.process.pid));
-    const cpuAtStart = cpu();
-    let cpuAtDownloaded: typeof cpuAtStart | null = null;
-    const aboveIdleMiB = (of: "VmRSS" | "VmHWM"): (number | null)[] =>
-      sides.map((side) => {
-        const bytes = memoryOf(side.profile.process.pid, of);
-        return bytes === null || side.idleRss === null ? null : mib(bytes - side.idleRss);
-      });
-    const rssAboveIdleMiB: (number | null)[][] = [];
-    bob.on("transfer.changed", ({ phase, bytesStored, sizeBytes }) => {
-      if (phase !== "downloading") cpuAtDownloaded ??= cpu();
-      if (bytesStored * CURVE_POINTS >= sizeBytes * rssAboveIdleMiB.length) rssAboveIdleMiB.push(aboveIdleMiB("VmRSS"));
+  await using world = await createWorld();
+  const [alice, bob] = [await world.profile("Alice"), await world.profile("Bob")];
+  const sides: Side[] = [alice, bob].map((profile) => ({ profile, idleRss: null }));
+  await pair(alice, bob);
+  await bob.until(
+    "a link",
+    async () => (await bob.call("links.list", {})).find((link) => link.state === "connected") ?? null,
+  );
+  const path = join(world.dir, asFolder ? "bench" : "bench.bin");
+  const files = asFolder ? writeSmallFiles(path, sizeMiB) : 0;
+  const sha256 = asFolder ? "" : await writeRandomFile(path, sizeMiB * MiB);
+  for (const side of sides) side.idleRss = memoryOf(side.profile.process.pid, "VmRSS");
+  const shareStart = performance.now();
+  const file = await alice.call("files.share", { chatId: bob.userId, path });
+  const shareMs = Math.round(performance.now() - shareStart);
+  await bob.until(
+    "the offer",
+    async () => (await bob.call("files.list", {})).find((f) => f.fileId === file.fileId) ?? null,
+  );
+  for (const side of sides) await loopDelayP99Ms(side.profile);
+  const cpu = (): (Record<string, number> | null)[] => sides.map((side) => cpuSecondsOf(side.profile.process.pid));
+  const cpuAtStart = cpu();
+  let cpuAtDownloaded: typeof cpuAtStart | null = null;
+  const aboveIdleMiB = (of: "VmRSS" | "VmHWM"): (number | null)[] =>
+    sides.map((side) => {
+      const bytes = memoryOf(side.profile.process.pid, of);
+      return bytes === null || side.idleRss === null ? null : mib(bytes - side.idleRss);
     });
-    const { view, phases, totalMs } = await follow(bob, file.fileId, 600_000);
-    const cpuAtEnd = cpu();
-    const delays = [];
-    for (const side of sides) delays.push(await loopDelayP99Ms(side.profile));
-    const peakRssAboveIdleMiB = aboveIdleMiB("VmHWM");
-    if (view.phase !== "complete") throw new Error(`the transfer failed: ${JSON.stringify(view.error)}`);
-    if (asFolder) await run("diff", ["-r", path, view.savedPath ?? ""]);
-    else if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
-    const downloadMs = phases.find((p) => p.phase === "downloading")?.ms ?? 0;
-    const finishMs = phases
-      .filter((p) => p.phase === "assembling" || p.phase === "verifying")
-      .reduce((sum, p) => sum + p.ms, 0);
-    const rate = (ms: number): number => Math.round(((sizeMiB * MiB) / 1e6 / (ms / 1000)) * 10) / 10;
-    const webTorrent = besideWebTorrent ? await measureWebTorrent(path, join(dir, "webtorrent"), sha256) : null;
-    return {
-      ...(asFolder ? { files } : {}),
-      ...(webTorrent === null ? {} : { webTorrent }),
-      phases,
-      totalMs,
-      shareMs,
-      downloadMBps: rate(downloadMs),
-      totalMBps: rate(totalMs),
-      assembleVerifyMBps: rate(finishMs),
-      downloadCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtStart[i] ?? null, cpuAtDownloaded?.[i] ?? null)),
-      finishCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtDownloaded?.[i] ?? null, cpuAtEnd[i] ?? null)),
-      eventLoopP99Ms: { seeder: delays[0], downloader: delays[1] },
-      peakRssAboveIdleMiB,
-      rssAboveIdleMiB,
-      requestedChunks: view.requestedChunks,
-      chunkCount: view.chunkCount,
-    };
-  } finally {
-    for (const side of sides) await side.profile.stop();
-    await server.stop();
-    await rm(dir, { recursive: true, force: true });
-  }
+  const rssAboveIdleMiB: (number | null)[][] = [];
+  bob.on("transfer.changed", ({ phase, bytesStored, sizeBytes }) => {
+    if (phase !== "downloading") cpuAtDownloaded ??= cpu();
+    if (bytesStored * CURVE_POINTS >= sizeBytes * rssAboveIdleMiB.length) rssAboveIdleMiB.push(aboveIdleMiB("VmRSS"));
+  });
+  const { view, phases, totalMs } = await follow(bob, file.fileId, 600_000);
+  const cpuAtEnd = cpu();
+  const delays = [];
+  for (const side of sides) delays.push(await loopDelayP99Ms(side.profile));
+  const peakRssAboveIdleMiB = aboveIdleMiB("VmHWM");
+  if (view.phase !== "complete") throw new Error(`the transfer failed: ${JSON.stringify(view.error)}`);
+  if (asFolder) await run("diff", ["-r", path, view.savedPath ?? ""]);
+  else if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
+  const downloadMs = phases.find((p) => p.phase === "downloading")?.ms ?? 0;
+  const finishMs = phases
+    .filter((p) => p.phase === "assembling" || p.phase === "verifying")
+    .reduce((sum, p) => sum + p.ms, 0);
+  const rate = (ms: number): number => Math.round(((sizeMiB * MiB) / 1e6 / (ms / 1000)) * 10) / 10;
+  const webTorrent = besideWebTorrent ? await measureWebTorrent(path, join(world.dir, "webtorrent"), sha256) : null;
+  return {
+    ...(asFolder ? { files } : {}),
+    ...(webTorrent === null ? {} : { webTorrent }),
+    phases,
+    totalMs,
+    shareMs,
+    downloadMBps: rate(downloadMs),
+    totalMBps: rate(totalMs),
+    assembleVerifyMBps: rate(finishMs),
+    downloadCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtStart[i] ?? null, cpuAtDownloaded?.[i] ?? null)),
+    finishCpuSeconds: sides.map((_, i) => cpuBetween(cpuAtDownloaded?.[i] ?? null, cpuAtEnd[i] ?? null)),
+    eventLoopP99Ms: { seeder: delays[0], downloader: delays[1] },
+    peakRssAboveIdleMiB,
+    rssAboveIdleMiB,
+    requestedChunks: view.requestedChunks,
+    chunkCount: view.chunkCount,
+  };
 };
 
 const transferLine = async (sizeMiB: number) => {

@@ -1,8 +1,7 @@
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
-import { type HeadlessProfile, pair, startHeadless, startServer } from "../../scripts/headless-process.ts";
+import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
+import { createWorld } from "../support/profiles.ts";
 
 /**
  * One download from one, two and four people who have the file, over loopback. All of them share the processors of one
@@ -19,59 +18,43 @@ const hasFile = async (profile: HeadlessProfile, fileId: string): Promise<true |
   (await profile.call("files.list", {})).some((file) => file.fileId === fileId) ? true : null;
 
 const measure = async (sizeMiB: number, seeders: number) => {
-  const dir = await mkdtemp(join(tmpdir(), "weir-bench-"));
-  const server = await startServer(join(dir, "server"));
-  const profiles: HeadlessProfile[] = [];
-  const start = async (name: string): Promise<HeadlessProfile> => {
-    const downloads = join(dir, name, "downloads");
-    await mkdir(downloads, { recursive: true });
-    const data = { dataDir: join(dir, name, "data"), server: server.ready.url, downloads };
-    const profile = await startHeadless({ ...data, name });
-    profiles.push(profile);
-    return profile;
-  };
-  try {
-    const owner = await start("Owner");
-    const path = join(dir, "bench.bin");
-    const sha256 = await writeRandomFile(path, sizeMiB * 1024 * 1024);
-    const downloader = await start("Downloader");
-    await pair(owner, downloader);
-    const { fileId } = await owner.call("files.share", { chatId: downloader.userId, path });
-    const all = [owner];
-    while (all.length < seeders) {
-      const seeder = await start(`Seeder ${all.length}`);
-      await pair(owner, seeder);
-      await pair(seeder, downloader);
-      await owner.call("files.grant", { fileId, userIds: [seeder.userId] });
-      await seeder.until("the offer", () => hasFile(seeder, fileId));
-      const { view } = await follow(seeder, fileId, TIMEOUT_MS);
-      if (view.phase !== "complete") throw new Error(`a seeder has no file: ${JSON.stringify(view.error)}`);
-      all.push(seeder);
-    }
-    for (const seeder of all) await downloader.until("a link", () => hasLink(downloader, seeder));
-    await downloader.until("the offer", () => hasFile(downloader, fileId));
-    // Who leaves the download takes the own share out of its view.
-    const chunksOf = new Map<string, number>();
-    downloader.on("transfer.changed", (now) => {
-      for (const { userId, chunks } of now.seeders) chunksOf.set(userId, Math.max(chunks, chunksOf.get(userId) ?? 0));
-    });
-    const { view, phases, totalMs } = await follow(downloader, fileId, TIMEOUT_MS);
-    if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
-    const downloadMs = phases.find(({ phase }) => phase === "downloading")?.ms ?? 0;
-    const rate = (ms: number): number => Math.round((sizeMiB * 1.048576 * 10_000) / ms) / 10;
-    const { requestedChunks, duplicateChunks, chunkCount } = view;
-    return {
-      seeders,
-      downloadMBps: rate(downloadMs),
-      totalMBps: rate(totalMs),
-      chunksBySeeder: [...chunksOf.values()].sort((a, b) => b - a),
-      ...{ requestedChunks, duplicateChunks, chunkCount },
-    };
-  } finally {
-    for (const profile of profiles) await profile.stop();
-    await server.stop();
-    await rm(dir, { recursive: true, force: true });
+  await using world = await createWorld();
+  const owner = await world.profile("Owner");
+  const path = join(world.dir, "bench.bin");
+  const sha256 = await writeRandomFile(path, sizeMiB * 1024 * 1024);
+  const downloader = await world.profile("Downloader");
+  await pair(owner, downloader);
+  const { fileId } = await owner.call("files.share", { chatId: downloader.userId, path });
+  const all = [owner];
+  while (all.length < seeders) {
+    const seeder = await world.profile(`Seeder ${all.length}`);
+    await pair(owner, seeder);
+    await pair(seeder, downloader);
+    await owner.call("files.grant", { fileId, userIds: [seeder.userId] });
+    await seeder.until("the offer", () => hasFile(seeder, fileId));
+    const { view } = await follow(seeder, fileId, TIMEOUT_MS);
+    if (view.phase !== "complete") throw new Error(`a seeder has no file: ${JSON.stringify(view.error)}`);
+    all.push(seeder);
   }
+  for (const seeder of all) await downloader.until("a link", () => hasLink(downloader, seeder));
+  await downloader.until("the offer", () => hasFile(downloader, fileId));
+  // Who leaves the download takes the own share out of its view.
+  const chunksOf = new Map<string, number>();
+  downloader.on("transfer.changed", (now) => {
+    for (const { userId, chunks } of now.seeders) chunksOf.set(userId, Math.max(chunks, chunksOf.get(userId) ?? 0));
+  });
+  const { view, phases, totalMs } = await follow(downloader, fileId, TIMEOUT_MS);
+  if ((await sha256OfFile(view.savedPath ?? "")) !== sha256) throw new Error("the file arrived damaged");
+  const downloadMs = phases.find(({ phase }) => phase === "downloading")?.ms ?? 0;
+  const rate = (ms: number): number => Math.round((sizeMiB * 1.048576 * 10_000) / ms) / 10;
+  const { requestedChunks, duplicateChunks, chunkCount } = view;
+  return {
+    seeders,
+    downloadMBps: rate(downloadMs),
+    totalMBps: rate(totalMs),
+    chunksBySeeder: [...chunksOf.values()].sort((a, b) => b - a),
+    ...{ requestedChunks, duplicateChunks, chunkCount },
+  };
 };
 
 export const measureSeeders = async (sizeMiB: number) => {

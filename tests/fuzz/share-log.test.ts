@@ -13,7 +13,7 @@ import {
   operationHash,
   type ShareOperation,
 } from "#shared/shares/share-log.ts";
-import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
+import { logCrypto } from "../../src-main/crypto/signed-log.ts";
 import { createIdentity, firstOperation, operationOn } from "../support/rendezvous.ts";
 
 const RUNS = 2000;
@@ -37,8 +37,8 @@ const owner = createIdentity();
 const member = createIdentity();
 const FILE = v.parse(FileIdSchema, "AAAAAAAAAAAAAAAAAAAAAA");
 const first = firstOperation(owner, FILE, [member.userId]);
-const empty = emptyList(FILE, owner.userId, shareCrypto);
-const started = append(empty, first, shareCrypto);
+const empty = emptyList(FILE, owner.userId, logCrypto);
+const started = append(empty, first, logCrypto);
 if (!started.ok) throw new Error(started.error.type);
 const list = started.value;
 const genuine = operationOn(list, owner, { kind: "revoke", userIds: [member.userId] });
@@ -78,21 +78,21 @@ describe("operations of share lists", () => {
           ...(fits ? { fileId: FILE, version: 2, previousHash: list.head } : {}),
           ...(byOwner ? { actor: owner.userId, actorKey: owner.accountKey } : {}),
         };
-        expect(append(list, made, shareCrypto).ok).toBe(false);
+        expect(append(list, made, logCrypto).ok).toBe(false);
       }),
       { numRuns: RUNS },
     );
   });
 
   test("one changed field of a genuine operation is found", () => {
-    expect(append(list, genuine, shareCrypto).ok).toBe(true);
-    const hash = toBase64Url(operationHash(genuine, shareCrypto));
+    expect(append(list, genuine, logCrypto).ok).toBe(true);
+    const hash = toBase64Url(operationHash(genuine, logCrypto));
     fc.assert(
       fc.property(operation, fc.constantFrom(...(Object.keys(genuine) as (keyof ShareOperation)[])), (other, field) => {
         const altered = { ...genuine, [field]: other[field as keyof typeof other] } as ShareOperation;
         if (JSON.stringify(altered[field]) === JSON.stringify(genuine[field])) return;
-        expect(append(list, altered, shareCrypto).ok).toBe(false);
-        if (field !== "signature") expect(toBase64Url(operationHash(altered, shareCrypto))).not.toBe(hash);
+        expect(append(list, altered, logCrypto).ok).toBe(false);
+        if (field !== "signature") expect(toBase64Url(operationHash(altered, logCrypto))).not.toBe(hash);
       }),
       { numRuns: RUNS },
     );

@@ -10,7 +10,7 @@ import {
   type ShareOperation,
   type ShareTerms,
 } from "#shared/shares/share-log.ts";
-import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
+import { logCrypto } from "../../src-main/crypto/signed-log.ts";
 import {
   eventually,
   fileRecord,
@@ -40,7 +40,7 @@ afterAll(async () => {
 const idOf = (client: RawClient | undefined) => who(client).identity.userId;
 
 const extended = (list: ShareList, operation: ShareOperation): ShareList => {
-  const next = append(list, operation, shareCrypto);
+  const next = append(list, operation, logCrypto);
   if (!next.ok) throw new Error(next.error.type);
   return next.value;
 };
@@ -61,7 +61,7 @@ const register = async (): Promise<{
     fileId,
     root: record.root,
     operations,
-    list: extended(emptyList(fileId, identity.userId, shareCrypto), operations[0] as ShareOperation),
+    list: extended(emptyList(fileId, identity.userId, logCrypto), operations[0] as ShareOperation),
   };
 };
 const add = (list: ShareList, actor: RawClient | undefined, whom: RawClient | undefined): ShareOperation =>

@@ -7,8 +7,8 @@ import { receiptSigningBytes } from "#shared/shares/receipt.ts";
 import { append, draftFor, emptyList, type ShareList, type ShareWish } from "#shared/shares/share-log.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Account } from "../../src-main/crypto/identity.ts";
+import { logCrypto, signShareOperation } from "../../src-main/crypto/signed-log.ts";
 import { KeyRequests } from "../../src-main/shares/key-requests.ts";
-import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
 import { noDownloads } from "../../src-main/shares/share-machine.ts";
 import { createShares, type Shares } from "../../src-main/shares/shares.ts";
 import { FilesTable } from "../../src-main/store/files.ts";
@@ -39,7 +39,7 @@ const fileOf = (offer: FileOffer | undefined): FileId => {
 const signed = (list: ShareList, actor: Account, wish: ShareWish) => {
   const draft = draftFor(list, wish, actor.userId, 1000);
   if (!draft.ok) throw new Error(draft.error.type);
-  return signOperation(draft.value, actor);
+  return signShareOperation(draft.value, actor);
 };
 /** The same profile's lists as the next start finds them. */
 const sharesOf = ({ db, account, server }: TransferPeer): Shares =>
@@ -325,7 +325,7 @@ describe("a server that lies", () => {
     const { alice, bob } = world;
     const list = listOf(fileId);
     const revoke = signed(list, alice.account, { kind: "revoke", userIds: [bob.userId] });
-    const after = append(list, revoke, shareCrypto);
+    const after = append(list, revoke, logCrypto);
     if (!after.ok) throw new Error(after.error.type);
     bob.shares.follow(fileId);
     answers(after.value, [...world.alice.shares.operations(fileId, 1), revoke]);
@@ -353,7 +353,7 @@ describe("a server that lies", () => {
 
 test("key request without membership: no key, and no answer", () => {
   const fileId = freshFileId();
-  const list = emptyList(fileId, person("a"), shareCrypto);
+  const list = emptyList(fileId, person("a"), logCrypto);
   const posted: { peer: UserId; kind: string }[] = [];
   let verdict: "serve" | "later" | "refuse" = "later";
   const offered: UserId[] = [];

@@ -5,7 +5,7 @@ import { utf8 } from "#shared/base/bytes.ts";
 import type { FileView, NoticeView, TransferView } from "#shared/ipc/views.ts";
 import { verifyBundle } from "#shared/shares/receipt.ts";
 import { CommandError, type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
-import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
+import { logCrypto } from "../../src-main/crypto/signed-log.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { createWorld, type World } from "../support/profiles.ts";
 
@@ -201,7 +201,7 @@ describe("access that holds", { timeout: 300_000 }, () => {
     for (const profile of [alice, bob]) {
       const exported = await me(profile).call("files.receipts", { fileId });
       expect(exported.fileName).toBe(`${file.name}.receipts.json`);
-      const proven = verifyBundle(utf8(exported.json), shareCrypto);
+      const proven = verifyBundle(utf8(exported.json), logCrypto);
       if (!proven.ok) throw new Error(proven.error.type);
       const has = proven.value.people.filter(({ completedAtMs }) => completedAtMs !== null);
       expect(proven.value.people.every(({ offeredAtMs }) => offeredAtMs !== null)).toBe(true);
@@ -212,7 +212,7 @@ describe("access that holds", { timeout: 300_000 }, () => {
         ),
       ).toBe(true);
       const tampered = exported.json.replace(/"completed"/, '"offered"');
-      expect(verifyBundle(utf8(tampered), shareCrypto).ok).toBe(false);
+      expect(verifyBundle(utf8(tampered), logCrypto).ok).toBe(false);
     }
   });
 

@@ -13,7 +13,7 @@ import {
 import type { ServerView } from "#shared/ipc/views.ts";
 import { encodeRelayFrame } from "#shared/rendezvous/relay.ts";
 import { append, emptyList, type ShareOperation } from "#shared/shares/share-log.ts";
-import { shareCrypto } from "../../src-main/shares/share-crypto.ts";
+import { logCrypto } from "../../src-main/crypto/signed-log.ts";
 import type { EnvelopePush, Signaling } from "../../src-main/signaling/signaling.ts";
 import { createSignaling } from "../../src-main/signaling/signaling-client.ts";
 import { newRelayId } from "../support/relay-ends.ts";
@@ -529,10 +529,10 @@ it("takes the largest page of a share list that there is, and stays connected", 
   const friend = createIdentity().userId;
   const fileId = v.parse(FileIdSchema, record.fileId);
   const operations = [firstOperation(identity, fileId, [])];
-  let list = emptyList(fileId, identity.userId, shareCrypto);
+  let list = emptyList(fileId, identity.userId, logCrypto);
   for (let version = 1; version <= SHARE_OPERATIONS_PAGE; version += 1) {
     const last = operations[version - 1] as ShareOperation;
-    const next = append(list, last, shareCrypto);
+    const next = append(list, last, logCrypto);
     if (!next.ok) throw new Error(next.error.type);
     list = next.value;
     const kind = version % 2 === 0 ? "revoke" : "add";

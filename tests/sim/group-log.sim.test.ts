@@ -5,12 +5,12 @@ import { describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
 import { type Bytes, concatBytes, toBase32 } from "#shared/base/bytes.ts";
 import { type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import type { LogCrypto } from "#shared/base/log-crypto.ts";
 import {
   append,
   draftFor,
   draftOfCreate,
   emptyLog,
-  type GroupCrypto,
   type GroupDraft,
   type GroupLog,
   type GroupOperation,
@@ -35,7 +35,7 @@ const signature = (key: Uint8Array, bytes: Uint8Array): Bytes => {
   const half = sha256(concatBytes(key, bytes));
   return concatBytes(half, half);
 };
-const crypto: GroupCrypto = {
+const crypto: LogCrypto = {
   hash: sha256,
   verify: (key, bytes, signed) => Buffer.from(signature(key, bytes)).equals(Buffer.from(signed)),
   userIdOf,

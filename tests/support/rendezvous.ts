@@ -1,5 +1,6 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { io, type Socket } from "socket.io-client";
+import * as parser from "socket.io-parser";
 import * as v from "valibot";
 import { expect, inject } from "vitest";
 import { defined } from "#shared/base/assert.ts";
@@ -14,6 +15,7 @@ import {
   type UserId,
   UserIdSchema,
 } from "#shared/base/ids.ts";
+import { boundedParser } from "#shared/rendezvous/bounded-parser.ts";
 import {
   type DeviceKeys,
   deviceKeysSigningBytes,
@@ -25,9 +27,8 @@ import {
 } from "#shared/rendezvous/protocol.ts";
 import { draftFor, emptyList, type ShareList, type ShareOperation, type ShareWish } from "#shared/shares/share-log.ts";
 import { chunkBytesFor, manifestSigningBytes } from "#shared/wire/manifest.ts";
+import { logCrypto, signShareOperation } from "../../src-main/crypto/signed-log.ts";
 import { systemRandom } from "../../src-main/env.ts";
-import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
-import { boundedParser } from "../../src-main/signaling/decoder.ts";
 import type { SignalingIdentity } from "../../src-main/signaling/signaling.ts";
 import { userIdOf } from "../../src-server/account-key.ts";
 import { distributedEngine } from "../../src-server/distributed.ts";
@@ -268,7 +269,7 @@ export const firstOperation = (
   fileId: FileId,
   members: readonly UserId[] = [],
 ): ShareOperation => {
-  const empty = emptyList(fileId, owner.userId, shareCrypto);
+  const empty = emptyList(fileId, owner.userId, logCrypto);
   return operationOn(empty, owner, { kind: "add", userIds: members });
 };
 
@@ -286,7 +287,7 @@ export const registration = (
 export const operationOn = (list: ShareList, actor: TestIdentity, wish: ShareWish): ShareOperation => {
   const draft = draftFor(list, wish, actor.userId, 1_700_000_000_000);
   if (!draft.ok) throw new Error(draft.error.type);
-  return signOperation(draft.value, actor);
+  return signShareOperation(draft.value, actor);
 };
 
 // ---- Clients ---------------------------------------------------------------------------------------------------------
@@ -317,7 +318,7 @@ export class RawClient {
     this.#host = new URL(url).host;
     this.socket = io(url, {
       ...{ transports: ["websocket"], reconnection: false, forceNew: true, autoConnect: false },
-      ...{ extraHeaders, parser: boundedParser },
+      ...{ extraHeaders, parser: boundedParser(parser) },
     });
     this.socket.on("push", (push: SeenPush, acknowledge?: () => void) => {
       this.pushes.push(push);

@@ -3,11 +3,11 @@ import * as v from "valibot";
 import { assert, defined } from "#shared/base/assert.ts";
 import { type Bytes, bytesEqual, concatBytes, toBase32, toHex, utf8 } from "#shared/base/bytes.ts";
 import { type FileId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import type { LogCrypto } from "#shared/base/log-crypto.ts";
 import {
   append,
   emptyList,
   isMember,
-  type ShareCrypto,
   type ShareDraft,
   type ShareList,
   type ShareOperation,
@@ -40,7 +40,7 @@ const signatureOf = (key: Uint8Array, bytes: Uint8Array): Bytes => {
   return concatBytes(half, half);
 };
 const userIdOf = (key: Uint8Array): UserId => v.parse(UserIdSchema, toBase32(key.subarray(0, 20)));
-export const simCrypto: ShareCrypto = {
+export const simCrypto: LogCrypto = {
   hash: (bytes) => sha256(bytes),
   verify: (key, bytes, signature) => bytesEqual(signature, signatureOf(key, bytes)),
   userIdOf,

@@ -19,7 +19,7 @@ import {
   replay,
   roleOf,
 } from "#shared/groups/group-log.ts";
-import { groupCrypto, signGroupOperation } from "../../src-main/messages/group-crypto.ts";
+import { logCrypto, signGroupOperation } from "../../src-main/crypto/signed-log.ts";
 import { createIdentity, type TestIdentity } from "../support/rendezvous.ts";
 
 const [alice, bob, carol, mallory] = ["alice", "bob", "carol", "mallory"].map(() => createIdentity()) as [
@@ -41,10 +41,10 @@ const begun = (people: TestIdentity[]): GroupLog => {
   );
   if (!draft.ok) throw new Error(draft.error.type);
   const create = signGroupOperation(draft.value, alice);
-  return added(emptyLog(groupIdOf(create, groupCrypto)), create);
+  return added(emptyLog(groupIdOf(create, logCrypto)), create);
 };
 const added = (log: GroupLog, operation: GroupOperation): GroupLog => {
-  const next = append(log, operation, groupCrypto);
+  const next = append(log, operation, logCrypto);
   if (!next.ok) throw new Error(`${next.error.type}: ${next.error.message}`);
   return next.value;
 };
@@ -55,7 +55,7 @@ const made = (log: GroupLog, who: TestIdentity, wish: GroupWish): GroupOperation
 };
 const then = (log: GroupLog, who: TestIdentity, wish: GroupWish): GroupLog => added(log, made(log, who, wish));
 const errorOf = (log: GroupLog, operation: GroupOperation): string | null => {
-  const next = append(log, operation, groupCrypto);
+  const next = append(log, operation, logCrypto);
   return next.ok ? null : next.error.type;
 };
 /** What somebody signs who does not ask whether it is allowed. */

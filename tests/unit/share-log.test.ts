@@ -17,7 +17,7 @@ import {
   type ShareOperation,
   type ShareWish,
 } from "#shared/shares/share-log.ts";
-import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
+import { logCrypto, signShareOperation } from "../../src-main/crypto/signed-log.ts";
 import { createIdentity, type TestIdentity } from "../support/rendezvous.ts";
 
 const [alice, bob, carol, dave, mallory] = ["alice", "bob", "carol", "dave", "mallory"].map(() => createIdentity()) as [
@@ -28,20 +28,20 @@ const [alice, bob, carol, dave, mallory] = ["alice", "bob", "carol", "dave", "ma
   TestIdentity,
 ];
 const fileId = v.parse(FileIdSchema, "AAAAAAAAAAAAAAAAAAAAAA");
-const empty = emptyList(fileId, alice.userId, shareCrypto);
+const empty = emptyList(fileId, alice.userId, logCrypto);
 
 const operation = (list: ShareList, actor: TestIdentity, wish: ShareWish): ShareOperation => {
   const draft = draftFor(list, wish, actor.userId, 1000);
   if (!draft.ok) throw new Error(draft.error.type);
-  return signOperation(draft.value, actor);
+  return signShareOperation(draft.value, actor);
 };
 const grown = (list: ShareList, actor: TestIdentity, wish: ShareWish): ShareList => {
-  const next = append(list, operation(list, actor, wish), shareCrypto);
+  const next = append(list, operation(list, actor, wish), logCrypto);
   if (!next.ok) throw new Error(next.error.type);
   return next.value;
 };
 const errorOf = (list: ShareList, made: ShareOperation): string | null => {
-  const next = append(list, made, shareCrypto);
+  const next = append(list, made, logCrypto);
   return next.ok ? null : next.error.type;
 };
 /** What somebody signs who does not ask whether it is allowed. */
@@ -50,7 +50,7 @@ const forced = (list: ShareList, actor: TestIdentity, change: Partial<ShareOpera
     ...{ fileId, version: list.version + 1, kind: "add", userIds: [], terms: null, actor: actor.userId, atMs: 1000 },
     ...{ previousHash: list.head, ...change },
   };
-  return signOperation(draft, actor);
+  return signShareOperation(draft, actor);
 };
 const wishToAdd = (...people: TestIdentity[]): ShareWish => ({ kind: "add", userIds: people.map((p) => p.userId) });
 const wishToRevoke = (...people: TestIdentity[]): ShareWish => ({
@@ -134,7 +134,7 @@ describe("the share list", () => {
     expect(errorOf(started, { ...good, userIds: [dave.userId] })).toBe("share_forged");
     expect(errorOf(started, { ...good, atMs: 2000 })).toBe("share_forged");
     // Mallory signs in Alice's name with his own key.
-    expect(errorOf(started, signOperation({ ...good }, mallory))).toBe("share_forged");
+    expect(errorOf(started, signShareOperation({ ...good }, mallory))).toBe("share_forged");
     expect(errorOf(started, { ...good, actorKey: mallory.accountKey })).toBe("share_forged");
   });
 
@@ -142,7 +142,7 @@ describe("the share list", () => {
     const both = grown(started, alice, wishToAdd(carol));
     const first = operation(both, bob, wishToAdd(dave));
     const second = operation(both, carol, wishToAdd(mallory));
-    const list = defined(append(both, first, shareCrypto).ok ? grown(both, bob, wishToAdd(dave)) : null, "list");
+    const list = defined(append(both, first, logCrypto).ok ? grown(both, bob, wishToAdd(dave)) : null, "list");
     expect(errorOf(list, second)).toBe("share_conflict");
     const merged = grown(list, carol, wishToAdd(mallory));
     expect([...merged.members.keys()].sort()).toEqual([bob, carol, dave, mallory].map((p) => p.userId).sort());

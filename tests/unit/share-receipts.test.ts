@@ -19,7 +19,7 @@ import {
 } from "#shared/shares/receipt.ts";
 import { append, draftFor, emptyList, type ShareOperation, type ShareWish } from "#shared/shares/share-log.ts";
 import { type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
-import { shareCrypto, signOperation } from "../../src-main/shares/share-crypto.ts";
+import { logCrypto, signShareOperation } from "../../src-main/crypto/signed-log.ts";
 import { temporaryFolder } from "../support/files.ts";
 import { createIdentity, type TestIdentity } from "../support/rendezvous.ts";
 
@@ -43,7 +43,7 @@ const receiptOf = (actor: TestIdentity, subject: TestIdentity, change: Partial<R
   return { ...unsigned, signature: change.signature ?? actor.sign(receiptSigningBytes(unsigned)) };
 };
 const operations = (): ShareOperation[] => {
-  let list = emptyList(fileId, alice.userId, shareCrypto);
+  let list = emptyList(fileId, alice.userId, logCrypto);
   const wishes: ShareWish[] = [
     { kind: "add", userIds: [bob.userId] },
     { kind: "add", userIds: [carol.userId] },
@@ -52,8 +52,8 @@ const operations = (): ShareOperation[] => {
   return wishes.map((wish, i) => {
     const draft = draftFor(list, wish, alice.userId, 1000 + i);
     if (!draft.ok) throw new Error(draft.error.type);
-    const operation = signOperation(draft.value, alice);
-    const next = append(list, operation, shareCrypto);
+    const operation = signShareOperation(draft.value, alice);
+    const next = append(list, operation, logCrypto);
     if (!next.ok) throw new Error(next.error.type);
     list = next.value;
     return operation;
@@ -72,16 +72,16 @@ const contents = (change: Partial<ReceiptBundle> = {}): Omit<ReceiptBundle, "sig
   ...change,
 });
 const errorOf = (bundle: ReceiptBundle): string | null => {
-  const verified = verifyBundle(encodeBundle(bundle), shareCrypto);
+  const verified = verifyBundle(encodeBundle(bundle), logCrypto);
   return verified.ok ? null : verified.error.type;
 };
 
 describe("a receipt", () => {
   test("holds when its actor signed it, and in no other way", () => {
-    expect(checkReceipt(receiptOf(alice, bob), shareCrypto).ok).toBe(true);
+    expect(checkReceipt(receiptOf(alice, bob), logCrypto).ok).toBe(true);
     expect(decodeReceipt(encodeReceipt(receiptOf(bob, bob)))).toEqual({ ok: true, value: receiptOf(bob, bob) });
     const errorOfReceipt = (receipt: Receipt) => {
-      const checked = checkReceipt(receipt, shareCrypto);
+      const checked = checkReceipt(receipt, logCrypto);
       return checked.ok ? null : checked.error.type;
     };
     const { signature } = receiptOf(bob, bob);
@@ -98,7 +98,7 @@ describe("a receipt", () => {
 
 describe("exported receipts", () => {
   test("say who was granted, offered and has the file, also of whom the access was taken", () => {
-    const verified = verifyBundle(encodeBundle(sealed(contents())), shareCrypto);
+    const verified = verifyBundle(encodeBundle(sealed(contents())), logCrypto);
     expect(verified).toMatchObject({
       ok: true,
       value: {
@@ -132,12 +132,12 @@ describe("exported receipts", () => {
       for (const key of path.slice(0, -1)) at = at[key] as Record<string, unknown>;
       const last = String(path.at(-1));
       at[last] = changed(at[last]);
-      const verified = verifyBundle(new TextEncoder().encode(JSON.stringify(copy)), shareCrypto);
+      const verified = verifyBundle(new TextEncoder().encode(JSON.stringify(copy)), logCrypto);
       expect({ path, ok: verified.ok }).toEqual({ path, ok: false });
     }
     for (const part of ["people", "operations", "receipts"] as const) {
       const shorter = { ...json, [part]: (json[part] as unknown[]).slice(0, -1) };
-      expect(verifyBundle(new TextEncoder().encode(JSON.stringify(shorter)), shareCrypto).ok).toBe(false);
+      expect(verifyBundle(new TextEncoder().encode(JSON.stringify(shorter)), logCrypto).ok).toBe(false);
     }
   });
 
