@@ -224,4 +224,29 @@ describe("flows", () => {
     expect(await page.evaluate("localStorage.getItem('weir.theme')")).toBe("dark");
     await window.close();
   });
+
+  it("says before a contact is removed that nobody else is known to have a file of theirs", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    const ask = async (): Promise<void> => {
+      await page.getByRole("button", { name: "More about Bob Lindqvist" }).click();
+      await page.getByRole("menuitem", { name: "Remove contact" }).click();
+      await page.getByRole("dialog", { name: "Remove Bob Lindqvist?" }).waitFor();
+    };
+    const warning = page.getByText("Nobody else is known to have “IMG_20261118_raw.dng”");
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    await ask();
+    expect(await warning.isVisible()).toBe(false);
+    await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+    await window.fake(
+      `fake.emit("file.changed", { ...fake.state.files.find(({ name }) => name === "IMG_20261118_raw.dng"), seeders: [] })`,
+    );
+    await ask();
+    await warning.waitFor();
+    expect(await harness.axe(page)).toEqual([]);
+    await page.getByRole("button", { name: "Remove", exact: true }).click();
+    await expect.poll(() => callsOf(window, "contacts.remove")).toEqual([{ userId: BOB }]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
 });

@@ -8,7 +8,7 @@ import {
   everyDay,
   pathMix,
 } from "../../src-renderer/state/activity-tables.ts";
-import { isLastKnownCopy } from "../../src-renderer/state/last-copy.ts";
+import { isLastKnownCopy, lastKnownCopiesOf } from "../../src-renderer/state/last-copy.ts";
 import { emptySummary, sampleSummary } from "../support/fake-activity.ts";
 import { transferView } from "../support/fake-app.ts";
 import { BOB, files, ME } from "../support/fake-weir-sample.ts";
@@ -44,6 +44,15 @@ test("the last known copy is ours when it is complete and nobody else is known t
   expect(isLastKnownCopy({ ...file, seeders: [ME, BOB] }, complete, ME)).toBe(false);
   expect(isLastKnownCopy({ ...file, seeders: [] }, transferView(), ME)).toBe(false);
   expect(isLastKnownCopy({ ...file, seeders: [] }, undefined, ME)).toBe(false);
+
+  const known = [
+    { ...file, fileId: "last", ownerId: BOB, seeders: [] },
+    { ...file, fileId: "elsewhere", ownerId: BOB, seeders: [BOB] },
+    { ...file, fileId: "unfinished", ownerId: BOB, seeders: [] },
+    { ...file, fileId: "of another", ownerId: "carol", seeders: [] },
+  ];
+  const transferOf = (fileId: string) => (fileId === "unfinished" ? transferView() : complete);
+  expect(lastKnownCopiesOf(BOB, known, transferOf, ME).map(({ fileId }) => fileId)).toEqual(["last"]);
 });
 
 describe("the tables behind the plots", () => {
