@@ -250,4 +250,53 @@ describe("access that holds", { timeout: 300_000 }, () => {
       "share_not_allowed",
     );
   });
+
+  test("revoke and rekey half way: the other one completes under the new key with what it has, the revoked one never hears of it", async () => {
+    for (const profile of [bob, carol]) await me(profile).call("settings.set", { downloadBytesPerSecond: 4_000_000 });
+    const path = join(world.dir, "rekeyed.bin");
+    const plain = await writeRandomFile(path, 16 * 1024 * 1024);
+    const { fileId } = await me(alice).call("files.share", { chatId: me(bob).userId, path });
+    await me(alice).call("files.grant", { fileId, userIds: [me(carol).userId] });
+    const bobs: TransferView[] = [];
+    me(bob).on("transfer.changed", (view) => void bobs.push(view));
+    const carols: TransferView[] = [];
+    me(carol).on("transfer.changed", (view) => void carols.push(view));
+    for (const profile of [bob, carol]) {
+      await me(profile).until("the offer", async () => {
+        const all = await me(profile).call("files.list", {});
+        return all.some((view) => view.fileId === fileId && view.access === "granted") ? true : null;
+      });
+      await me(profile).call("transfers.start", { fileId });
+    }
+    const isHalfWay = ({ fileId: of, chunksStored }: TransferView): boolean => of === fileId && chunksStored > 30;
+    for (const views of [bobs, carols])
+      await me(bob).until("half of it", async () => (views.some(isHalfWay) ? true : null), 120_000);
+
+    const after = await me(alice).call("files.revoke", { fileId, userIds: [me(carol).userId], rekey: true });
+    expect(after.fileId).not.toBe(fileId);
+    expect(same(after.sharedWith, [bob])).toBe(true);
+    const done = await me(bob).until(
+      "the whole file under the new key",
+      async () => bobs.findLast((view) => view.fileId === after.fileId && view.phase === "complete") ?? null,
+      120_000,
+    );
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(plain);
+    expect((await me(bob).call("transfers.list", {})).map((view) => view.fileId)).not.toContain(fileId);
+    // What had been stored under the old key was there from the first moment, far before it could have come again.
+    const stored = Math.max(...bobs.filter((view) => view.fileId === fileId).map((view) => view.chunksStored));
+    expect(stored).toBeGreaterThan(30);
+    expect(stored).toBeLessThan(done.chunkCount);
+    const first = bobs.find((view) => view.fileId === after.fileId && view.chunksStored > 0);
+    expect(first?.chunksStored).toBeGreaterThanOrEqual(stored);
+    expect(first?.chunksStored).toBeLessThan(done.chunkCount);
+
+    await me(carol).until("the end", async () => carols.find(({ error }) => error?.type === "access_revoked") ?? null);
+    expect(await errorOf(me(carol).call("transfers.start", { fileId: after.fileId }))).toBe("unknown_file");
+    expect((await me(carol).call("files.list", {})).map((view) => view.fileId)).not.toContain(after.fileId);
+    const chat = await me(carol).call("messages.list", { chatId: me(alice).userId });
+    expect(chat.map(({ file: shown }) => shown?.fileId)).not.toContain(after.fileId);
+    expect(new Set(carols.map((view) => view.fileId))).toEqual(new Set([fileId]));
+    for (const profile of [alice, bob])
+      expect((await me(profile).call("files.get", { fileId })).closed).toBe("replaced");
+  });
 });

@@ -4,7 +4,9 @@ import type { FileId } from "#shared/base/ids.ts";
 import { decodeBulkFrame } from "#shared/wire/frame.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import { createChunkCipher } from "../../src-main/crypto/chunk-cipher.ts";
+import { sortKey } from "../../src-main/transfer/folder-list.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
+import { hexOf, manyFiles, readTree, writeTree } from "../support/folders.ts";
 import { createTransferWorld, type TransferWorld, viewWhere } from "../support/transfer-world.ts";
 
 /** Alice's file gets another key while Bob fetches it. */
@@ -20,19 +22,31 @@ const offerOf = (offer: FileOffer | undefined): FileOffer => {
 };
 const idOf = ({ signed }: FileOffer): FileId => signed.manifest.fileId;
 
+/** Every frame that Alice sends from now on. */
+const record = (): Uint8Array<ArrayBuffer>[] => {
+  const frames: Uint8Array<ArrayBuffer>[] = [];
+  const { a } = world.links;
+  const send = a.sendBulk.bind(a);
+  a.sendBulk = (peer, generation, frame) => {
+    if (frame instanceof Uint8Array) frames.push(new Uint8Array(frame));
+    return send(peer, generation, frame);
+  };
+  return frames;
+};
+const chunksOf = (frames: readonly Uint8Array<ArrayBuffer>[]) =>
+  frames.flatMap((frame) => {
+    const decoded = decodeBulkFrame(frame);
+    return decoded.ok && decoded.value.kind === "chunk" ? [decoded.value] : [];
+  });
+
 describe("another key for a file", () => {
   const begin = async () => {
     const { alice, bob, links } = world;
+    const frames = record();
     const path = join(world.folder, "large.bin");
     const sha256 = await writeRandomFile(path, 48 * 1024 * 1024);
     await world.share(path);
     const before = offerOf(alice.sent.at(-1)?.offer);
-    const frames: Uint8Array<ArrayBuffer>[] = [];
-    const send = links.a.sendBulk.bind(links.a);
-    links.a.sendBulk = (peer, generation, frame) => {
-      if (frame instanceof Uint8Array) frames.push(new Uint8Array(frame));
-      return send(peer, generation, frame);
-    };
     // Slow enough to be far from complete when the key changes.
     const speed = { downloadBytesPerSecond: 16_000_000, uploadBytesPerSecond: null };
     bob.settingsChanged.emit({ ...speed, drainTimeoutMs: 5000, chunkStorageBytes: null });
@@ -63,10 +77,7 @@ describe("another key for a file", () => {
     const fresh = createChunkCipher(idOf(after), after.key, chunkCount);
     // Even whoever tries the old key in the place of the new one.
     const mixed = createChunkCipher(idOf(after), before.key, chunkCount);
-    const chunks = frames.flatMap((frame) => {
-      const decoded = decodeBulkFrame(frame);
-      return decoded.ok && decoded.value.kind === "chunk" ? [decoded.value] : [];
-    });
+    const chunks = chunksOf(frames);
     // What had arrived under the old key was not sent again.
     expect(chunks.length).toBeGreaterThan(0);
     expect(chunks.length).toBeLessThanOrEqual(chunkCount - 100);
@@ -74,6 +85,39 @@ describe("another key for a file", () => {
       expect(fresh.decrypt(index, payload)).not.toBeNull();
       expect([old.decrypt(index, payload), mixed.decrypt(index, payload)]).toEqual([null, null]);
     }
+  });
+
+  test("of a folder of which only some files were chosen: the choice stays, and what was stored is not sent again", async () => {
+    const { alice, bob, links } = world;
+    const tree = manyFiles(48, 256 * 1024);
+    const source = join(world.folder, "trip");
+    await writeTree(source, tree);
+    const { fileId } = await world.share(source);
+    const before = offerOf(alice.sent.at(-1)?.offer);
+    const speed = { downloadBytesPerSecond: 4_000_000, uploadBytesPerSecond: null };
+    bob.settingsChanged.emit({ ...speed, drainTimeoutMs: 5000, chunkStorageBytes: null });
+    links.connect();
+    const chosen: [number, number][] = [[0, 40]];
+    const frames = record();
+    const begun = await bob.transfers.start(fileId, undefined, chosen);
+    if (!begun.ok) throw new Error(begun.error.type);
+    await viewWhere(bob, ({ chunksStored }) => chunksStored > 40);
+    const rekeyed = await alice.files.rekey(idOf(before));
+    if (!rekeyed.ok) throw new Error(rekeyed.error.type);
+    const after = offerOf(alice.sent.at(-1)?.offer);
+    expect(after.folder).toEqual(before.folder);
+    frames.length = 0;
+    const stored = bob.transfers.list()[0]?.chunksStored ?? 0;
+    expect(bob.files.record(after, alice.userId, alice.shares.operations(idOf(after), 1)[0]).ok).toBe(true);
+    const done = await viewWhere(bob, ({ fileId, phase }) => fileId === idOf(after) && phase === "complete", 60_000);
+    const wanted = Object.entries(hexOf(tree)).sort(([a], [b]) => (sortKey(a) < sortKey(b) ? -1 : 1));
+    expect(await readTree(done.savedPath ?? "")).toEqual(Object.fromEntries(wanted.slice(0, 40)));
+    expect(stored).toBeGreaterThan(40);
+    // Files and chunks of the same size, and the list before them.
+    const chunks = chunksOf(frames);
+    expect(chunks.length).toBeGreaterThan(0);
+    expect(chunks.length).toBeLessThanOrEqual(40 * 4 + 1 - stored);
+    expect(bob.transfers.list()).toHaveLength(1);
   });
 
   test("goes on after a restart that came in between, and carries over what is there", async () => {
