@@ -143,10 +143,12 @@ export class GroupChats {
       const left = this.wish(chatId, { kind: "leave" });
       return left.ok ? ok({ removed: false }) : left;
     }
+    const changes = new Changes();
     this.#deps.db.transaction(() => {
       this.#messages.removeChat(chatId);
-      this.#deps.groups.forget(log.groupId);
+      this.#deps.groups.forget(log.groupId, changes);
     });
+    this.#deps.tell(changes);
     return ok({ removed: true });
   }
 

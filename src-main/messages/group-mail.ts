@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { defined } from "#shared/base/assert.ts";
 import { toHex } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
@@ -7,6 +8,7 @@ import {
   ENVELOPE_BYTES_MAX,
   GROUP_ARRIVALS_MAX,
   GROUP_REPAIRS_MAX,
+  GROUP_TOLD_PER_TURN,
   OUTBOX_PER_PEER_MAX,
   OUTBOX_RETRY_MAX_MS,
   SEAL_OVERHEAD_BYTES_MAX,
@@ -73,7 +75,8 @@ export class GroupMail {
 
   /** Takes up what an earlier run left. */
   start(): void {
-    for (const groupId of this.#table.unsealedGroups()) this.seal(groupId);
+    for (const groupId of new Set([...this.#deps.groups.groupsWithNews(), ...this.#table.unsealedGroups()]))
+      this.seal(groupId);
     for (const { groupId, sender } of this.#table.arrivals()) this.open(groupId, sender);
   }
 
@@ -113,9 +116,16 @@ export class GroupMail {
     this.#table.addOutgoing(body.groupId, body.messageId, encodeGroupBody(body), peer);
   }
 
-  /** Seals what waits, in order. */
+  /** Tells of what we did to the group, some members in each turn, then seals what waits, in order. */
   seal(groupId: GroupId): void {
+    const { db, groups } = this.#deps;
     this.#run(`out ${groupId}`, async () => {
+      while (!this.#disposed && groups.hasNews(groupId)) {
+        const changes = new Changes();
+        db.transaction(() => groups.tellNews(groupId, GROUP_TOLD_PER_TURN, changes));
+        this.#deps.tell(changes);
+        await nextTurn();
+      }
       for (;;) {
         const row = this.#disposed ? null : this.#table.firstUnsealed(groupId);
         if (row === null) return;
@@ -240,7 +250,7 @@ export class GroupMail {
   /** The log has grown: what waited for it may be opened now. */
   logChanged(groupId: GroupId): void {
     for (const sender of this.#table.sendersOf(groupId)) this.open(groupId, sender);
-    if (this.#table.firstUnsealed(groupId) !== null) this.seal(groupId);
+    if (this.#deps.groups.hasNews(groupId) || this.#table.firstUnsealed(groupId) !== null) this.seal(groupId);
   }
 
   /** Opens what came of one member, in order, as far as the log is known. */

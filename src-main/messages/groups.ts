@@ -1,7 +1,7 @@
 import { toHex } from "#shared/base/bytes.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { GroupId, UserId } from "#shared/base/ids.ts";
-import { GROUP_PAGE_BYTES, GROUPS_MAX } from "#shared/base/limits.ts";
+import { GROUP_MEMBERS_MAX, GROUP_OPERATIONS_MAX, GROUP_PAGE_BYTES, GROUPS_MAX } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import {
   append,
@@ -130,8 +130,10 @@ export class Groups {
     return draft.ok ? this.#make(log, signGroupOperation(draft.value, this.#deps.account), changes) : draft;
   }
 
-  /** Nothing of it stays but the messages. */
-  forget(groupId: GroupId): void {
+  /** Nothing of it stays but the messages. Inside a transaction. */
+  forget(groupId: GroupId, changes: Changes): void {
+    // That we left, say.
+    this.tellNews(groupId, GROUP_MEMBERS_MAX * GROUP_OPERATIONS_MAX, changes);
     this.#table.remove(groupId);
     this.#cache.delete(groupId);
   }
@@ -149,13 +151,34 @@ export class Groups {
     db.transaction(() => {
       this.#keep(log, next.value, changes);
       const joined = new Set([...next.value.view.members.keys()].filter((userId) => !log.view.members.has(userId)));
-      for (const userId of new Set([...log.view.members.keys(), ...joined])) {
-        if (userId === account.userId) continue;
-        const news = joined.has(userId) ? missingFor(next.value, []) : [operation];
-        this.#sendOperations(groupId, userId, news, changes);
-      }
+      const last = next.value.nodes.length - 1;
+      for (const userId of new Set([...log.view.members.keys(), ...joined]))
+        if (userId !== account.userId) this.#table.addNews(groupId, userId, joined.has(userId) ? 0 : last, last);
     });
     return ok(groupId);
+  }
+
+  hasNews(groupId: GroupId): boolean {
+    return this.#table.nextNews(groupId, 1).length > 0;
+  }
+
+  groupsWithNews(): GroupId[] {
+    return this.#table.groupsWithNews();
+  }
+
+  /** Inside a transaction: tells some of those who were not told yet of what we did; `limit` of them. */
+  tellNews(groupId: GroupId, limit: number, changes: Changes): void {
+    for (const { userId } of this.#table.nextNews(groupId, limit)) this.#tellNewsTo(groupId, userId, changes);
+  }
+
+  #tellNewsTo(groupId: GroupId, peer: UserId, changes: Changes): void {
+    const news = this.#table.newsFor(groupId, peer);
+    if (news.length === 0) return;
+    // Before it is sent, because whatever is sent looks for news first.
+    for (const { position } of news) this.#table.removeNews(position);
+    const nodes = this.log(groupId)?.nodes ?? [];
+    const told = news.flatMap(({ first, last }) => nodes.slice(first, last + 1).map(({ operation }) => operation));
+    this.#sendOperations(groupId, peer, told, changes);
   }
 
   // ---- What members say, inside the transaction that takes it in ------------------------------------------------------
@@ -275,9 +298,13 @@ export class Groups {
 
   // ---- Sending --------------------------------------------------------------------------------------------------------
 
-  /** False when nothing may be sent to that person. Somebody who does not know us is shown first why we write. */
+  /**
+   * False when nothing may be sent to that person. Somebody who does not know us is shown first why we write, and everybody
+   * what we did to the group before it.
+   */
   send(groupId: GroupId, peer: UserId, draft: ContentDraft, changes: Changes): boolean {
     const { contacts, enqueue } = this.#deps;
+    this.#tellNewsTo(groupId, peer, changes);
     if (contacts.relationOf(peer)?.kind === "blocked") return false;
     if (!contacts.isAccepted(peer) && !this.#table.isGreeted(groupId, peer)) {
       this.#table.setGreeted(groupId, peer);

@@ -16,6 +16,7 @@ import {
   MAILBOX_TTL_MS,
   OUTBOX_PER_PEER_MAX,
   OUTBOX_RETRY_MAX_MS,
+  OUTBOX_STEPS_PER_TURN,
   RECEIPT_DELAY_MS,
   RECEIPT_MESSAGES_MAX,
   SEAL_OVERHEAD_BYTES_MAX,
@@ -43,6 +44,7 @@ import {
   step,
 } from "./outbox-machine.ts";
 import type { Resets } from "./resets.ts";
+import { TurnQueue } from "./turn-queue.ts";
 
 export interface OutboxDeps {
   readonly env: Env;
@@ -83,6 +85,8 @@ export class Outbox implements Disposable {
   /** The connected link of each peer as last told; a view that only changed its numbers is no news. */
   readonly #linkOf = new Map<UserId, Generation>();
   readonly #running = new Set<Promise<void>>();
+  /** A message to a group is as many contents for as many people. */
+  readonly #turns = new TurnQueue(OUTBOX_STEPS_PER_TURN);
   readonly #owned = new DisposableStore();
 
   constructor(deps: OutboxDeps) {
@@ -312,10 +316,12 @@ export class Outbox implements Disposable {
   #run(peer: UserId, runner: Runner, effect: OutboxEffect): void {
     switch (effect.type) {
       case "load":
-        runner.dispatch({ type: "loaded", query: effect.query, next: this.#load(peer, effect.afterSeq) });
+        this.#inTurn(peer, runner, () => {
+          runner.dispatch({ type: "loaded", query: effect.query, next: this.#load(peer, effect.afterSeq) });
+        });
         return;
       case "seal":
-        this.#track(this.#seal(peer, runner, effect.seq));
+        this.#inTurn(peer, runner, () => this.#seal(peer, runner, effect.seq));
         return;
       case "put":
         this.#track(this.#put(peer, runner, effect.seq));
@@ -330,6 +336,12 @@ export class Outbox implements Disposable {
       default:
         assertNever(effect);
     }
+  }
+
+  /** Now, or as soon as the others before it leave room for it. */
+  #inTurn(peer: UserId, runner: Runner, task: () => void | Promise<void>): void {
+    const isWanted = (): boolean => !this.#owned.disposed && this.#runners.get(peer) === runner;
+    this.#track(this.#turns.run(() => (isWanted() ? task() : undefined)));
   }
 
   #wakeIn(peer: UserId, delayMs: number): void {

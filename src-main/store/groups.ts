@@ -28,6 +28,15 @@ export interface AccessDue {
   readonly userId: UserId;
 }
 
+/** A member to be told of own operations. */
+interface NewsRecord {
+  readonly position: number;
+  readonly userId: UserId;
+  /** Of the first and the last operation in the log. */
+  readonly first: number;
+  readonly last: number;
+}
+
 type OutgoingRow = { position: number; message_id: MessageId; repair_for: UserId | null; body: Uint8Array };
 type ArrivalRow = {
   position: number;
@@ -50,6 +59,23 @@ const prepareLog = ({ sql }: Database) => ({
   ),
   addOperation: sql.prepare<[string, number, string, Uint8Array]>("INSERT INTO group_operations VALUES (?, ?, ?, ?)"),
 });
+
+const prepareNews = ({ sql }: Database) => {
+  const columns = "position, user_id AS userId, first, last";
+  return {
+    add: sql.prepare<[string, string, number, number]>(
+      "INSERT INTO group_news (group_id, user_id, first, last) VALUES (?, ?, ?, ?)",
+    ),
+    next: sql.prepare<[string, number], NewsRecord>(
+      `SELECT ${columns} FROM group_news WHERE group_id = ? ORDER BY position LIMIT ?`,
+    ),
+    for: sql.prepare<[string, string], NewsRecord>(
+      `SELECT ${columns} FROM group_news WHERE group_id = ? AND user_id = ? ORDER BY position`,
+    ),
+    groups: sql.prepare<[], GroupId>("SELECT DISTINCT group_id FROM group_news").pluck(),
+    remove: sql.prepare<[number]>("DELETE FROM group_news WHERE position = ?"),
+  };
+};
 
 const preparePeople = ({ sql }: Database) => ({
   isFellow: sql.prepare<[string]>("SELECT 1 FROM group_people WHERE user_id = ? LIMIT 1"),
@@ -127,12 +153,14 @@ const prepareReceipts = ({ sql }: Database) => ({
 /** Groups as rows: their logs, their people, and what is on its way to and from them. */
 export class GroupsTable {
   readonly #log;
+  readonly #news;
   readonly #people;
   readonly #traffic;
   readonly #receipts;
 
   constructor(db: Database) {
     this.#log = prepareLog(db);
+    this.#news = prepareNews(db);
     this.#people = preparePeople(db);
     this.#traffic = prepareTraffic(db);
     this.#receipts = prepareReceipts(db);
@@ -182,6 +210,29 @@ export class GroupsTable {
     this.#log.addOperation.run(groupId, index, hash, encodeOperation(operation));
     for (const userId of [operation.actor, ...operation.people.map((person) => person.userId)])
       this.#people.add.run(groupId, userId);
+  }
+
+  // ---- News ----
+
+  addNews(groupId: GroupId, userId: UserId, first: number, last: number): void {
+    this.#news.add.run(groupId, userId, first, last);
+  }
+
+  /** The oldest. */
+  nextNews(groupId: GroupId, limit: number): NewsRecord[] {
+    return this.#news.next.all(groupId, limit);
+  }
+
+  newsFor(groupId: GroupId, userId: UserId): NewsRecord[] {
+    return this.#news.for.all(groupId, userId);
+  }
+
+  groupsWithNews(): GroupId[] {
+    return this.#news.groups.all();
+  }
+
+  removeNews(position: number): void {
+    this.#news.remove.run(position);
   }
 
   // ---- People ----

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { afterEach, describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
 import { type ChatId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { GROUP_MEMBERS_MAX } from "#shared/base/limits.ts";
+import { GROUP_MEMBERS_MAX, GROUP_TOLD_PER_TURN, OUTBOX_STEPS_PER_TURN } from "#shared/base/limits.ts";
 import { type ChatPeer, ChatWorld, pair } from "../support/chat-world.ts";
 import { counted } from "../support/counts.ts";
 import { circle, groupMessages, groupOf, groupTexts, memberIds, say } from "../support/group-world.ts";
@@ -35,6 +35,35 @@ const recordSealed = (peer: ChatPeer): Uint8Array[] => {
       return result;
     });
   return bodies;
+};
+/** In each turn of the event loop: how many contents came to the outboxes until `allTold`, and how many were begun to be sealed. */
+const perTurn = (peer: ChatPeer, waiting: () => number) => {
+  const told: number[] = [];
+  const begun: number[] = [];
+  let [before, now, isTelling] = [waiting(), 0, true];
+  const { sessions } = peer;
+  const { seal } = sessions;
+  sessions.seal = (...args) => {
+    now += 1;
+    return seal(...args);
+  };
+  const look = (): void => {
+    begun.push(now);
+    now = 0;
+    if (isTelling) told.push(waiting() - before);
+    before = waiting();
+    next = setImmediate(look);
+  };
+  let next = setImmediate(look);
+  const stop = () => {
+    clearImmediate(next);
+    sessions.seal = seal;
+    return { told, begun };
+  };
+  const allTold = (): void => {
+    isTelling = false;
+  };
+  return { stop, allTold };
 };
 const fakeUserId = (n: number): UserId =>
   v.parse(
@@ -283,18 +312,25 @@ describe("two hundred people", () => {
     };
     let chat = "" as ChatId;
     const sealed = recordSealed(alice);
+    const turns = perTurn(alice, waiting);
     expect(typeOf(alice.messages.groups.create("Too many", [bob.userId, ...others, fakeUserId(999)]))).toBe(
       "unknown_contact",
     );
     alice.setServer("disconnected");
     expect(await added(() => (chat = unwrap(alice.messages.groups.create("All", [bob.userId, ...others]))))).toBe(199);
     expect(groupOf(bob, chat).members).toHaveLength(GROUP_MEMBERS_MAX);
+    turns.allTold();
     expect(typeOf(alice.messages.groups.add(chat, [bob.userId]))).toBe("group_no_change");
     alice.setServer("disconnected");
     expect(await added(() => say(alice, chat, "first"))).toBe(2 * 199);
     alice.setServer("disconnected");
     expect(await added(() => say(alice, chat, "second"))).toBe(199);
     expect(sealed).toHaveLength(2);
+    // Whatever is to be done for everybody is done for a few in each turn; a message is one transaction with its key.
+    const { told, begun } = turns.stop();
+    expect(Math.max(...told)).toBe(GROUP_TOLD_PER_TURN);
+    expect(Math.max(...begun)).toBeGreaterThan(1);
+    expect(Math.max(...begun)).toBeLessThanOrEqual(OUTBOX_STEPS_PER_TURN);
     const gone = defined(others[0], "somebody");
     alice.setServer("disconnected");
     expect(await added(() => unwrap(alice.messages.groups.wish(chat, { kind: "remove", userId: gone })))).toBe(199);

@@ -16,6 +16,7 @@ import { groupsSchema } from "./0014-groups.ts";
 import { limitsSchema } from "./0015-limits.ts";
 import { groupFilesSchema } from "./0016-group-files.ts";
 import { replacedFilesSchema } from "./0017-replaced-files.ts";
+import { groupNewsSchema } from "./0018-group-news.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -36,4 +37,5 @@ export const appMigrations: readonly Migration[] = [
   limitsSchema,
   groupFilesSchema,
   replacedFilesSchema,
+  groupNewsSchema,
 ];
