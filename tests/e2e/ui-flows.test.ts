@@ -225,7 +225,7 @@ describe("flows", () => {
     await window.close();
   });
 
-  it("says before a contact is removed that nobody else is known to have a file of theirs", async () => {
+  it("asks before it removes or blocks a contact, and says when nobody else is known to have a file of theirs", async () => {
     const window = await harness.open({ scenario: "sample" });
     const { page } = window;
     const ask = async (): Promise<void> => {
@@ -246,6 +246,13 @@ describe("flows", () => {
     expect(await harness.axe(page)).toEqual([]);
     await page.getByRole("button", { name: "Remove", exact: true }).click();
     await expect.poll(() => callsOf(window, "contacts.remove")).toEqual([{ userId: BOB }]);
+    expect(await callsOf(window, "contacts.block")).toEqual([]);
+
+    await page.locator(`[data-chat="${DMITRI}"]`).click();
+    await page.getByRole("button", { name: /^More about Dmitri/ }).click();
+    await page.getByRole("menuitem", { name: "Block" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Block" }).click();
+    await expect.poll(() => callsOf(window, "contacts.block")).toEqual([{ userId: DMITRI }]);
     expect(window.problems).toEqual([]);
     await window.close();
   });
