@@ -517,8 +517,8 @@ const plainError = ({ type, message }: WorkError): { type: string; message: stri
 
 const setupOf = ({ chunkCount, chunkBytes }: FileSpec, { drainTimeoutMs, env }: DownloadDeps): Setup => {
   const windowChunks = Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / chunkBytes));
-  const startAt = new DataView(env.random.bytes(4).buffer).getUint32(0) % Math.max(1, chunkCount);
-  return { chunkCount, windowChunks, backlogChunks: REQUEST_WINDOWS_MAX * windowChunks, drainTimeoutMs, startAt };
+  const seed = new DataView(env.random.bytes(4).buffer).getUint32(0);
+  return { chunkCount, windowChunks, backlogChunks: REQUEST_WINDOWS_MAX * windowChunks, drainTimeoutMs, seed };
 };
 
 /** A download as it was written down; one that was active begins queued. */

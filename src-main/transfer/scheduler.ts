@@ -5,6 +5,7 @@ import {
   LEAF_REQUESTS_MAX,
   LEAVES_PER_PAGE,
   RAREST_SCAN_CHUNKS,
+  SCATTER_STRETCH_CHUNKS,
 } from "#shared/base/limits.ts";
 import type { PieceMap } from "./piece-map.ts";
 import { patienceMs, timeFor, windowOf } from "./seeder-flow.ts";
@@ -14,8 +15,9 @@ import { type Session, type Swarm, servesChunk } from "./seeder-sessions.ts";
  * Which chunks a download asks which seeder for next. Pure: it chooses, the transfer machine does it and keeps the books.
  *
  *   rarest first   of what a seeder has and nobody owes, the chunks that the fewest other seeders have come first
- *   sequential     among equally rare ones in file order; with partial seeders around, beginning at a place of our own,
- *                  so that two receivers fetch different chunks and have something to exchange
+ *   sequential     among equally rare ones in file order
+ *   scattered      while others may be fetching the file too, in stretches from places of our own: two receivers who went
+ *                  through it side by side would both take everything from the owner, and have nothing to exchange
  *   window         as much under way as a seeder delivers in its round trip and some (see seeder-flow)
  *   no tail        a seeder so slow that the others will be done before it delivers is not asked any more
  *   endgame        once every missing chunk is owed, idle seeders are asked for what much slower or silent ones owe;
@@ -36,8 +38,8 @@ export interface Bounds {
   readonly windowChunks: number;
   /** Chunks asked for and not stored, over all seeders. */
   readonly backlogChunks: number;
-  /** Where this downloader begins while others fetch the file too. */
-  readonly startAt: number;
+  /** Where this downloader's stretches begin follows from it: 32 random bits. */
+  readonly seed: number;
 }
 
 export interface Picked {
@@ -68,7 +70,7 @@ export const pick = (
   const isWorthwhile = room >= Math.ceil(window / 4) || (session.owed.size === 0 && room > 0);
   if (!isWorthwhile) return { ...NOTHING, searchFrom: session.searchFrom };
   const search = new Search(swarm, id, session, wanted, now);
-  const picked = search.unclaimed(room, bounds.startAt);
+  const picked = search.unclaimed(room, bounds.seed);
   if (picked.indices.length > 0 || !search.isEndgame) return picked;
   return { ...picked, indices: search.endgame(room) };
 };
@@ -97,6 +99,14 @@ const isSilent = (session: Session, now: TimeMs): boolean => {
   return from !== null && now >= from;
 };
 
+/** 32 bits that look random and follow from the number (the finalizer of MurmurHash3). */
+const scattered = (n: number): number => {
+  let bits = Math.imul(n, 0x9e3779b1);
+  bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+  return (bits ^ (bits >>> 16)) >>> 0;
+};
+
 class Search {
   /** No chunk is left that nobody owes, as far as this seeder has them. */
   isEndgame = false;
@@ -105,23 +115,32 @@ class Search {
   readonly #wanted: Wanted;
   readonly #available: PieceMap | null;
   readonly #others: readonly Session[];
+  /** Linked, with no session that serves everything: they may be fetching the file too. */
+  readonly #isAmongReceivers: boolean;
   readonly #now: TimeMs;
   readonly #pages: number[] = [];
 
-  constructor({ sessions }: Swarm, id: number, session: Session, wanted: Wanted, now: TimeMs) {
+  constructor({ sessions, peers }: Swarm, id: number, session: Session, wanted: Wanted, now: TimeMs) {
     this.#id = id;
     this.#session = session;
     this.#wanted = wanted;
     this.#now = now;
     this.#available = session.stage.kind === "serving" ? session.stage.available : null;
     this.#others = [...sessions].filter(([other]) => other !== this.#id).map(([, other]) => other);
+    this.#isAmongReceivers = [...peers.values()].some(({ standing }) => {
+      const stage = standing.kind === "session" ? sessions.get(standing.session)?.stage : null;
+      return standing.kind !== "banned" && (stage?.kind !== "serving" || stage.available !== null);
+    });
   }
 
-  unclaimed(room: number, startAt: number): Picked {
+  unclaimed(room: number, seed: number): Picked {
     const serving = this.#others.filter(({ stage }) => stage.kind === "serving");
     const whole = serving.filter((other) => other.stage.kind === "serving" && other.stage.available === null).length;
     const isShared = whole < serving.length || this.#available !== null;
-    const from = isShared ? (startAt + this.#session.searchFrom) % this.#wanted.stored.size : 0;
+    const size = Math.max(1, this.#wanted.stored.size);
+    const stretch = Math.floor(this.#session.framesAsked / SCATTER_STRETCH_CHUNKS);
+    const startAt = this.#isAmongReceivers ? scattered(seed + stretch) % size : 0;
+    const from = (startAt + this.#session.searchFrom) % size;
     const faster = this.#fasterOnes(serving);
     // By rarity: as many others as have it.
     const found: number[][] = [];
@@ -146,9 +165,9 @@ class Search {
     this.isEndgame = indices.length === 0 && looked < RAREST_SCAN_CHUNKS;
     // Nothing rare in all that was looked at: further on next time.
     const isFruitless = isShared && !isSatisfied && looked >= RAREST_SCAN_CHUNKS;
-    const searchFrom = isFruitless ? last + 1 - startAt + this.#wanted.stored.size : this.#session.searchFrom;
+    const searchFrom = isFruitless ? last + 1 - startAt + size : this.#session.searchFrom;
     this.#askAhead(indices);
-    return { indices, pages: this.#pages, searchFrom: searchFrom % Math.max(1, this.#wanted.stored.size) };
+    return { indices, pages: this.#pages, searchFrom: searchFrom % size };
   }
 
   /**

@@ -13,8 +13,8 @@ export interface Setup {
   readonly windowChunks: number;
   /** Chunks that may be asked for and not stored, over all sessions. */
   readonly backlogChunks: number;
-  /** Where this downloader begins while others fetch the file too: a chunk index. */
-  readonly startAt: number;
+  /** 32 random bits, from which follows where it goes on while others fetch the file too. */
+  readonly seed: number;
   /** The user's setting; a new value holds from the next draining or pausing on. */
   readonly drainTimeoutMs: number;
 }

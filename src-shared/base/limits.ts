@@ -83,6 +83,11 @@ export const ENDGAME_COPIES_MAX = 2;
 export const ENDGAME_SPEEDUP = 1.5;
 /** Missing chunks that are compared for their rarity before a request: a fraction of a millisecond. */
 export const RAREST_SCAN_CHUNKS = 4096;
+/**
+ * Chunks that a downloader asks a seeder for in a row before it goes on elsewhere, while others fetch the file too: 1 MiB of
+ * a small file is one seek for a disk, and little enough for receivers of a few MiB to have something to exchange.
+ */
+export const SCATTER_STRETCH_CHUNKS = 16;
 /** Seeders that one download has sessions with; more would not be faster, and each costs memory on both sides. */
 export const SEEDERS_PER_DOWNLOAD_MAX = 32;
 /** Timeouts in a row after which a silent seeder is left alone for {@link SEEDER_SILENT_REST_MS}, if there is another. */

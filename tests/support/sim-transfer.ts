@@ -111,7 +111,7 @@ export class SimWorld {
       windowChunks: options.windowChunks ?? 4,
       backlogChunks: 16,
       drainTimeoutMs: 5000,
-      startAt: 0,
+      seed: 0,
     };
     const counters = { requested: 0, duplicate: 0, late: 0, rejected: 0 };
     this.state = initialState(setup, { rest: "queued", storedCount: 0, counters });
