@@ -15,7 +15,7 @@ import {
   type Pieces,
   type Receiving,
   type State,
-  storedCountOf,
+  storedSumOf,
 } from "./transfer-state.ts";
 
 /** How a download, or a pause, waits for everything in flight to end (I2). Pure; part of the transfer machine. */
@@ -75,8 +75,7 @@ export const assemble = (state: Draining, endedBy: NonNullable<Drain["endedBy"]>
 };
 
 export const endPausing = (state: Pausing): Idle => {
-  const storedCount = storedCountOf(state);
-  return { ...common(state), kind: "idle", run: state.run + 1, rest: state.rest, storedCount };
+  return { ...common(state), ...storedSumOf(state), kind: "idle", run: state.run + 1, rest: state.rest };
 };
 
 /**

@@ -35,6 +35,7 @@ import {
   type State,
   stale,
   storedCountOf,
+  storedSumOf,
 } from "./transfer-state.ts";
 
 /**
@@ -185,13 +186,13 @@ const start = (state: State, effects: Effect[]): State => {
     effects.push({ type: "wantLinks" });
     return { ...common(state), kind: "downloading", pieces: state.pieces };
   }
-  return state.kind === "idle" ? open(state, state.storedCount, effects) : state;
+  return state.kind === "idle" ? open(state, effects) : state;
 };
 
-const open = (state: State, storedCount: number, effects: Effect[]): State => {
+const open = (state: State, effects: Effect[]): State => {
   const run = state.run + 1;
   effects.push({ type: "wantLinks" }, { type: "scan", run });
-  return { ...common(state), kind: "opening", run, storedCount };
+  return { ...common(state), ...storedSumOf(state), kind: "opening", run };
 };
 
 /** What its worker had not committed is gone: it scans what is there and goes on, unless that happens again and again. */
@@ -201,7 +202,7 @@ const workerLost = (state: State, { now, error }: { now: TimeMs; error: AppError
   if (lost.kind === "pausing") return endPausing(lost);
   if (recent.length >= WORKER_LOSSES_MAX) return failed(lost, error, effects);
   effects.push({ type: "stopWork" });
-  return open(lost, storedCountOf(lost), effects);
+  return open(lost, effects);
 };
 
 /** Stops on the user's wish, or for another download's turn. Assembling and verifying are short and go on. */
@@ -212,7 +213,7 @@ const rest = (state: State, why: Rest, now: TimeMs, effects: Effect[]): State =>
       return { ...state, rest: why };
     case "opening":
       effects.push({ type: "stopWork" });
-      return { ...common(state), kind: "idle", run: state.run + 1, rest: why, storedCount: state.storedCount };
+      return { ...common(state), ...storedSumOf(state), kind: "idle", run: state.run + 1, rest: why };
     case "downloading":
     case "draining": {
       const giveUpAtMs = now + state.setup.drainTimeoutMs;
@@ -232,7 +233,7 @@ const revoked = (state: State, error: AppError, effects: Effect[]): State => {
   if (isSaved(state) || state.kind === "cancelled") return state;
   const ended = failed(state, error, effects);
   effects.push({ type: "dropChunks", what: "everything" });
-  return ended.kind === "failed" ? { ...ended, storedCount: 0 } : ended;
+  return ended.kind === "failed" ? { ...ended, storedCount: 0, hasLast: false } : ended;
 };
 
 const cancel = (state: State, effects: Effect[]): State => {
@@ -244,7 +245,7 @@ const cancel = (state: State, effects: Effect[]): State => {
 
 const retry = (state: State, effects: Effect[]): State => {
   const forgiven = { ...state, swarm: forgive(state.swarm) };
-  return forgiven.kind === "failed" ? open(forgiven, forgiven.storedCount, effects) : forgiven;
+  return forgiven.kind === "failed" ? open(forgiven, effects) : forgiven;
 };
 
 const opened = (state: State, event: Extract<Event, { type: "opened" }>, effects: Effect[]): State => {
@@ -282,7 +283,7 @@ const complete = (
 const failed = (state: State, error: AppError, effects: Effect[]): State => {
   const abandoned = abandonAll(state, effects);
   effects.push({ type: "stopWork" });
-  return { ...common(abandoned), kind: "failed", run: state.run + 1, error, storedCount: storedCountOf(state) };
+  return { ...common(abandoned), ...storedSumOf(state), kind: "failed", run: state.run + 1, error };
 };
 
 /** Rows that the disk damaged are fetched again; the requests that once brought them led to nothing. */
@@ -303,8 +304,7 @@ const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
     case "downloading": {
       const reason = hasAllArrived(tidy) ? null : hopelessReason(tidy);
       if (reason !== null && tidy.pieces.storing.size === 0) return failed(tidy, refusalError(reason), effects);
-      if (tidy.pieces.isPartial && hasAllArrived(tidy))
-        return tidy.pieces.stored.isFull ? open(tidy, storedCountOf(tidy), effects) : tidy;
+      if (tidy.pieces.isPartial && hasAllArrived(tidy)) return tidy.pieces.stored.isFull ? open(tidy, effects) : tidy;
       return hasAllArrived(tidy) ? beginDraining(tidy, now, effects) : requestMore(tidy, now, effects);
     }
     case "draining":

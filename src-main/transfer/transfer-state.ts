@@ -73,8 +73,15 @@ export interface Pieces {
 
 export type Rest = "queued" | "paused";
 
-export type Idle = Common & { readonly kind: "idle"; readonly rest: Rest; readonly storedCount: number };
-export type Opening = Common & { readonly kind: "opening"; readonly storedCount: number };
+/** What is known of the pieces where the maps are not at hand. */
+interface StoredSum {
+  readonly storedCount: number;
+  /** The last chunk, which is shorter than the others, is among them; also when nobody knows, so that progress never goes back. */
+  readonly hasLast: boolean;
+}
+
+export type Idle = Common & StoredSum & { readonly kind: "idle"; readonly rest: Rest };
+export type Opening = Common & StoredSum & { readonly kind: "opening" };
 export type Downloading = Common & { readonly kind: "downloading"; readonly pieces: Pieces };
 /** Stopping on the user's wish: nothing is asked for any more, what still comes is kept; then idle. */
 export type Pausing = Common & {
@@ -102,7 +109,7 @@ export type Complete = Common & {
   readonly savedPath: string;
   readonly storedCount: number;
 };
-export type Failed = Common & { readonly kind: "failed"; readonly error: AppError; readonly storedCount: number };
+export type Failed = Common & StoredSum & { readonly kind: "failed"; readonly error: AppError };
 export type Cancelled = Common & { readonly kind: "cancelled" };
 
 /** States in which arriving chunks are wanted. */
@@ -247,6 +254,7 @@ export const initialState = (
   kind: "idle",
   rest: from.rest,
   storedCount: from.storedCount,
+  hasLast: from.storedCount > 0,
   setup,
   counters: allCounters(from.counters, from.storedCount),
   swarm: emptySwarm,
@@ -266,6 +274,7 @@ export const failedState = (
   kind: "failed",
   error: from.error,
   storedCount: from.storedCount,
+  hasLast: from.storedCount > 0,
 });
 
 export const completeState = (
@@ -320,6 +329,31 @@ export const withPieces = <S extends Receiving>(state: S, change: Partial<Pieces
 
 export const isReceiving = (state: State): state is Receiving =>
   state.kind === "downloading" || state.kind === "pausing" || state.kind === "draining";
+
+/** The chunks on disk, for a state that has no maps of them. */
+export const storedSumOf = (state: State): StoredSum => ({
+  storedCount: storedCountOf(state),
+  hasLast: hasLastOf(state),
+});
+
+/** Whether the last chunk is on disk, and wanted. */
+export const hasLastOf = (state: State): boolean => {
+  switch (state.kind) {
+    case "idle":
+    case "opening":
+    case "failed":
+      return state.hasLast;
+    case "complete":
+      return state.storedCount > 0;
+    case "cancelled":
+      return false;
+    default: {
+      const { stored, hidden } = state.pieces;
+      const last = stored.size - 1;
+      return last >= 0 && stored.has(last) && hidden?.has(last) !== true;
+    }
+  }
+};
 
 /** Distinct chunks on disk. */
 export const storedCountOf = (state: State): number => {

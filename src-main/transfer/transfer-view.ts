@@ -6,7 +6,7 @@ import type { FolderProgress } from "../store/transfers.ts";
 import type { Download } from "./download.ts";
 import { absentOf, availableOf, isSettled, outstandingOf } from "./seeder-sessions.ts";
 import { refusalError, refusalOf } from "./transfer-answers.ts";
-import { type State, storedCountOf } from "./transfer-state.ts";
+import { hasLastOf, type State, storedCountOf } from "./transfer-state.ts";
 
 interface Surroundings {
   readonly pathOf: (peer: UserId) => PathKind;
@@ -116,12 +116,9 @@ const errorOf = (state: State, hindrance: ErrorView | null): ErrorView | null =>
 /** The last chunk is shorter; which ones are stored matters only for it. */
 const bytesOf = ({ spec, state }: Download, stored: number): number => {
   if (stored === 0) return 0;
-  const last = spec.chunkCount - 1;
-  const hasLast =
-    "pieces" in state
-      ? state.pieces.stored.has(last) && state.pieces.hidden?.has(last) !== true
-      : stored === spec.chunkCount;
-  return hasLast ? (stored - 1) * spec.chunkBytes + chunkLength(spec, last) : stored * spec.chunkBytes;
+  return hasLastOf(state)
+    ? (stored - 1) * spec.chunkBytes + chunkLength(spec, spec.chunkCount - 1)
+    : stored * spec.chunkBytes;
 };
 
 const isMoving = (state: State): boolean => state.kind === "downloading" || state.kind === "draining";

@@ -2,9 +2,9 @@ import { expect } from "vitest";
 import type { TransferView } from "#shared/ipc/views.ts";
 
 const PHASES: readonly string[] = ["downloading", "draining", "assembling", "verifying", "complete"];
-/** Of which none ever gets less. `bytesStored` of a folder is counted anew when its list is there. */
+/** Of which none ever gets less. */
 const GROWING = [
-  ...(["chunksStored", "assembledChunks", "requestedChunks"] as const),
+  ...(["chunksStored", "bytesStored", "assembledChunks", "requestedChunks"] as const),
   ...(["duplicateChunks", "lateChunks", "rejectedChunks", "cancelledChunks"] as const),
 ];
 

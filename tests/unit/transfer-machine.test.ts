@@ -14,6 +14,7 @@ import { step } from "../../src-main/transfer/transfer-machine.ts";
 import {
   type Effect,
   type Event,
+  hasLastOf,
   initialState,
   type State,
   storedCountOf,
@@ -520,4 +521,21 @@ describe("a folder whose list comes first", () => {
     run.do({ type: "have", session: run.one("open").session, available: null, leaves: true });
     expect(run.requested()).toEqual([9]);
   });
+});
+
+test("the list of a folder, which is its last and shorter chunk, counts as such while the rest is looked for and while it rests", () => {
+  const run = new Run();
+  const hidden = PieceMap.full(10).without(9);
+  run.do({ type: "start" });
+  const scanned = { run: run.state.run, pages: PieceMap.full(1), counters: NO_COUNTERS, finishedPath: null };
+  run.do({ type: "opened", ...scanned, stored: hidden, hidden, isPartial: true });
+  run.get(run.serving(ALICE), 9);
+  expect(run.state).toMatchObject({ kind: "opening", storedCount: 1, hasLast: true });
+  const found = { ...scanned, run: run.state.run, stored: PieceMap.empty(10).with(9) };
+  run.do({ type: "opened", ...found, hidden: PieceMap.empty(10) });
+  expect([run.state.kind, storedCountOf(run.state), hasLastOf(run.state)]).toEqual(["downloading", 1, true]);
+  run.do({ type: "pause" });
+  run.now += 5000;
+  run.do({ type: "wake" });
+  expect(run.state).toMatchObject({ kind: "idle", storedCount: 1, hasLast: true });
 });
