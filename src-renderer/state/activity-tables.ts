@@ -94,8 +94,8 @@ export const drainTimes = (summary: ActivitySummary): DataTable => {
 };
 
 export const topContacts = (summary: ActivitySummary, nameOf: (userId: string) => string): DataTable => ({
-  title: "People",
-  columns: ["Person", "Received", "Sent", "Messages received", "Messages sent"],
+  title: "People and groups",
+  columns: ["With", "Received", "Sent", "Messages received", "Messages sent"],
   rows: summary.byContact
     .toSorted((a, b) => b.bytesReceived + b.bytesSent - a.bytesReceived - a.bytesSent)
     .slice(0, 20)
@@ -163,6 +163,22 @@ export const sharesOf = (run: TransferRunView, nameOf: (userId: string) => strin
     percent(run.bytes === 0 ? null : share.bytes / run.bytes),
   ]),
 });
+
+/** The whole summary, with the name that the page shows beside each id. */
+export const jsonOf = (
+  summary: ActivitySummary,
+  nameOf: (userId: string) => string,
+  nameOfFile: (fileId: string) => string,
+): string => {
+  const ofFile = <T extends { fileId: string }>(each: T) => ({ name: nameOfFile(each.fileId), ...each });
+  const named = {
+    ...summary,
+    byContact: summary.byContact.map((each) => ({ name: nameOf(each.userId), ...each })),
+    byFile: summary.byFile.map(ofFile),
+    transfers: summary.transfers.map(ofFile),
+  };
+  return JSON.stringify(named, null, 2);
+};
 
 /** One table below the other, in the manner of RFC 4180; a name that a spreadsheet would run as a formula is defused. */
 export const csvOf = (tables: readonly DataTable[]): string => {

@@ -1,5 +1,8 @@
 import type { GroupRoleView, GroupView } from "#shared/ipc/views.ts";
 
+/** A group's id is a user's with a letter more before it. */
+export const isGroupId = (id: string): boolean => /^g[a-z2-7]{32}$/.test(id);
+
 type Member = GroupView["members"][number];
 
 export const roleWords: Record<GroupRoleView, string> = { owner: "Owner", admin: "Admin", member: "Member" };

@@ -22,6 +22,7 @@ import type {
 import type { Api, HostLink } from "../api.ts";
 import { Announcer } from "./announcer.svelte.ts";
 import { Availabilities } from "./availabilities.svelte.ts";
+import { isGroupId } from "./group-words.ts";
 import { Messages } from "./messages.svelte.ts";
 import { Nav } from "./nav.svelte.ts";
 import { Shares } from "./shares.svelte.ts";
@@ -94,10 +95,11 @@ export class Weir implements Disposable {
     return this.host?.canPick ?? false;
   }
 
-  /** A person's name as it is shown; own messages and files say "You". */
+  /** A person's or a group's name as it is shown; own messages and files say "You". */
   nameOf(userId: string): string {
     if (userId === this.ownUserId) return "You";
-    return this.contacts.get(userId)?.name ?? this.chats.get(userId)?.name ?? this.#fellowName(userId) ?? "Someone";
+    const known = this.contacts.get(userId)?.name ?? this.chats.get(userId)?.name ?? this.#fellowName(userId);
+    return known ?? (isGroupId(userId) ? "A group that is gone" : "Someone");
   }
 
   /** Somebody who is no contact, and in a group with us. */

@@ -226,7 +226,7 @@ export const commands = {
 
   /** Without times everything that was ever counted; `toMs` is included. Takes up what was logged before it answers. */
   "activity.summary": command<ActivitySummary>()(
-    v.strictObject({ fromMs: v.optional(time), toMs: v.optional(time), userId: v.optional(UserIdSchema) }),
+    v.strictObject({ fromMs: v.optional(time), toMs: v.optional(time), userId: v.optional(ChatIdSchema) }),
   ),
   "activity.health": command<ActivityHealth>()(none),
   "activity.run": command<ActivityRunView>()(none),

@@ -338,6 +338,7 @@ export interface ActivityDay extends ActivityCounts {
 }
 
 export interface ActivityContact extends ActivityCounts {
+  /** Of a contact; of a group, the id of its chat. */
   userId: string;
   linkUps: number;
   linkDowns: number;
@@ -363,7 +364,7 @@ export interface ActivityTransfer {
   bytes: number;
 }
 
-/** Sums of the days from `fromDay` to `toDay`; with a contact asked for, of that contact. */
+/** Sums of the days from `fromDay` to `toDay`; with a contact or a group asked for, of it alone. */
 export interface ActivitySummary extends ActivityCounts {
   fromDay: string;
   toDay: string;

@@ -70,14 +70,14 @@ it("shows the download that just ran, with the figures of the list of transfers,
   expect(await total("Downloads finished")).toBe("1");
   // Two: the text, and the offer of the file.
   expect(await total("Messages received")).toBe("2");
-  for (const name of ["Data per day", "Messages per day", "Ways that were taken", "People"])
+  for (const name of ["Data per day", "Messages per day", "Ways that were taken", "People and groups"])
     await page
       .getByRole("img", { name: new RegExp(`^${name}: plot`) })
       .locator("canvas")
       .waitFor();
   for (const summary of await page.getByText("Figures", { exact: false }).and(page.locator("summary")).all())
     await summary.click();
-  expect(await rowOf("People", "Alice")).toEqual([formatBytes(SIZE), "0 B", "2", "0"]);
+  expect(await rowOf("People and groups", "Alice")).toEqual([formatBytes(SIZE), "0 B", "2", "0"]);
   expect(await rowOf("Files", "river.bin")).toEqual([formatBytes(SIZE), "0 B"]);
   const days = page.getByRole("table", { name: "Data per day" }).getByRole("row");
   expect(await days.last().getByRole("cell").allInnerTexts()).toEqual([formatBytes(SIZE), "0 B"]);
@@ -94,7 +94,14 @@ it("shows the download that just ran, with the figures of the list of transfers,
 
 it("can be used by keyboard alone: every table and every control is a stop", async () => {
   const wanted = ["CSV", "JSON", "Run now", "Check the figures", "Delete the history…"];
-  const tables = ["Data per day", "Messages per day", "Ways that were taken", "People", "Connections", "Files"];
+  const tables = [
+    "Data per day",
+    "Messages per day",
+    "Ways that were taken",
+    "People and groups",
+    "Connections",
+    "Files",
+  ];
   const stops = new Set<string>();
   await page.getByRole("heading", { name: "Activity", level: 1 }).focus();
   for (let i = 0; i < 60; i++) {

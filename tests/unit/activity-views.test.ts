@@ -6,7 +6,9 @@ import {
   csvOf,
   drainTimes,
   everyDay,
+  jsonOf,
   pathMix,
+  topContacts,
 } from "../../src-renderer/state/activity-tables.ts";
 import { isLastKnownCopy, lastKnownCopiesOf } from "../../src-renderer/state/last-copy.ts";
 import { emptySummary, sampleSummary } from "../support/fake-activity.ts";
@@ -79,6 +81,24 @@ describe("the tables behind the plots", () => {
         .rows[0]?.map(({ text }) => text)
         .slice(0, 8),
     ).toEqual([...["Bob", "not known", "not known", "not known", "not known", "not known", "not known", "8 %"]]);
+  });
+
+  test("name people, groups and files, and so do both exports", () => {
+    const group = `g${"a".repeat(32)}`;
+    const file = { fileId: "c".repeat(22), sizeBytes: 1000 };
+    const mixed = sampleSummary(NOW, ["b".repeat(32), group], [file]);
+    const nameOf = (id: string): string => (id === group ? "Hikers" : "Bob");
+    const people = topContacts(mixed, nameOf);
+    expect(people.rows.map(([name]) => name?.text).sort()).toEqual(["Bob", "Hikers"]);
+    expect(csvOf([people])).toContain("Hikers,");
+    expect(csvOf([people])).not.toContain(group);
+    const exported = JSON.parse(jsonOf(mixed, nameOf, () => "map.bin")) as typeof mixed;
+    expect(exported).toMatchObject({
+      byContact: mixed.byContact.map((each) => ({ ...each, name: nameOf(each.userId) })),
+      byFile: [{ fileId: file.fileId, name: "map.bin" }],
+      bytesReceived: mixed.bytesReceived,
+    });
+    expect(exported.transfers.map((each) => ({ ...each, name: "map.bin" }))).toEqual(exported.transfers);
   });
 
   test("are exported whole, and no name becomes a formula or breaks a line", () => {
