@@ -97,6 +97,7 @@ export const createHandlers = (parts: Parts): AppHandlers => {
       if (!renamed.ok || role === undefined) return changed(chatId, renamed);
       return changed(chatId, messages.groups.wish(chatId, { kind: "role", ...role }));
     },
+    "chats.history": ({ chatId }) => messages.groups.history(chatId),
     "chats.markRead": ({ chatId }) => messages.markRead(chatId),
     "chats.typing": ({ chatId, typing }) => messages.typing(chatId, typing),
 

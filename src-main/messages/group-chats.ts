@@ -13,7 +13,7 @@ import {
 } from "#shared/base/ids.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import { type GroupLog, type GroupWish, ownerOf, roleOf } from "#shared/groups/group-log.ts";
-import type { ErrorView, GroupView, MessageReceiptView, MessageView } from "#shared/ipc/views.ts";
+import type { ErrorView, GroupEventView, GroupView, MessageReceiptView, MessageView } from "#shared/ipc/views.ts";
 import type { ShareOperation } from "#shared/shares/share-log.ts";
 import type { GroupBody } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
@@ -196,7 +196,7 @@ export class GroupChats {
       return { userId, name, role, sinceMs };
     });
     const ownerId = ownerOf(log) ?? "";
-    return { ownerId, role: roleOf(log, this.#deps.self), members };
+    return { ownerId, role: roleOf(log, this.#deps.self), members, changes: log.nodes.length };
   }
 
   /** What a message in a group shows besides what every message does. */
@@ -219,6 +219,31 @@ export class GroupChats {
       this.#table
         .receiptsOf(messageId)
         .map(({ peer, state }) => ({ userId: peer, name: groups.nameOf(groupId, peer), state })),
+    );
+  }
+
+  /** What became of the group, in words for the chat; ourselves with an empty name. */
+  history(chatId: ChatId): Result<GroupEventView[]> {
+    const { groups, env, self } = this.#deps;
+    const groupId = groupOfChat(chatId);
+    if (groupId === null || !this.isKnown(chatId)) return unknownChat();
+    const names = new Map<UserId, string>([[self, ""]]);
+    const nameOf = (userId: UserId): string => {
+      const name = names.get(userId) ?? groups.nameOf(groupId, userId);
+      names.set(userId, name);
+      return name;
+    };
+    const nowMs = env.clock.now();
+    return ok(
+      groups.history(groupId).map(({ node: { hash, operation }, kind, people, name, afterId }) => ({
+        eventId: `${hash} ${kind}`,
+        afterId,
+        atMs: Math.min(operation.atMs, nowMs),
+        kind,
+        actor: { userId: operation.actor, name: nameOf(operation.actor) },
+        people: people.map(({ userId }) => ({ userId, name: nameOf(userId) })),
+        name,
+      })),
     );
   }
 

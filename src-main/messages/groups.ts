@@ -1,6 +1,6 @@
 import { toHex } from "#shared/base/bytes.ts";
 import type { Env } from "#shared/base/env.ts";
-import type { GroupId, UserId } from "#shared/base/ids.ts";
+import type { GroupId, MessageId, UserId } from "#shared/base/ids.ts";
 import { GROUP_MEMBERS_MAX, GROUP_OPERATIONS_MAX, GROUP_PAGE_BYTES, GROUPS_MAX } from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import {
@@ -22,6 +22,7 @@ import {
   replay,
   roleOf,
 } from "#shared/groups/group-log.ts";
+import { type GroupEvent, historyOf } from "#shared/groups/group-view.ts";
 import type { ContentDraft, ContentOf, DurableContent } from "#shared/wire/content.ts";
 import type { Contacts } from "../contacts/contacts.ts";
 import { nameFromUserId } from "../contacts/display-name.ts";
@@ -43,6 +44,9 @@ export interface GroupsDeps {
 }
 
 const NONCE_BYTES = 16;
+
+const isBefore = (node: GroupNode, other: GroupNode | undefined): boolean =>
+  (((other?.before ?? 0n) >> BigInt(node.index)) & 1n) === 1n;
 
 /**
  * The logs of our groups (src-shared/groups): changes them, keeps up with them, and tells their members. Whoever makes an
@@ -107,6 +111,23 @@ export class Groups {
         (kind === "add" || kind === "create") && people.some((person) => person.userId === userId),
     );
     return added?.operation.people.find((person) => person.userId === userId)?.name ?? null;
+  }
+
+  /** What became of the group since we are in it, and its beginning; each with the message after which it came. */
+  history(groupId: GroupId): (GroupEvent & { readonly afterId: MessageId | null })[] {
+    const self = this.#deps.account.userId;
+    const nodes = this.log(groupId)?.nodes ?? [];
+    const places = this.#table.places(groupId);
+    const runs: GroupNode[][] = [];
+    nodes.forEach((node, i) => {
+      const run = runs.at(-1);
+      if (run === undefined || places[i] !== places[i - 1]) runs.push([node]);
+      else run.push(node);
+    });
+    const own = nodes.find(({ operation: { people } }) => people.some(({ userId }) => userId === self));
+    return historyOf(runs)
+      .filter(({ kind, node }) => kind === "create" || !isBefore(node, own))
+      .map((event) => ({ ...event, afterId: places[event.node.index] ?? null }));
   }
 
   /** Errors: `group_full`, `too_many_groups`. */

@@ -57,7 +57,18 @@ const prepareLog = ({ sql }: Database) => ({
   operations: sql.prepare<[string], { hash: string; operation: Uint8Array }>(
     "SELECT hash, operation FROM group_operations WHERE group_id = ? ORDER BY position",
   ),
-  addOperation: sql.prepare<[string, number, string, Uint8Array]>("INSERT INTO group_operations VALUES (?, ?, ?, ?)"),
+  addOperation: sql.prepare<{ group: string; position: number; hash: string; operation: Uint8Array }>(`
+    INSERT INTO group_operations (group_id, position, hash, operation, after_message) VALUES
+      (@group, @position, @hash, @operation, coalesce((SELECT max(position) FROM messages WHERE chat_id = @group), 0))`),
+  // Never before the one that came first, whatever the clocks said that an older profile was sorted by.
+  places: sql
+    .prepare<{ group: string }, MessageId | null>(`
+      SELECT (SELECT message_id FROM messages WHERE chat_id = @group AND messages.position <= after
+              ORDER BY messages.position DESC LIMIT 1)
+      FROM (SELECT position, max(after_message) OVER (ORDER BY position) AS after FROM group_operations
+            WHERE group_id = @group) AS placed
+      ORDER BY placed.position`)
+    .pluck(),
 });
 
 const prepareNews = ({ sql }: Database) => {
@@ -206,8 +217,13 @@ export class GroupsTable {
     });
   }
 
+  /** Of each operation, in order: the newest message of the chat when it came; null before the first one. */
+  places(groupId: GroupId): (MessageId | null)[] {
+    return this.#log.places.all({ group: groupId });
+  }
+
   append(groupId: GroupId, { index, hash, operation }: GroupNode): void {
-    this.#log.addOperation.run(groupId, index, hash, encodeOperation(operation));
+    this.#log.addOperation.run({ group: groupId, position: index, hash, operation: encodeOperation(operation) });
     for (const userId of [operation.actor, ...operation.people.map((person) => person.userId)])
       this.#people.add.run(groupId, userId);
   }

@@ -1,4 +1,5 @@
-import type { GroupRoleView, GroupView } from "#shared/ipc/views.ts";
+import { assertNever } from "#shared/base/assert.ts";
+import type { GroupEventView, GroupRoleView, GroupView } from "#shared/ipc/views.ts";
 
 /** A group's id is a user's with a letter more before it. */
 export const isGroupId = (id: string): boolean => /^g[a-z2-7]{32}$/.test(id);
@@ -29,4 +30,41 @@ export const powersOver = ({ role }: GroupView, member: Member): { remove: boole
     remove: isOther && (role === "owner" || (role === "admin" && member.role === "member")),
     changeRole: isOther && role === "owner",
   };
+};
+
+/** Names of a line; so many that the rest is only counted. */
+const NAMES_MAX = 6;
+
+const listOf = (people: GroupEventView["people"]): string => {
+  // An empty name comes first.
+  const inOrder = people.map(({ name }) => name).sort((a, b) => a.localeCompare(b));
+  const names = inOrder.map((name) => (name === "" ? "you" : name));
+  const more = names.length - NAMES_MAX;
+  const shown = more > 1 ? [...names.slice(0, NAMES_MAX), `${more} others`] : names;
+  const last = shown.pop() ?? "";
+  return shown.length === 0 ? last : `${shown.join(", ")} and ${last}`;
+};
+
+/** What was done to a group, as the line among its messages says it. */
+export const eventWords = ({ kind, actor, people, name }: GroupEventView): string => {
+  const who = memberName(actor);
+  const whom = listOf(people);
+  switch (kind) {
+    case "create":
+      return `${who} created the group \u201c${name}\u201d${people.length === 0 ? "" : ` with ${whom}`}`;
+    case "rename":
+      return `${who} renamed the group to \u201c${name}\u201d`;
+    case "add":
+      return `${who} added ${whom}`;
+    case "remove":
+      return `${who} removed ${whom}`;
+    case "leave":
+      return `${who} left the group`;
+    case "admin":
+      return `${who} made ${whom} ${people.length === 1 ? "an admin" : "admins"}`;
+    case "member":
+      return `${who} made ${whom} ${people.length === 1 ? "a member" : "members"} again`;
+    default:
+      return assertNever(kind, "what was done to a group");
+  }
 };

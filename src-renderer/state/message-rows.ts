@@ -1,4 +1,4 @@
-import type { MessageView } from "#shared/ipc/views.ts";
+import type { GroupEventView, MessageView } from "#shared/ipc/views.ts";
 import { isSameDay } from "../format.ts";
 import type { MessageLog } from "./message-log.ts";
 
@@ -6,6 +6,7 @@ import type { MessageLog } from "./message-log.ts";
 export type MessageRow =
   | { kind: "intro"; key: string }
   | { kind: "day"; key: string; dayMs: number }
+  | { kind: "event"; key: string; event: GroupEventView }
   | { kind: "message"; key: string; message: MessageView; mine: boolean; startsGroup: boolean; endsGroup: boolean };
 
 /** Messages of one person within this time belong together. */
@@ -18,21 +19,35 @@ const sameGroup = (a: MessageView | undefined, b: MessageView | undefined): bool
   isSameDay(a.sentAtMs, b.sentAtMs) &&
   Math.abs(b.sentAtMs - a.sentAtMs) < GROUP_MS;
 
-export const rowsOf = (log: MessageLog, ownUserId: string): MessageRow[] => {
+/** `events`: what became of the group; one stands behind the message that was the newest when it came. */
+export const rowsOf = (log: MessageLog, ownUserId: string, events: readonly GroupEventView[] = []): MessageRow[] => {
   const rows: MessageRow[] = log.hasOlder ? [] : [{ kind: "intro", key: "intro" }];
-  log.messages.forEach((message, index) => {
-    const before = log.messages[index - 1];
-    if (before === undefined || !isSameDay(before.sentAtMs, message.sentAtMs)) {
-      rows.push({ kind: "day", key: `day-${message.messageId}`, dayMs: message.sentAtMs });
+  const eventsAfter = Map.groupBy(events, ({ afterId }) => afterId);
+  let lastMs: number | null = null;
+  const dayOf = (key: string, atMs: number): void => {
+    if (lastMs === null || !isSameDay(lastMs, atMs)) rows.push({ kind: "day", key: `day-${key}`, dayMs: atMs });
+    lastMs = atMs;
+  };
+  const addEvents = (afterId: string | null): void => {
+    for (const event of eventsAfter.get(afterId) ?? []) {
+      dayOf(event.eventId, event.atMs);
+      rows.push({ kind: "event", key: event.eventId, event });
     }
+  };
+  if (!log.hasOlder) addEvents(null);
+  log.messages.forEach((message, index) => {
+    const { messageId } = message;
+    const before = log.messages[index - 1];
+    dayOf(messageId, message.sentAtMs);
     rows.push({
       kind: "message",
-      key: message.messageId,
+      key: messageId,
       message,
       mine: message.senderId === ownUserId,
-      startsGroup: !sameGroup(before, message),
-      endsGroup: !sameGroup(message, log.messages[index + 1]),
+      startsGroup: rows.at(-1)?.kind === "event" || !sameGroup(before, message),
+      endsGroup: eventsAfter.has(messageId) || !sameGroup(message, log.messages[index + 1]),
     });
+    addEvents(messageId);
   });
   return rows;
 };

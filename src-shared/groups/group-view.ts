@@ -1,5 +1,5 @@
 import type { UserId } from "../base/ids.ts";
-import type { GroupMember, GroupNode, GroupRole, GroupView } from "./group-log.ts";
+import type { GroupMember, GroupNode, GroupPerson, GroupRole, GroupView } from "./group-log.ts";
 
 /**
  * What a set of operations says. `x` is *before* `y` when `y` names it, directly or not; two of which neither is before
@@ -127,4 +127,71 @@ export const viewOf = (nodes: readonly GroupNode[], within?: bigint): GroupView 
   const reading = new Reading(nodes, first.operation.actor);
   const all = within ?? nodes.reduce((set, node) => set | bit(node), 0n);
   return { name: reading.nameOf(all), members: reading.members(all) };
+};
+
+/** What an operation came to: what the group is after it and was not before. */
+export interface GroupEvent {
+  readonly node: GroupNode;
+  readonly kind: "create" | "rename" | "add" | "remove" | "leave" | "admin" | "member";
+  /** Whom it is about, with the names that the actor gave them; of `create` without its maker. */
+  readonly people: readonly GroupPerson[];
+  /** The group's name, of `create` and `rename`. */
+  readonly name: string | null;
+}
+
+/** Older ones first; of two made at the same time the one with the earlier time, then the smaller hash, on every device. */
+const inOrder = (nodes: readonly GroupNode[]): GroupNode[] => {
+  const earlier = (a: GroupNode, b: GroupNode): number =>
+    a.operation.atMs - b.operation.atMs || (a.hash < b.hash ? -1 : 1);
+  const waiting = [...nodes].sort(earlier);
+  const ordered: GroupNode[] = [];
+  let done = 0n;
+  const inside = nodes.reduce((set, node) => set | bit(node), 0n);
+  while (waiting.length > 0) {
+    const next = waiting.findIndex(({ before }) => (before & inside & ~done) === 0n);
+    const [node] = waiting.splice(next, 1);
+    if (node === undefined) break;
+    ordered.push(node);
+    done |= bit(node);
+  }
+  return ordered;
+};
+
+/** What it came to for one person; null for nothing. */
+const changeOf = (kind: GroupNode["operation"]["kind"], before: GroupRole | null, after: GroupRole | null) => {
+  if (before === after) return null;
+  if (after === null) return kind === "leave" ? "leave" : "remove";
+  if (before === null) return "add";
+  return after === "admin" ? "admin" : "member";
+};
+
+/**
+ * The same log as a story: together its events make what the view says. `runs` are the operations in the order in which they
+ * came here, those together that are told together; within a run the order is the same on every device. An operation that
+ * changes nothing, because others made at the same time weigh more, is left out.
+ */
+export const historyOf = (runs: readonly (readonly GroupNode[])[]): GroupEvent[] => {
+  const nodes = runs.flat();
+  const [first] = nodes;
+  if (first === undefined) return [];
+  const reading = new Reading(nodes, first.operation.actor);
+  let known = 0n;
+  let title = "";
+  return runs.flatMap(inOrder).flatMap((node): GroupEvent[] => {
+    const { kind, actor, people } = node.operation;
+    const before = known;
+    known |= bit(node);
+    if (kind === "create" || kind === "rename") {
+      const name = reading.nameOf(known);
+      if (name === title) return [];
+      title = name;
+      return [{ node, kind, people: people.filter(({ userId }) => userId !== actor), name }];
+    }
+    const byChange = Map.groupBy(people, ({ userId }) =>
+      changeOf(kind, reading.roleOf(userId, before), reading.roleOf(userId, known)),
+    );
+    return [...byChange].flatMap(([change, whom]) =>
+      change === null ? [] : [{ node, kind: change, people: whom, name: null }],
+    );
+  });
 };

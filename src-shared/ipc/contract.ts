@@ -29,6 +29,7 @@ import type {
   ContactView,
   FileView,
   FolderEntryView,
+  GroupEventView,
   HostView,
   InviteView,
   LinkReport,
@@ -139,6 +140,8 @@ export const commands = {
       role: v.optional(v.strictObject({ userId: UserIdSchema, role: v.picklist(["admin", "member"]) })),
     }),
   ),
+  /** What became of a group since we are in it, oldest first. Error `unknown_chat` for everything that is no group. */
+  "chats.history": command<GroupEventView[]>()(ofChat),
   "chats.markRead": command<ChatView>()(ofChat),
   "chats.typing": command<{ sent: boolean }>()(v.strictObject({ chatId: ChatIdSchema, typing: v.boolean() })),
 

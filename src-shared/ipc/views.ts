@@ -184,6 +184,23 @@ export interface GroupView {
   role: GroupRoleView | null;
   /** Ourselves among them, with an empty name. */
   members: { userId: string; name: string; role: GroupRoleView; sinceMs: number }[];
+  /** How often it was changed: with another number `chats.history` says something else. */
+  changes: number;
+}
+
+/** Something that was done to a group, for a line among its messages. */
+export interface GroupEventView {
+  eventId: string;
+  /** The message after which it came here; null before the first one. */
+  afterId: string | null;
+  atMs: number;
+  kind: "create" | "rename" | "add" | "remove" | "leave" | "admin" | "member";
+  /** Ourselves with an empty name, as everywhere in it. */
+  actor: { userId: string; name: string };
+  /** Whom it is about; of `create` who was in it from the beginning, besides the actor. */
+  people: { userId: string; name: string }[];
+  /** The group's name, of `create` and `rename`. */
+  name: string | null;
 }
 
 export interface ChatView {

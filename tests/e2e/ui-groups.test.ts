@@ -3,8 +3,10 @@ import type { CommandName } from "#shared/ipc/contract.ts";
 import { addGroup, BOB, CAROL, HIKERS, HIRO } from "../support/fake-weir-sample.ts";
 import { UiHarness, type Window } from "../support/ui-harness.ts";
 
-const callsOf = async (window: Window, name: CommandName): Promise<unknown> =>
-  window.fake(`return fake.calls.filter((call) => call.name === "${name}").map((call) => call.input)`);
+const callsOf = async (window: Window, name: CommandName): Promise<unknown[]> =>
+  (await window.fake(
+    `return fake.calls.filter((call) => call.name === "${name}").map((call) => call.input)`,
+  )) as unknown[];
 
 describe("groups in the window", () => {
   let harness: UiHarness;
@@ -64,6 +66,28 @@ describe("groups in the window", () => {
     expect(await harness.axe(page)).toEqual([]);
     await page.getByRole("button", { name: "Remove", exact: true }).click();
     await page.getByRole("list", { name: "People in the group" }).waitFor();
+    await page.keyboard.press("Escape");
+    // The conversation says what was done, each thing once and in its place.
+    const lines = page.getByRole("region", { name: "Messages with" }).locator("p");
+    await lines.getByText("You removed Hiro Tanaka").waitFor();
+    const texts = await lines.allTextContents();
+    const place = (line: string): number => {
+      const found = texts.flatMap((text, index) => (text.includes(line) ? [index] : []));
+      expect(found, line).toHaveLength(1);
+      return found[0] ?? 0;
+    };
+    const places = [
+      "You created the group \u201cHike\u201d with Bob Lindqvist and Carol Okafor",
+      "The hut is booked for the 12th, six beds. Bring your own sleeping bag.",
+      "You renamed the group to \u201cAutumn hike\u201d",
+      "You added Hiro Tanaka",
+      "I can take the rope and the stove.",
+      "You made Bob Lindqvist an admin",
+      "You renamed the group to \u201cWinter hike\u201d",
+      "You made Carol Okafor an admin",
+      "You removed Hiro Tanaka",
+    ].map(place);
+    expect(places).toEqual(places.toSorted((a, b) => a - b));
     expect(await callsOf(window, "chats.removeMember")).toEqual([{ chatId: HIKERS, userId: HIRO }]);
     expect(await callsOf(window, "chats.settings")).toEqual([
       { chatId: HIKERS, name: "Winter hike" },
@@ -77,6 +101,21 @@ describe("groups in the window", () => {
     const window = await harness.open({ scenario: "sample" });
     const { page } = window;
     await window.fake(addGroup("member"));
+    // The page of figures names the group, and says that it is gone when its name is not known any more.
+    await window.fake(`
+      const { call } = fake.weir;
+      fake.weir.call = async (name, input) => {
+        const answer = await call(name, input);
+        if (name !== "activity.summary") return answer;
+        const [first] = answer.value.byContact;
+        return { ok: true, value: { ...answer.value, byContact: [{ ...first, userId: "${HIKERS}" }] } };
+      };`);
+    const who = page.locator("section[aria-label='People and groups'] th[scope=row]");
+    await page.getByRole("button", { name: "Activity" }).click();
+    await expect.poll(() => who.allTextContents()).toEqual(["Autumn hike"]);
+    await page.getByLabel("With", { exact: true }).selectOption("Autumn hike");
+    await expect.poll(async () => (await callsOf(window, "activity.summary")).at(-1)).toMatchObject({ userId: HIKERS });
+    await page.getByRole("button", { name: "Chats" }).click();
     await page.locator(`[data-chat="${HIKERS}"]`).click();
     await page.getByRole("button", { name: "People in Autumn hike" }).click();
     await page.getByText("The owner and admins add and remove people.").waitFor();
@@ -87,6 +126,8 @@ describe("groups in the window", () => {
     await page.getByRole("button", { name: "Delete the chat", exact: true }).click();
     await expect.poll(() => page.locator(`[data-chat="${HIKERS}"]`).count()).toBe(0);
     expect(await callsOf(window, "chats.leave")).toEqual([{ chatId: HIKERS }, { chatId: HIKERS }]);
+    await page.getByRole("button", { name: "Activity" }).click();
+    await expect.poll(() => who.allTextContents()).toEqual(["A group that is gone"]);
     expect(window.problems).toEqual([]);
     await window.close();
   });

@@ -5,7 +5,7 @@ import { type ChatId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { GROUP_MEMBERS_MAX, GROUP_TOLD_PER_TURN, OUTBOX_STEPS_PER_TURN } from "#shared/base/limits.ts";
 import { type ChatPeer, ChatWorld, pair } from "../support/chat-world.ts";
 import { counted } from "../support/counts.ts";
-import { circle, groupMessages, groupOf, groupTexts, memberIds, say } from "../support/group-world.ts";
+import { circle, groupMessages, groupOf, groupStory, groupTexts, memberIds, say } from "../support/group-world.ts";
 import { typeOf, unwrap } from "../support/session-peer.ts";
 
 /** Groups over real libsignal sessions, sender keys and databases; only the server and the links are doubles. */
@@ -218,6 +218,59 @@ describe("who is in it", () => {
     expect(typeOf(carol.messages.list(chat, 10))).toBe("unknown_chat");
   });
 
+  test("what became of it stands among the messages, in words and in its place, once, also over restarts", async () => {
+    const { alice, bob, carol, chat } = await trio();
+    const dave = await world.join("Dave");
+    await pair(world, alice, dave);
+    const { groups } = alice.messages;
+    const settle = () => world.runFor(1000);
+    const say1 = async (peer: ChatPeer, text: string): Promise<void> => {
+      say(peer, chat, text);
+      await settle();
+    };
+    await say1(bob, "one");
+    unwrap(groups.wish(chat, { kind: "role", userId: bob.userId, role: "admin" }));
+    await settle();
+    unwrap(bob.messages.groups.wish(chat, { kind: "rename", name: "Climbers" }));
+    await settle();
+    unwrap(groups.add(chat, [dave.userId]));
+    await settle();
+    await say1(dave, "two");
+    unwrap(bob.messages.groups.wish(chat, { kind: "remove", userId: dave.userId }));
+    await settle();
+    unwrap(carol.messages.groups.wish(chat, { kind: "leave" }));
+    await settle();
+    await say1(alice, "three");
+    const story = [
+      ...["- Alice created the group \u201cHikers\u201d with Bob and Carol", "one", "- Alice made Bob an admin"],
+      ...["- Bob renamed the group to \u201cClimbers\u201d", "- Alice added Dave", "two", "- Bob removed Dave"],
+      ...["- Carol left the group", "three"],
+    ];
+    const as = (name: string, lines: readonly string[]): string[] =>
+      lines.map((line) =>
+        line
+          .replace(`- ${name} `, "- You ")
+          .replace(
+            / with (.*)$/,
+            (_, who: string) =>
+              ` with ${who === "Bob and Carol" && name !== "Alice" ? `you and ${name === "Bob" ? "Carol" : "Bob"}` : who}`,
+          )
+          .replace(new RegExp(`(made|added|removed) ${name}`), "$1 you"),
+      );
+    const check = (): void => {
+      expect(groupStory(alice, chat)).toEqual(as("Alice", story));
+      expect(groupStory(bob, chat)).toEqual(as("Bob", story));
+      expect(groupStory(carol, chat)).toEqual(as("Carol", story.slice(0, -1)));
+      // Who came later is told who began it, and what happened from then on.
+      expect(groupStory(dave, chat)).toEqual([story[0], "- Alice added you", "two", "- Bob removed you"]);
+    };
+    check();
+    for (const peer of [alice, bob, carol, dave]) await restart(peer);
+    await settle();
+    check();
+    expect(typeOf(alice.messages.groups.history(bob.userId as string as ChatId))).toBe("unknown_chat");
+  });
+
   test("two admins at once: everybody ends with the same group", async () => {
     const { alice, bob, carol, chat } = await trio();
     const [dave, erin] = [await world.join("Dave"), await world.join("Erin")];
@@ -243,6 +296,11 @@ describe("who is in it", () => {
     for (const peer of [alice, bob, dave, erin])
       expect(groupTexts(peer, chat).sort()).toEqual(["hello Dave", "hello Erin"]);
     expect(groupTexts(carol, chat)).toEqual([]);
+    // Done at the same time, heard of in another order, and told in the same one; a name that did not win is not told.
+    const toldTo = (peer: ChatPeer) => unwrap(peer.messages.groups.history(chat)).map(({ eventId }) => eventId);
+    expect(toldTo(bob)).toEqual(toldTo(alice));
+    expect(new Set(toldTo(alice)).size).toBe(toldTo(alice).length);
+    expect(groupStory(alice, chat)).toContain("- You renamed the group to \u201cBy Alice\u201d");
   });
 
   test("whoever is removed can open nothing that follows, with every key they were given", async () => {

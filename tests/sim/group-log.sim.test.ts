@@ -19,7 +19,7 @@ import {
   groupSigningBytes,
   missingFor,
 } from "#shared/groups/group-log.ts";
-import { viewOf } from "#shared/groups/group-view.ts";
+import { type GroupEvent, historyOf, viewOf } from "#shared/groups/group-view.ts";
 import { counted } from "../support/counts.ts";
 import { shuffled } from "../support/seeded.ts";
 
@@ -148,6 +148,26 @@ const complete = (log: GroupLog, operations: readonly GroupOperation[], number: 
 };
 const shown = (log: GroupLog): string => JSON.stringify([log.view.name, [...log.view.members]]);
 
+/** What somebody knows who has read every line of the story, and nothing else. */
+const retold = (events: readonly GroupEvent[]): string => {
+  const roles = new Map<UserId, string>();
+  let owner: UserId | null = null;
+  let title = "";
+  for (const { kind, node, people, name } of events) {
+    title = name ?? title;
+    if (kind === "create") owner = node.operation.actor;
+    if (kind === "create") roles.set(node.operation.actor, "owner");
+    for (const { userId } of people)
+      if (kind === "remove" || kind === "leave") roles.delete(userId);
+      else roles.set(userId, userId === owner ? "owner" : kind === "admin" ? "admin" : "member");
+  }
+  return JSON.stringify([title, [...roles].sort()]);
+};
+const seen = ({ view }: GroupLog): string =>
+  JSON.stringify([view.name, [...view.members].map(([userId, { role }]) => [userId, role]).sort()]);
+const told = (events: readonly GroupEvent[]): string[] =>
+  events.map(({ kind, node, people }) => `${kind} ${node.hash} ${people.map(({ name }) => name).join()}`);
+
 const scenario = fc.record({
   choices: fc.array(fc.noBias(fc.nat()), { minLength: 10, maxLength: 80, size: "max" }),
   seed: fc.nat(),
@@ -178,6 +198,28 @@ describe("a group that several people change at once", () => {
       { numRuns: RUNS, seed: 1 },
     );
     expect(changes).toBeGreaterThan(RUNS * 5);
+  });
+
+  test("what is told of it comes to what it is, however it is cut, and is the same for whoever heard it at once", () => {
+    let unsaid = 0;
+    fc.assert(
+      fc.property(scenario, ({ choices, seed }) => {
+        const world = play(choices);
+        const operations = everything(world);
+        const number = numbersFrom(seed);
+        const all = world.logs.map((log) => complete(log, operations, number));
+        for (const log of all) {
+          const cut = Math.floor(number() * log.nodes.length);
+          const runs = [log.nodes.slice(0, cut), log.nodes.slice(cut)].filter((run) => run.length > 0);
+          expect(retold(historyOf(runs))).toBe(seen(log));
+          expect(retold(historyOf(log.nodes.map((node) => [node])))).toBe(seen(log));
+          unsaid += log.nodes.length - new Set(historyOf(runs).map(({ node }) => node)).size;
+        }
+        expect(new Set(all.map(({ nodes }) => told(historyOf([nodes])).join("\n"))).size).toBe(1);
+      }),
+      { numRuns: counted(60, 3000), seed: 4 },
+    );
+    expect(unsaid).toBeGreaterThan(60);
   });
 
   test("whoever the owner removed, and nobody added afterwards, is out and without a say, whatever they sign", () => {

@@ -1,4 +1,4 @@
-import type { ChatView, GroupRoleView, GroupView } from "#shared/ipc/views.ts";
+import type { ChatView, GroupEventView, GroupRoleView, GroupView } from "#shared/ipc/views.ts";
 import type { FakeWeir } from "./fake-weir.ts";
 
 /** What the fake needs of groups: the owner's rules, in memory. */
@@ -8,13 +8,30 @@ const refused = (message: string): Outcome => ({ ok: false, error: { type: "grou
 
 export const fakeGroups = (fake: FakeWeir) => {
   const { state } = fake;
-  const nameOf = (userId: string): string =>
-    userId === state.profile.userId
-      ? ""
-      : (state.contacts.find((known) => known.userId === userId)?.name ?? "Somebody");
+  const nameOf = (userId: string): string => {
+    if (userId === state.profile.userId) return "";
+    const fellows = state.chats.flatMap(({ group }) => group?.members ?? []);
+    return [...state.contacts, ...fellows].find((known) => known.userId === userId)?.name ?? "Somebody";
+  };
   const member = (userId: string, role: GroupRoleView): GroupView["members"][number] => ({
     ...{ userId, name: nameOf(userId), role, sinceMs: state.nowMs },
   });
+  /** A line behind the newest message; the number says that there is one more. */
+  const tell = (
+    chatId: string,
+    kind: GroupEventView["kind"],
+    userIds: readonly string[],
+    name: string | null = null,
+  ) => {
+    const events = state.groupEvents[chatId] ?? [];
+    state.groupEvents[chatId] = events;
+    const afterId = state.messages.findLast((message) => message.chatId === chatId)?.messageId ?? null;
+    const person = (userId: string) => ({ userId, name: nameOf(userId) });
+    const people = userIds.map(person);
+    const actor = person(state.profile.userId);
+    events.push({ eventId: `${chatId} ${events.length}`, afterId, atMs: state.nowMs, kind, actor, people, name });
+    return events.length;
+  };
   const change = (chatId: string, changes: (group: GroupView) => Partial<GroupView>): Outcome => {
     const group = state.chats.find((chat) => chat.chatId === chatId)?.group;
     if (group === undefined) return { ok: false, error: { type: "unknown_chat", message: "There is no such group." } };
@@ -26,17 +43,26 @@ export const fakeGroups = (fake: FakeWeir) => {
       const chatId = `g${name.toLowerCase().replace(/[^a-z]/g, "")}`.padEnd(33, "a");
       const self = state.profile.userId;
       const members = [member(self, "owner"), ...userIds.map((userId) => member(userId, "member"))];
-      return { ok: true, value: fake.chat(chatId, { name, group: { ownerId: self, role: "owner", members } }) };
+      const changes = tell(chatId, "create", userIds, name);
+      return {
+        ok: true,
+        value: fake.chat(chatId, { name, group: { ownerId: self, role: "owner", members, changes } }),
+      };
     },
     add: (chatId: string, userIds: readonly string[]): Outcome =>
       change(chatId, ({ members }) => ({
         members: [...members, ...userIds.map((userId) => member(userId, "member"))],
+        changes: tell(chatId, "add", userIds),
       })),
     remove: (chatId: string, userId: string): Outcome =>
-      change(chatId, ({ members }) => ({ members: members.filter((known) => known.userId !== userId) })),
+      change(chatId, ({ members }) => ({
+        members: members.filter((known) => known.userId !== userId),
+        changes: tell(chatId, "remove", [userId]),
+      })),
     settings(chatId: string, name?: string, role?: { userId: string; role: "admin" | "member" }): Outcome {
       const changed = change(chatId, ({ members }) => ({
         members: members.map((known) => (known.userId === role?.userId ? { ...known, role: role.role } : known)),
+        changes: role === undefined ? tell(chatId, "rename", [], name) : tell(chatId, role.role, [role.userId]),
       }));
       return changed.ok && name !== undefined ? { ok: true, value: fake.chat(chatId, { name }) } : changed;
     },
@@ -48,7 +74,8 @@ export const fakeGroups = (fake: FakeWeir) => {
       }
       const members = group.members.filter(({ userId }) => userId !== state.profile.userId);
       const sendBlocked = { type: "not_in_group", message: "You are not in this group any more." };
-      fake.chat(chatId, { group: { ...group, members, role: null }, sendBlocked });
+      const changes = tell(chatId, "leave", [state.profile.userId]);
+      fake.chat(chatId, { group: { ...group, members, role: null, changes }, sendBlocked });
       return { ok: true, value: { removed: false } };
     },
   };

@@ -2,6 +2,7 @@ import type {
   ContactView,
   FileView,
   FolderEntryView,
+  GroupEventView,
   LinkAttemptView,
   LinkReport,
   LinkView,
@@ -303,6 +304,7 @@ export const emptyState = (): FakeState => ({
   reports: {},
   networks: {},
   formerHolders: {},
+  groupEvents: {},
   limits: {},
   invitations: {
     QRS234: contact(HIRO, "Hiro Tanaka", {
@@ -436,7 +438,26 @@ export const addGroup = (ownRole: "owner" | "member" | null): string => {
   const chat = {
     ...{ chatId: HIKERS, name: "Autumn hike", lastMessage: messages.at(-1), unreadCount: 0, typing: false },
     sendBlocked: ownRole === null ? { type: "not_in_group", message: "You are not in this group any more." } : null,
-    group: { ownerId: ownRole === "owner" ? ME : BOB, role: ownRole, members },
+    group: { ownerId: ownRole === "owner" ? ME : BOB, role: ownRole, members, changes: 4 },
   };
-  return `fake.state.messages.push(...${JSON.stringify(messages)}); fake.chat("${HIKERS}", ${JSON.stringify(chat)});`;
+  const owner = ownRole === "owner" ? { userId: ME, name: "" } : { userId: BOB, name: "Bob Lindqvist" };
+  const happened = (after: MessageView | undefined, agoMs: number, event: Partial<GroupEventView>): GroupEventView => ({
+    ...{ eventId: `event ${agoMs}`, afterId: after?.messageId ?? null, atMs: SAMPLE_NOW_MS - agoMs },
+    ...{ kind: "add", actor: owner, people: [], name: null, ...event },
+  });
+  const [bob, carol, hiro] = others;
+  const people = [ownRole === "owner" ? bob : { userId: ME, name: "" }, carol].filter((person) => person !== undefined);
+  const events = [
+    happened(undefined, 6 * HOUR, { kind: "create", people, name: "Hike" }),
+    happened(messages[0], 5 * HOUR - 9 * MINUTE, { kind: "rename", name: "Autumn hike" }),
+    happened(messages[0], 5 * HOUR - 10 * MINUTE, { people: hiro === undefined ? [] : [hiro] }),
+    happened(messages[3], 40 * MINUTE, {
+      kind: "admin",
+      people: ownRole === "owner" && bob !== undefined ? [bob] : people.slice(0, 1),
+    }),
+  ];
+  return `
+    fake.state.messages.push(...${JSON.stringify(messages)});
+    fake.state.groupEvents["${HIKERS}"] = ${JSON.stringify(events)};
+    fake.chat("${HIKERS}", ${JSON.stringify(chat)});`;
 };

@@ -8,6 +8,7 @@ import type {
   ContactView,
   FileView,
   FolderEntryView,
+  GroupEventView,
   HostView,
   LinkReport,
   LinkView,
@@ -46,6 +47,8 @@ export interface FakeState {
   formerHolders: Record<string, AccessView["formerHolders"]>;
   /** By file: what its owner has set. */
   limits: Record<string, Partial<Pick<AccessView, "membersMayAdd" | "expiresAtMs" | "downloadLimit">>>;
+  /** By chat: what became of the group. */
+  groupEvents: Record<string, GroupEventView[]>;
   /** The clock of everything that the fake makes. */
   nowMs: number;
 }
@@ -305,6 +308,7 @@ export class FakeWeir {
       "chats.removeMember": ({ chatId, userId }) => groups.remove(chatId, userId),
       "chats.settings": ({ chatId, name, role }) => groups.settings(chatId, name, role),
       "chats.leave": ({ chatId }) => groups.leave(chatId),
+      "chats.history": ({ chatId }) => ok(state.groupEvents[chatId] ?? []),
       "messages.receipts": ({ chatId }) =>
         ok(
           (state.chats.find((chat) => chat.chatId === chatId)?.group?.members ?? [])

@@ -1,5 +1,6 @@
 import type { ChatId } from "#shared/base/ids.ts";
 import type { GroupView, MessageView } from "#shared/ipc/views.ts";
+import { eventWords } from "../../src-renderer/state/group-words.ts";
 import { type ChatPeer, type ChatWorld, pair } from "./chat-world.ts";
 import { unwrap } from "./session-peer.ts";
 
@@ -31,4 +32,12 @@ export const circle = async (world: ChatWorld, names: readonly string[]): Promis
   const [first, ...others] = people;
   if (first !== undefined) for (const other of others) await pair(world, first, other);
   return people;
+};
+
+/** The chat as it is shown: what was written, and what became of the group, each in its place. */
+export const groupStory = (peer: ChatPeer, chatId: ChatId): string[] => {
+  const events = unwrap(peer.messages.groups.history(chatId));
+  const lines = (afterId: string | null): string[] =>
+    events.filter((event) => event.afterId === afterId).map((event) => `- ${eventWords(event)}`);
+  return [...lines(null), ...groupMessages(peer, chatId).flatMap(({ messageId, text }) => [text, ...lines(messageId)])];
 };

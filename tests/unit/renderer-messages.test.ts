@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { ChatView, ContactView, MessageView } from "#shared/ipc/views.ts";
+import type { ChatView, ContactView, GroupEventView, MessageView } from "#shared/ipc/views.ts";
 import { chatEntriesOf } from "../../src-renderer/state/chat-entries.ts";
 import {
   emptyLog,
@@ -133,6 +133,31 @@ describe("rows", () => {
     ]);
   });
 
+  it("puts what became of a group behind the message after which it came, and cuts there what belongs together", () => {
+    const event = (eventId: string, afterId: string | null, atMs = NOON): GroupEventView => ({
+      ...{ eventId, afterId, atMs, kind: "leave", people: [], name: null },
+      actor: { userId: "bob", name: "Bob" },
+    });
+    const events = [event("begun", null, NOON - 24 * 3_600_000), event("a", "m1"), event("b", "m1"), event("c", "m2")];
+    const log: MessageLog = { hasOlder: false, messages: [message(0), message(1), message(2)] };
+    const rows = rowsOf(log, "me", events);
+    expect(rows.map((row) => (row.kind === "message" || row.kind === "event" ? row.key : row.kind))).toEqual([
+      ...["intro", "day", "begun", "day", "m0", "m1", "a", "b", "m2", "c"],
+    ]);
+    const flags = rows.flatMap((row) => (row.kind === "message" ? [[row.startsGroup, row.endsGroup]] : []));
+    expect(flags).toEqual([
+      [true, false],
+      [false, true],
+      [true, true],
+    ]);
+    // What came before the oldest message that is loaded is shown with what it belongs to.
+    expect(rowsOf({ ...log, hasOlder: true }, "me", events).map(({ key }) => key)).not.toContain("begun");
+    expect(
+      rowsOf({ hasOlder: true, messages: [message(2)] }, "me", events).filter(({ kind }) => kind === "event"),
+    ).toHaveLength(1);
+    expect(rowsOf({ hasOlder: false, messages: [] }, "me", events).map(({ key }) => key)).toContain("begun");
+  });
+
   it("has unique keys and says nothing about the beginning before it is loaded", () => {
     const rows = rowsOf(withNewestPage(emptyLog, newestFirst(0, 10), 10), "me");
     expect(rows[0]?.kind).toBe("day");
@@ -161,6 +186,7 @@ describe("the chat list", () => {
       ownerId: "old",
       role: "owner",
       members: [{ userId: "old", name: "Old", role: "member", sinceMs: NOON + 1 }],
+      changes: 1,
     },
   };
   const names = (search: string, contacts: ContactView[]): string[] =>

@@ -3,11 +3,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { GroupIdSchema } from "#shared/base/ids.ts";
 import { systemRandom } from "../../src-main/env.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { OpenDatabaseError, openErrorOf } from "../../src-main/store/errors.ts";
+import { GroupsTable } from "../../src-main/store/groups.ts";
 import type { Migration } from "../../src-main/store/migrate.ts";
 import { NewerDatabaseError } from "../../src-main/store/migrate.ts";
+import { groupPlacesSchema } from "../../src-main/store/schema/0019-group-places.ts";
 import { appMigrations } from "../../src-main/store/schema/app.ts";
 import { SettingsTable } from "../../src-main/store/settings.ts";
 
@@ -242,4 +245,24 @@ describe("the settings table", () => {
     expect(again.get("look", schema)).toEqual({ theme: "dark" });
     expect(again.get("look", v.object({ theme: v.literal("blue") }))).toBe(null);
   });
+});
+
+test("operations of groups from before their places were stored come behind the messages that are older", () => {
+  const before = appMigrations.slice(0, appMigrations.indexOf(groupPlacesSchema));
+  const old = own(Database.openApp(path, key, before));
+  const groupId = v.parse(GroupIdSchema, `g${"a".repeat(32)}`);
+  old.sql.prepare("INSERT INTO groups (group_id) VALUES (?)").run(groupId);
+  const message = old.sql.prepare(
+    "INSERT INTO messages (chat_id, message_id, sender_id, sent_at, text, state) VALUES (?, ?, 'bob', ?, '', 'read')",
+  );
+  message.run("another chat", "other", 1);
+  for (const atMs of [100, 200, 300]) message.run(groupId, `m${atMs}`, atMs);
+  const operation = old.sql.prepare("INSERT INTO group_operations VALUES (?, ?, ?, ?)");
+  // The clock of whoever made the third one was wrong: it came behind the second all the same.
+  [50, 250, 150, 400].forEach((atMs, position) => {
+    operation.run(groupId, position, `hash ${position}`, Buffer.from(JSON.stringify({ atMs })));
+  });
+  old.dispose();
+  const table = new GroupsTable(own(Database.openApp(path, key, appMigrations)));
+  expect(table.places(groupId)).toEqual([null, "m200", "m200", "m300"]);
 });

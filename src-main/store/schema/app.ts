@@ -17,6 +17,7 @@ import { limitsSchema } from "./0015-limits.ts";
 import { groupFilesSchema } from "./0016-group-files.ts";
 import { replacedFilesSchema } from "./0017-replaced-files.ts";
 import { groupNewsSchema } from "./0018-group-news.ts";
+import { groupPlacesSchema } from "./0019-group-places.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -38,4 +39,5 @@ export const appMigrations: readonly Migration[] = [
   groupFilesSchema,
   replacedFilesSchema,
   groupNewsSchema,
+  groupPlacesSchema,
 ];
