@@ -256,4 +256,89 @@ describe("flows", () => {
     expect(window.problems).toEqual([]);
     await window.close();
   });
+
+  it("gives access to a file, takes it back with and without another key, and gives up its own", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    const [proposal, raw] = (await window.fake(
+      `return ["Proposal v3.odt", "IMG_20261118_raw.dng"].map((name) => fake.state.files.find((file) => file.name === name).fileId)`,
+    )) as [string, string];
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    await page.getByRole("button", { name: "Who has access to Proposal v3.odt" }).click();
+    const dialog = page.getByRole("dialog", { name: "Who has access" });
+    await dialog.getByRole("button", { name: /^Give access to Carol/ }).click();
+    await expect.poll(() => callsOf(window, "files.grant")).toEqual([{ fileId: proposal, userIds: [CAROL] }]);
+    await dialog.getByRole("button", { name: /^Take back access of Carol/ }).click();
+    await page.getByRole("button", { name: "Take back access", exact: true }).click();
+    await expect
+      .poll(() => callsOf(window, "files.revoke"))
+      .toEqual([{ fileId: proposal, userIds: [CAROL], rekey: false }]);
+    await page.keyboard.press("Escape");
+
+    await page.getByRole("button", { name: "Who has access to IMG_20261118_raw.dng" }).click();
+    await dialog.getByRole("button", { name: "Give up" }).click();
+    await page
+      .getByRole("dialog", { name: "Give up your access?" })
+      .getByRole("button", { name: "Give up access" })
+      .click();
+    await expect.poll(() => callsOf(window, "files.leave")).toEqual([{ fileId: raw }]);
+    await expect.poll(() => page.getByRole("dialog").count()).toBe(0);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("runs downloads from the list of all of them", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.getByRole("button", { name: "Transfers" }).click();
+    const press = async (action: string): Promise<string> => {
+      const button = page.getByRole("button", { name: new RegExp(`^${action}`) }).first();
+      const label = (await button.getAttribute("aria-label")) ?? "";
+      await button.click();
+      return window.fake(
+        `return fake.state.files.find(({ name }) => ${JSON.stringify(label)}.endsWith(name)).fileId`,
+      ) as Promise<string>;
+    };
+    for (const [action, command] of [
+      ["Pause ", "transfers.pause"],
+      ["Resume ", "transfers.resume"],
+      ["Retry ", "transfers.retry"],
+      ["Cancel ", "transfers.cancel"],
+      ["Open ", "host.open"],
+      ["Show in folder: ", "host.showInFolder"],
+    ] as const) {
+      const fileId = await press(action);
+      await expect.poll(() => callsOf(window, command)).toEqual([{ fileId }]);
+    }
+    for (const details of await page.getByText("Details", { exact: true }).all()) await details.click();
+    await page.getByRole("combobox").first().selectOption("high");
+    await expect
+      .poll(() => callsOf(window, "transfers.prioritize"))
+      .toEqual([{ fileId: expect.any(String), priority: "high" }]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("disconnects and connects everybody, unblocks somebody, and deletes the history", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await page.getByRole("button", { name: "Connections" }).click();
+    await page.getByRole("button", { name: "Disconnect all" }).click();
+    await expect.poll(() => callsOf(window, "links.disable")).toEqual([{}]);
+    await page.getByRole("button", { name: "Connect all", exact: true }).click();
+    await expect.poll(() => callsOf(window, "links.enable")).toEqual([{}]);
+    await page.getByRole("button", { name: "Settings" }).click();
+    await window.fake(`fake.contact("${DMITRI}", { state: "blocked" })`);
+    await page.getByRole("button", { name: /^Unblock Dmitri/ }).click();
+    await expect.poll(() => callsOf(window, "contacts.unblock")).toEqual([{ userId: DMITRI }]);
+    await page.getByRole("button", { name: "Activity" }).click();
+    await page.getByRole("button", { name: "Check the figures" }).click();
+    await expect.poll(() => callsOf(window, "activity.check")).toEqual([{ repair: false }]);
+    await page.getByRole("button", { name: /^Delete (the )?history/ }).click();
+    expect(await callsOf(window, "activity.deleteHistory")).toEqual([]);
+    await page.getByRole("button", { name: "Delete for good" }).click();
+    await expect.poll(() => callsOf(window, "activity.deleteHistory")).toEqual([{}]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
 });
