@@ -116,6 +116,9 @@ export interface ConnectionStats extends PathFacts {
   readonly stripes: number;
 }
 
+/** What the end of a transport means for the link. */
+const END_REASONS = { failed: "unreachable", closed: "connection_closed", flooded: "control_flood" } as const;
+
 export class LinkConnection {
   readonly generation: Generation;
   readonly #deps: ConnectionDeps;
@@ -388,7 +391,7 @@ export class LinkConnection {
         this.#deps.report({ type: "unsteady" });
         return;
       case "ended":
-        this.#lose(event.reason === "failed" ? "unreachable" : "connection_closed");
+        this.#lose(END_REASONS[event.reason]);
         return;
       case "channelOpen":
         this.#onChannelOpen(event.channel);

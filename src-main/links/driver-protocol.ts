@@ -1,4 +1,5 @@
 import type { Bytes } from "#shared/base/bytes.ts";
+import { ENGINE_EVENT_BYTES } from "#shared/base/limits.ts";
 import type { LinkChannel, LinkTransport, TransportEvent, TransportOptions } from "./transport.ts";
 
 /**
@@ -29,8 +30,6 @@ export type FromDriver =
   | { readonly type: "drained"; readonly c: number; readonly channel: LinkChannel; readonly bytes: number }
   | { readonly type: "facts"; readonly c: number; readonly facts: Facts };
 
-const EVENT_BYTES = 128;
-
 /** What an event that nobody has handled yet costs; both sides count it. */
 export const eventCost = (event: TransportEvent): number =>
-  EVENT_BYTES + (event.type === "message" ? (event.bytes?.length ?? 0) : 0);
+  ENGINE_EVENT_BYTES + (event.type === "message" ? (event.bytes?.length ?? 0) : 0);

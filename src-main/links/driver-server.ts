@@ -154,7 +154,7 @@ export class DriverServer implements Disposable {
     if (served.cost - served.seen + this.#deps.frames.costOf(c) <= ENGINE_WAITING_BYTES_MAX) return;
     // More than its flow control allows, or the other process does not get to it: nothing is queued without limit.
     this.#close(c);
-    this.#deps.post({ type: "event", c, event: { type: "ended", reason: "failed" } });
+    this.#deps.post({ type: "event", c, event: { type: "ended", reason: "flooded" } });
   }
 
   #held(c: number, event: TransportEvent): TransportEvent {

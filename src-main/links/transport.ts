@@ -23,7 +23,8 @@ export type TransportEvent =
   | { readonly type: "localDescription"; readonly kind: "offer" | "answer"; readonly sdp: string }
   | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
   /** Connection for good at its end. `detail` is a reason of the relay's. */
-  | { readonly type: "ended"; readonly reason: "failed" | "closed"; readonly detail?: string }
+  /** `flooded`: more came than its receiver got to, and more than flow control allows. */
+  | { readonly type: "ended"; readonly reason: "failed" | "closed" | "flooded"; readonly detail?: string }
   /** It has lost its path and looks for another (ICE `disconnected`): it can recover, or end. */
   | { readonly type: "unsteady" }
   | { readonly type: "channelOpen"; readonly channel: LinkChannel }

@@ -131,6 +131,20 @@ describe("a driver in another process", () => {
     server.dispose();
   });
 
+  test("ends a connection whose small messages pile up: waiting, each costs far more than its bytes", () => {
+    const world = createWorld();
+    world.reads.now = false;
+    // What 60 bytes were measured to take in both processes.
+    const most = Math.floor(ENGINE_WAITING_BYTES_MAX / 1700);
+    let told = 0;
+    while (!world.state.closed && told <= most) {
+      world.state.tell({ type: "message", channel: "control", bytes: new Uint8Array(60) });
+      told += 1;
+    }
+    expect(told).toBeLessThan(most);
+    world.server.dispose();
+  });
+
   test.each(["control", "bulk"] as const)("ends a connection whose %s messages pile up, and no other", (channel) => {
     const world = createWorld();
     const bytes = 1024 * 1024;
@@ -146,7 +160,7 @@ describe("a driver in another process", () => {
     expect(world.state.closed).toBe(false);
     for (let i = 0; i < 3; i += 1) world.state.tell({ type: "message", channel, bytes: new Uint8Array(bytes) });
     expect(world.state.closed).toBe(true);
-    expect(world.posted.at(-1)).toMatchObject({ type: "event", event: { type: "ended" } });
+    expect(world.posted.at(-1)).toMatchObject({ type: "event", event: { type: "ended", reason: "flooded" } });
     expect(world.frames.size).toBe(0);
   });
 
