@@ -131,6 +131,30 @@ describe("a group", () => {
     expect(unwrap(carol.messages.chat(chat)).unreadCount).toBe(0);
   });
 
+  test("nobody is waited for who went before a message reached them, or who came after it", async () => {
+    const { alice, bob, carol, chat } = await trio();
+    const dave = await world.join("Dave");
+    await pair(world, alice, dave);
+    carol.setServer("disconnected");
+    const { messageId } = say(alice, chat, "hello");
+    const sent = () =>
+      defined(
+        groupMessages(alice, chat).find((message) => message.messageId === messageId),
+        "it",
+      );
+    await world.runFor(1000);
+    expect(sent()).toMatchObject({ state: "sent", received: { delivered: 1, read: 0, of: 2 } });
+    unwrap(alice.messages.groups.add(chat, [dave.userId]));
+    unwrap(alice.messages.groups.wish(chat, { kind: "remove", userId: carol.userId }));
+    await world.runFor(1000);
+    expect(sent()).toMatchObject({ state: "delivered", received: { delivered: 1, read: 0, of: 1 } });
+    unwrap(bob.messages.markRead(chat));
+    await world.runFor(1000);
+    expect(sent()).toMatchObject({ state: "read", received: { delivered: 1, read: 1, of: 1 } });
+    const told = unwrap(alice.messages.receipts(chat, messageId as never));
+    expect(told).toEqual([{ userId: bob.userId, name: "Bob", state: "read" }]);
+  });
+
   test("a member who is away gets everything from the mailbox, in order and once, also over restarts", async () => {
     const { alice, bob, carol, chat } = await trio();
     carol.setServer("disconnected");
@@ -402,6 +426,21 @@ describe("two hundred people", () => {
 });
 
 describe("when something breaks", () => {
+  test("whoever was not told of a change before the program ended, or before the group was forgotten, is told all the same", async () => {
+    world = new ChatWorld({ crypto: "signal" });
+    const [alice, bob, carol] = (await circle(world, ["Alice", "Bob", "Carol"])) as [ChatPeer, ChatPeer, ChatPeer];
+    const chat = unwrap(alice.messages.groups.create("Hikers", [bob.userId, carol.userId]));
+    // At once: nobody was told yet.
+    alice.kill();
+    await alice.start();
+    await world.runFor(1000);
+    for (const peer of [bob, carol]) expect(memberIds(peer, chat)).toEqual(ids(alice, bob, carol));
+    expect(unwrap(bob.messages.groups.leave(chat))).toEqual({ removed: false });
+    expect(unwrap(bob.messages.groups.leave(chat))).toEqual({ removed: true });
+    await world.runFor(1000);
+    expect(memberIds(alice, chat)).toEqual(ids(alice, carol));
+  });
+
   test("a crash at any point of receiving loses nothing and shows nothing twice", async () => {
     const { alice, bob, carol, chat } = await trio();
     const points = ["read", "decrypt", "commit", "process", "render", "ack"] as const;
