@@ -95,6 +95,11 @@ export class Weir implements Disposable {
     return this.host?.canPick ?? false;
   }
 
+  /** People with whom anything can be shared. */
+  get acceptedContacts(): ContactView[] {
+    return this.contacts.values().filter(({ state }) => state === "accepted");
+  }
+
   /** A person's or a group's name as it is shown; own messages and files say "You". */
   nameOf(userId: string): string {
     if (userId === this.ownUserId) return "You";
