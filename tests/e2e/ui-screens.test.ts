@@ -167,6 +167,21 @@ const screens: Screen[] = [
     },
   },
   {
+    name: "access-rekey",
+    scenario: "sample",
+    visit: async (window) => {
+      const { page } = window;
+      await openChat(window, BOB);
+      await page.getByRole("button", { name: "Who has access to Proposal v3.odt" }).click();
+      // Somebody who has not fetched it yet: only then another key is of use.
+      await page.getByRole("button", { name: "Give access to Carol Okafor" }).click();
+      await page.getByRole("button", { name: "Take back access of Bob Lindqvist" }).click();
+      const rekey = page.getByRole("switch", { name: "Send the rest under another key" });
+      await rekey.click();
+      expect(await rekey.getAttribute("aria-checked")).toBe("true");
+    },
+  },
+  {
     name: "chat-phases",
     scenario: "sample",
     height: 1040,
