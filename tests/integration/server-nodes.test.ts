@@ -140,13 +140,15 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
   const DATABASE_RESTARTS = counted(1, 20);
   /** Each waits for the answer before it sends the next one, so that its order means something; many keep the nodes busy. */
   const SENDERS = counted(8, 32);
+  /** What is put into one mailbox waits for one row, so the puts of one recipient are one after the other. */
+  const RECIPIENTS = counted(2, 8);
 
   it(
     `deliver ${MESSAGES} messages exactly once and in order over ${KILLS} kills and ${DATABASE_RESTARTS} restarts of PostgreSQL`,
     async () => {
       const events: MailboxEvent[] = [];
-      const recipient = createIdentity();
-      (await login(0, recipient)).close();
+      const recipients = Array.from({ length: RECIPIENTS }, () => createIdentity());
+      for (const recipient of recipients) (await login(0, recipient)).close();
       let stored = 0;
 
       /** Somebody who comes back, at either node, for as long as there is something to do. */
@@ -170,6 +172,7 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
 
       const send = async (sender: number): Promise<void> => {
         const identity = createIdentity();
+        const to = defined(recipients[sender % RECIPIENTS], "a recipient").userId;
         let number = 0;
         let id = freshEnvelopeId();
         let key = freshEnvelopeId();
@@ -179,11 +182,7 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
           () => number === share,
           async (client) => {
             while (number < share) {
-              const outcome = await client.outcome(
-                "mailbox.put",
-                { to: recipient.userId, id, sealed: sealed(300) },
-                key,
-              );
+              const outcome = await client.outcome("mailbox.put", { to, id, sealed: sealed(300) }, key);
               if (outcome !== "ok") {
                 // A full mailbox, or a database that is not back yet: with a new key, as a new attempt.
                 key = freshEnvelopeId();
@@ -200,18 +199,19 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
       };
 
       // Not those acknowledged: the answer to an acknowledgement that was taken may be lost with the connection.
-      const received = new Set<string>();
-      let connection = 0;
-      const receive = () =>
-        persist(
+      let connections = 0;
+      const receive = (recipient: TestIdentity) => {
+        const received = new Set<string>();
+        const all = MESSAGES / RECIPIENTS;
+        return persist(
           recipient,
-          () => received.size === MESSAGES,
+          () => received.size === all,
           async (client) => {
-            connection++;
+            const connection = ++connections;
             let taken = 0;
             const gone = client.closed().then(() => Promise.reject(new Error("the connection ended")));
             gone.catch(() => undefined);
-            while (received.size < MESSAGES) {
+            while (received.size < all) {
               await Promise.race([client.until(() => client.named("envelope").length > taken), gone]);
               const ids = client
                 .named("envelope")
@@ -229,6 +229,7 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
             }
           },
         );
+      };
 
       /** Spread over the run by how much was stored, so that a slow machine changes nothing. */
       const disturb = async (times: number, act: (round: number) => Promise<void>): Promise<void> => {
@@ -243,7 +244,7 @@ describe.skipIf(skipped !== null)("two nodes of one server", () => {
       };
 
       await Promise.all([
-        receive(),
+        ...recipients.map(receive),
         ...Array.from({ length: SENDERS }, (_, sender) => send(sender)),
         // A node that begins waits 5 s for the one that was killed in its place: each has its own kills, also at once.
         ...[0, 1].map((node) => disturb(KILLS / 2, () => restart(node))),
