@@ -62,13 +62,21 @@ describe("an engine process", () => {
   ] as const)("of %s that ends by %s costs a reconnect, and no chunk twice", async (victim, signal) => {
     const { file, sha256 } = await startTransfer(48 * MiB);
     await viewWhere(world.bob, ({ chunksStored }) => chunksStored >= file.chunkCount / 4);
+    // On a busy machine the hastened pings may end another link that only was slow.
+    const first = world.bob.links.view(world.alice.userId).generation;
+    const later = new Set<number>();
+    const watching = world.bob.links.onChanged(({ state, generation }) => {
+      if (state === "connected" && generation !== first) later.add(generation);
+    });
     world.hastenPings();
     process.kill(engineOf(world[victim]), signal);
     const done = await expectComplete(sha256);
+    watching.dispose();
+    expect(later.size).toBeGreaterThan(0);
     expect(world[victim].pids).toHaveLength(2);
     // What was stored is not fetched again: twice is asked for only what was under way.
     expect(done.requestedChunks).toBeGreaterThan(file.chunkCount);
-    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + REQUEST_WINDOW_CHUNKS);
+    expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + later.size * REQUEST_WINDOW_CHUNKS);
     expect(done.duplicateChunks).toBe(0);
   });
 
