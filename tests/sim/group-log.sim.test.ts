@@ -213,7 +213,11 @@ describe("a group that several people change at once", () => {
           const runs = [log.nodes.slice(0, cut), log.nodes.slice(cut)].filter((run) => run.length > 0);
           expect(retold(historyOf(runs))).toBe(seen(log));
           expect(retold(historyOf(log.nodes.map((node) => [node])))).toBe(seen(log));
-          unsaid += log.nodes.length - new Set(historyOf(runs).map(({ node }) => node)).size;
+          // No line says what was so before.
+          const events = historyOf(runs);
+          const steps = events.map((_, end) => retold(events.slice(0, end + 1)));
+          expect(steps.filter((step, i) => step === steps[i - 1])).toEqual([]);
+          unsaid += log.nodes.length - new Set(events.map(({ node }) => node)).size;
         }
         expect(new Set(all.map(({ nodes }) => told(historyOf([nodes])).join("\n"))).size).toBe(1);
       }),
