@@ -1,10 +1,12 @@
 import { existsSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 import { join } from "node:path";
 import { note, type Ran, root, runTool, seconds, type Tool } from "./run.ts";
 
 /**
  * `npm run check`: everything that can be known without running the product. `-- --fast` leaves out what takes longest,
- * for the git hook, which formats only what is staged. Two steps run at a time; the slow ones begin first.
+ * for the git hook, which formats only what is staged. `--yield` leaves the processors to whoever else wants them. Two steps
+ * run at a time; the slow ones begin first.
  */
 const STEP_TIMEOUT_MS = 5 * 60_000;
 const PARALLEL = 2;
@@ -109,11 +111,13 @@ const head = (text: string): string => {
 };
 
 const main = async (args: readonly string[]): Promise<number> => {
-  const unknown = args.filter((argument) => argument !== "--fast");
+  const unknown = args.filter((argument) => argument !== "--fast" && argument !== "--yield");
   if (unknown.length > 0) {
-    note(`unknown: ${unknown.join(" ")}. Usage: npm run check [-- --fast]`);
+    note(`unknown: ${unknown.join(" ")}. Usage: npm run check [-- --fast] [--yield]`);
     return 2;
   }
+  // What is started from here on inherits it.
+  if (args.includes("--yield")) setPriority(constants.priority.PRIORITY_LOW);
   const begun = performance.now();
   const queue = STEPS.filter((step) => step.fast || !args.includes("--fast"));
   const total = queue.length;

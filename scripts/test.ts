@@ -33,7 +33,7 @@ const FILES_AGAIN_MAX = 3;
 /** The full counts of `npm run verify` take hours. */
 const PATIENCE = process.env["WEIR_VERIFY"] === "full" ? 20 : 1;
 
-/** One after the other: the processes of the last three would disturb each other and the timing of the first. */
+/** One after the other, because their processes would disturb each other; but `net` beside the checks, see {@link besideCheck}. */
 const GROUPS: readonly Group[] = [
   // unit, sim, fuzz, ui
   { name: "unit", projects: ["node", "ui"], timeoutMs: 5 * 60_000, workers: 2, coverage: true },
@@ -78,8 +78,19 @@ const prepare = async (): Promise<Outcome[]> => {
 
 const CHECK = "check";
 
+/**
+ * The networks wait most of their time, and the checks compute all of theirs: together they take little longer than one of
+ * them. The checks give way whenever a network needs a processor, because it promises times.
+ */
+const besideCheck = (group: Group): boolean => group.name === "net";
+
 const runCheck = async (): Promise<Outcome> => {
-  const ran = await run(process.execPath, ["scripts/check.ts"], { timeoutMs: 5 * 60_000, streams: "inherit" });
+  const ran = await run(process.execPath, ["scripts/check.ts", "--yield"], {
+    timeoutMs: 5 * 60_000,
+    // Two outputs at once could not be read.
+    streams: "capture",
+  });
+  note(ran.output.trimEnd());
   return { name: CHECK, ok: ran.code === 0, ms: ran.ms, words: ran.code === 0 ? "passed" : "failed" };
 };
 
@@ -173,11 +184,11 @@ const main = async (args: readonly string[]): Promise<number> => {
 
   const outcomes = await prepare();
   // Flags are vitest's: whoever gives them wants to see tests.
-  if (names.includes(CHECK) || (names.length === 0 && flags.length === 0)) outcomes.push(await runCheck());
-  for (const group of GROUPS) {
-    if (names.length > 0 && !names.includes(group.name)) continue;
-    outcomes.push(await runGroup(group, flags));
-  }
+  const isChecked = names.includes(CHECK) || (names.length === 0 && flags.length === 0);
+  const wanted = GROUPS.filter(({ name }) => names.length === 0 || names.includes(name));
+  const beside = isChecked ? wanted.filter(besideCheck) : [];
+  if (isChecked) outcomes.push(...(await Promise.all([runCheck(), ...beside.map((group) => runGroup(group, flags))])));
+  for (const group of wanted) if (!beside.includes(group)) outcomes.push(await runGroup(group, flags));
 
   note("");
   for (const { name, ok, ms, words } of outcomes) {

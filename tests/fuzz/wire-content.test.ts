@@ -8,8 +8,9 @@ import {
   SEAL_OVERHEAD_BYTES_MAX,
 } from "#shared/base/limits.ts";
 import { decodeContent, decodeLeftSignals, encodeContent } from "#shared/wire/content.ts";
+import { counted } from "../support/counts.ts";
 
-const RUNS = 10_000;
+const RUNS = counted(3000, 10_000);
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 const id = bytes(16).map(toBase64Url);
 const seq = fc.integer({ min: 1, max: 2 ** 48 });

@@ -3,8 +3,9 @@ import { describe, expect, test } from "vitest";
 import { toBase64Url } from "#shared/base/bytes.ts";
 import { INVITE_CODE_ALPHABET, INVITE_CODE_LENGTH, INVITE_LINK_LENGTH_MAX } from "#shared/base/limits.ts";
 import { decodeInviteLink, encodeInviteLink, parseInviteCode } from "#shared/wire/invite.ts";
+import { counted } from "../support/counts.ts";
 
-const RUNS = 10_000;
+const RUNS = counted(3000, 10_000);
 const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 const host = fc.oneof(fc.constant("127.0.0.1:4000"), fc.constant("[::1]:1"), fc.domain());
 const invite = fc.record({

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import type { SignalReads } from "../../src-main/store/signal.ts";
+import { counted } from "../support/counts.ts";
 import {
   createSessionPeer,
   openText,
@@ -80,7 +81,7 @@ test.each([["with one-time keys"], ["with the last-resort key"]])(
           bob.dispose();
         }
       }),
-      { numRuns: 40 },
+      { numRuns: counted(15, 40) },
     );
   },
 );

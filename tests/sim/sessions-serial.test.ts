@@ -4,6 +4,7 @@ import { ok } from "#shared/base/result.ts";
 import type { Sealed } from "#shared/rendezvous/protocol.ts";
 import { createKeyedQueue, type KeyedQueue } from "../../src-main/crypto/keyed-queue.ts";
 import type { SignalReads } from "../../src-main/store/signal.ts";
+import { counted } from "../support/counts.ts";
 import { seededNumbers, shuffled } from "../support/seeded.ts";
 import {
   connect,
@@ -145,7 +146,7 @@ describe("two messages at once, with every read scheduled", () => {
   test("with the lock none is", async () => {
     await fc.assert(
       property(() => createKeyedQueue()),
-      { numRuns: 60 },
+      { numRuns: counted(25, 60) },
     );
   });
 });
