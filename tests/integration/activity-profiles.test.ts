@@ -77,8 +77,10 @@ test("what moved between two people is counted alike on both sides, and a kill c
   expect(replayed.find(({ metric }) => metric === "bytesReceived")?.value).toBe(SIZE);
   expect(replayed.find(({ metric }) => metric === "messagesReceived")?.value).toBe(4);
 
+  // Both succeed when the first is done before the second arrives; that two at once never do is tested where time stands still.
   const run = await Promise.all([bob.call("activity.run", {}), bob.call("activity.run", {})]);
-  expect(run.map((each) => each.success).sort()).toEqual([false, true]);
+  expect(run.some(({ success }) => success)).toBe(true);
+  for (const each of run) if (!each.success) expect(each.reason).toBe("already_processing");
   // What its links went through can be run again, on another machine.
   const file = join(world.dir, "report.json");
   await writeFile(file, text);
