@@ -17,7 +17,7 @@ interface Panel {
 type Line = Record<string, unknown> & { readonly bench: string };
 
 const WIDTH = 720;
-const LEFT = 250;
+const LEFT = 240;
 const BAR_HEIGHT = 18;
 const TONES = ["--a", "--b", "--c"];
 
@@ -44,17 +44,17 @@ const curves = (title: string, points: readonly (readonly (number | null)[])[]):
   const series = [0, 1].map((side) => points.map((point) => point[side] ?? 0));
   const most = Math.max(1, ...series.flat());
   if (points.length < 2) return [];
-  const x = (index: number): number => 60 + (index / (points.length - 1)) * (WIDTH - 200);
+  const x = (index: number): number => 80 + (index / (points.length - 1)) * (WIDTH - 240);
   const y = (value: number): number => 30 + (1 - value / most) * (CURVE_HEIGHT - 40);
   const drawn = series.map((values, side) => {
     const path = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
     const name = side === 0 ? "seeder" : "downloader";
     const end = values.at(-1) ?? 0;
     return `<polyline points="${path}" fill="none" stroke="var(${TONES[side]})" stroke-width="2"/>
-${text(WIDTH - 132, y(end) + 4, `${name} ${end} MiB`)}`;
+${text(WIDTH - 152, y(end) + 4, `${name} ${end} MiB`)}`;
   });
-  const axis = `<line x1="60" x2="${WIDTH - 140}" y1="${y(0)}" y2="${y(0)}" stroke="var(--ink)" stroke-opacity=".3"/>
-${text(50, y(0) + 4, "0", 'text-anchor="end"')}${text(50, y(most) + 4, `${most} MiB`, 'text-anchor="end"')}`;
+  const axis = `<line x1="80" x2="${WIDTH - 160}" y1="${y(0)}" y2="${y(0)}" stroke="var(--ink)" stroke-opacity=".3"/>
+${text(70, y(0) + 4, "0", 'text-anchor="end"')}${text(70, y(most) + 4, `${most} MiB`, 'text-anchor="end"')}`;
   return [{ title, height: CURVE_HEIGHT + 20, body: [axis, ...drawn].join("\n") }];
 };
 
