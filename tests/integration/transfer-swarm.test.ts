@@ -253,7 +253,8 @@ describe("somebody whose program lies", () => {
     // These two are named as well, unless the file is complete before they arrive: then they are dropped unseen.
     "a flood of frames": [],
     "counts what it never sent": [],
-    "a flood of messages": ["control_flood"],
+    // Its answers to pings wait behind the flood: whichever is noticed first.
+    "a flood of messages": ["control_flood", "peer_silent"],
     "claims what it lacks": ["false_claims"],
     "leaves out every other chunk": [],
   };
