@@ -7,7 +7,7 @@ import type { FileSpec } from "../../src-main/transfer/chunk-worker-protocol.ts"
 import { counted } from "../support/counts.ts";
 import { runDownloadChild, sealInto } from "../support/described-download.ts";
 import { freshFileId, freshKey, must, startWorker, temporaryFolder } from "../support/files.ts";
-import { hexOf, manyFiles, readTree, type Tree, writeTree } from "../support/folders.ts";
+import { EMPTY_FOLDER, hexOf, manyFiles, readTree, type Tree, writeTree } from "../support/folders.ts";
 
 const KiB = 1024;
 const KILLS = counted(8, 200);
@@ -85,7 +85,9 @@ test(`a folder whose process is killed ${KILLS} times, mostly while it is assemb
       expect(there).toEqual(there.length === 0 ? [] : ["trip"]);
       // Under its final name a file is whole, and a folder that is not merged as well.
       const found = there.length === 0 ? {} : await readTree(saved);
-      expect(hexOf(TREE)).toMatchObject(found);
+      // Where files are moved one by one, a folder is made before the first of its own.
+      const files = Object.entries(found).filter(([, contents]) => contents !== EMPTY_FOLDER);
+      expect(hexOf(TREE)).toMatchObject(Object.fromEntries(files));
       if (done || (there.length > 0 && !isMerge)) expect(found).toEqual(hexOf(TREE));
     }
     expect(await readdir(directory)).toEqual(["trip"]);

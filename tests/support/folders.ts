@@ -2,6 +2,9 @@ import { randomBytes } from "node:crypto";
 import { lstat, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
+/** How {@link readTree} and {@link hexOf} tell an empty folder. */
+export const EMPTY_FOLDER = "an empty folder";
+
 /** Contents by path; null is an empty folder. */
 export type Tree = Record<string, Uint8Array | null>;
 
@@ -19,7 +22,7 @@ export const readTree = async (root: string): Promise<Record<string, string>> =>
   const found: Record<string, string> = {};
   const enter = async (path: string): Promise<void> => {
     const names = await readdir(join(root, path));
-    if (names.length === 0 && path !== "") found[path] = "an empty folder";
+    if (names.length === 0 && path !== "") found[path] = EMPTY_FOLDER;
     for (const name of names) {
       const child = path === "" ? name : `${path}/${name}`;
       const stats = await lstat(join(root, child));
@@ -35,7 +38,7 @@ export const hexOf = (tree: Tree): Record<string, string> =>
   Object.fromEntries(
     Object.entries(tree).map(([path, contents]) => [
       path,
-      contents === null ? "an empty folder" : Buffer.from(contents).toString("hex"),
+      contents === null ? EMPTY_FOLDER : Buffer.from(contents).toString("hex"),
     ]),
   );
 
