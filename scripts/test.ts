@@ -131,6 +131,8 @@ const runOnce = async (group: Group, flags: readonly string[]): Promise<GroupRun
     };
     const args = vitestArguments(group, flags);
     const timeoutMs = group.timeoutMs * PATIENCE;
+    // What is there is of an earlier run.
+    rmSync(coverageOf(group), { recursive: true, force: true });
     const ran = await runTool("vitest", args, { timeoutMs, streams: "inherit", env });
     const words = ran.timedOut ? `stopped after ${seconds(timeoutMs)}` : ran.code === 0 ? "passed" : "failed";
     const records = readRecords(report);
@@ -167,11 +169,12 @@ const vitestArguments = (group: Group, flags: readonly string[]): string[] => {
     "run",
     "--passWithNoTests",
     `--maxWorkers=${group.workers}`,
-    folder,
     ...projects,
     ...reporters,
     ...coverage,
     ...flags,
+    // Last: a bare --coverage takes back what was said of it before.
+    folder,
   ];
 };
 

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -13,13 +13,22 @@ const runGroup = async (
   group: string,
   project: string,
   source: string,
+  more: readonly string[] = [],
 ): Promise<{ code: unknown; lines: string[] }> => {
   const dir = await mkdtemp(join(tmpdir(), "weir-test-command-"));
   try {
     await writeFile(join(dir, "sample.test.js"), source);
-    const config = { test: { projects: [{ test: { name: project, globals: true, include: ["*.test.js"] } }] } };
+    await mkdir(join(dir, "src-shared"));
+    await writeFile(
+      join(dir, "src-shared/sum.js"),
+      "export const sum = (a, b) => a + b;\nexport const no = () => 0;\n",
+    );
+    const coverage = { provider: "v8", reporter: ["json-summary"] };
+    const config = {
+      test: { coverage, projects: [{ test: { name: project, globals: true, include: ["*.test.js"] } }] },
+    };
     await writeFile(join(dir, "vitest.config.mjs"), `export default ${JSON.stringify(config)}`);
-    const flags = [`--root=${dir}`, `--config=${join(dir, "vitest.config.mjs")}`];
+    const flags = [`--root=${dir}`, `--config=${join(dir, "vitest.config.mjs")}`, ...more];
     // Without the variables of the vitest that runs this test.
     const isForeign = (name: string): boolean => /^(VITEST|TEST$|NODE_ENV$|WEIR_|GITHUB_|FORCE_COLOR$)/.test(name);
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !isForeign(name)));
@@ -72,6 +81,14 @@ describe("npm test", () => {
     expect(code).toBe(0);
     expect(lines.filter((line) => line.includes("FAILED"))).toEqual([]);
     expect(lines.at(-1)).toMatch(/^everything passed in /);
+  });
+
+  it("tells what the unit tests covered", async () => {
+    const source = `import { sum } from "./src-shared/sum.js";\nit("adds", () => expect(sum(1, 2)).toBe(3));`;
+    const { code, lines } = await runGroup("unit", "node", source, ["--coverage"]);
+    expect(code).toBe(0);
+    const told = lines.slice(lines.indexOf("covered by unit:"));
+    expect(told.join("\n")).toMatch(/^covered by unit:\n +all .*% of lines/);
   });
 });
 
