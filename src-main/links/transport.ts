@@ -22,8 +22,10 @@ export type LinkChannel = "control" | "bulk";
 export type TransportEvent =
   | { readonly type: "localDescription"; readonly kind: "offer" | "answer"; readonly sdp: string }
   | { readonly type: "localCandidate"; readonly candidate: string; readonly mid: string }
-  /** Connection for good at its end. `detail` is a reason of the relay's. */
-  /** `flooded`: more came than its receiver got to, and more than flow control allows. */
+  /**
+   * Connection for good at its end. `flooded`: more came than its receiver got to, and more than flow control allows. `detail`
+   * is a reason of the relay's.
+   */
   | { readonly type: "ended"; readonly reason: "failed" | "closed" | "flooded"; readonly detail?: string }
   /** It has lost its path and looks for another (ICE `disconnected`): it can recover, or end. */
   | { readonly type: "unsteady" }

@@ -24,6 +24,8 @@ export interface Client extends RelaySender {
   dispose(): void;
 }
 
+const PARSER = boundedParser(parser);
+
 /** Checks a server address: `ws://host[:port]` or `wss://host[:port]`, and nothing else in it. */
 export const parseServerUrl = (text: string): Result<URL> => {
   const url = URL.canParse(text) ? new URL(text) : null;
@@ -50,7 +52,7 @@ export const openClient = (url: URL, events: ClientEvents): Client => {
     forceNew: true,
     autoConnect: false,
     timeout: LOGIN_TIMEOUT_MS,
-    parser: boundedParser(parser),
+    parser: PARSER,
     ...websocketOptions,
   });
   let open = true;

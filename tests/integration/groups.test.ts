@@ -5,7 +5,16 @@ import { type ChatId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import { GROUP_MEMBERS_MAX, GROUP_TOLD_PER_TURN, OUTBOX_STEPS_PER_TURN } from "#shared/base/limits.ts";
 import { type ChatPeer, ChatWorld, pair } from "../support/chat-world.ts";
 import { counted } from "../support/counts.ts";
-import { circle, groupMessages, groupOf, groupStory, groupTexts, memberIds, say } from "../support/group-world.ts";
+import {
+  circle,
+  groupMessages,
+  groupOf,
+  groupStory,
+  groupTexts,
+  memberIds,
+  messageIn,
+  say,
+} from "../support/group-world.ts";
 import { typeOf, unwrap } from "../support/session-peer.ts";
 
 /** Groups over real libsignal sessions, sender keys and databases; only the server and the links are doubles. */
@@ -105,11 +114,7 @@ describe("a group", () => {
     const { alice, bob, carol, chat } = await trio();
     carol.setServer("disconnected");
     const { messageId } = say(alice, chat, "hello");
-    const sent = () =>
-      defined(
-        groupMessages(alice, chat).find((message) => message.messageId === messageId),
-        "it",
-      );
+    const sent = () => messageIn(alice, chat, messageId);
     await world.runFor(1000);
     expect(sent()).toMatchObject({ state: "sent", received: { delivered: 1, read: 0, of: 2 } });
     unwrap(bob.messages.markRead(chat));
@@ -137,11 +142,7 @@ describe("a group", () => {
     await pair(world, alice, dave);
     carol.setServer("disconnected");
     const { messageId } = say(alice, chat, "hello");
-    const sent = () =>
-      defined(
-        groupMessages(alice, chat).find((message) => message.messageId === messageId),
-        "it",
-      );
+    const sent = () => messageIn(alice, chat, messageId);
     await world.runFor(1000);
     expect(sent()).toMatchObject({ state: "sent", received: { delivered: 1, read: 0, of: 2 } });
     unwrap(alice.messages.groups.add(chat, [dave.userId]));

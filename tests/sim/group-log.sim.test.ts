@@ -179,6 +179,13 @@ const numbersFrom = (seed: number): (() => number) => {
     return state / 2 ** 32;
   };
 };
+/** The logs of all devices after each has everything, in an order of its own. */
+const converged = (choices: readonly number[], seed: number) => {
+  const world = play(choices);
+  const operations = everything(world);
+  const number = numbersFrom(seed);
+  return { operations, number, all: world.logs.map((log) => complete(log, operations, number)) };
+};
 const RUNS = counted(200, 10_000);
 
 describe("a group that several people change at once", () => {
@@ -186,10 +193,7 @@ describe("a group that several people change at once", () => {
     let changes = 0;
     fc.assert(
       fc.property(scenario, ({ choices, seed }) => {
-        const world = play(choices);
-        const operations = everything(world);
-        const number = numbersFrom(seed);
-        const all = world.logs.map((log) => complete(log, operations, number));
+        const { operations, all } = converged(choices, seed);
         changes += operations.length;
         for (const log of all) expect(log.nodes.length).toBe(operations.length);
         expect(new Set(all.map(shown)).size).toBe(1);
@@ -204,10 +208,7 @@ describe("a group that several people change at once", () => {
     let unsaid = 0;
     fc.assert(
       fc.property(scenario, ({ choices, seed }) => {
-        const world = play(choices);
-        const operations = everything(world);
-        const number = numbersFrom(seed);
-        const all = world.logs.map((log) => complete(log, operations, number));
+        const { number, all } = converged(choices, seed);
         for (const log of all) {
           const cut = Math.floor(number() * log.nodes.length);
           const runs = [log.nodes.slice(0, cut), log.nodes.slice(cut)].filter((run) => run.length > 0);

@@ -1,3 +1,4 @@
+import { defined } from "#shared/base/assert.ts";
 import type { ChatId } from "#shared/base/ids.ts";
 import type { GroupView, MessageView } from "#shared/ipc/views.ts";
 import { eventWords } from "../../src-renderer/state/group-words.ts";
@@ -18,6 +19,11 @@ export const memberIds = (peer: ChatPeer, chatId: ChatId): string[] =>
 
 export const groupMessages = (peer: ChatPeer, chatId: ChatId): MessageView[] =>
   unwrap(peer.messages.list(chatId, 10_000)).reverse();
+export const messageIn = (peer: ChatPeer, chatId: ChatId, messageId: string): MessageView =>
+  defined(
+    groupMessages(peer, chatId).find((message) => message.messageId === messageId),
+    "it",
+  );
 
 export const groupTexts = (peer: ChatPeer, chatId: ChatId): string[] =>
   groupMessages(peer, chatId).map(({ text }) => text);
