@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { UserId } from "#shared/base/ids.ts";
 import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createRtcDriver } from "../../src-main/links/driver.ts";
 import type { LinkManager } from "../../src-main/links/links.ts";
@@ -11,7 +12,7 @@ import { throughRelay, UdpRelay } from "../support/net/udp-impair.ts";
 
 /**
  * Bulk frames over a link whose packets pass the seeded UDP relay, with one association and with as many as it opens by
- * itself, and TCP through the relay that paces like Reno on the same network. All in this process.
+ * itself, from one peer and from four, and TCP through the relay that paces like Reno on the same network. All in this process.
  */
 const NETWORKS = {
   "50 ms": { delayMs: 25 },
@@ -41,35 +42,51 @@ const rateOf = async (received: () => number): Promise<Rate> => {
   return { fromStart: megabits(received(), endMs - startedAtMs), settled: megabits(received() - before, endMs - atMs) };
 };
 
-const overLink = async (impairment: Partial<Impairment>, stripes: boolean): Promise<Rate> => {
+/** Each connection has a way of its own through the relay. */
+const overLinks = async (impairment: Partial<Impairment>, seeders: number, stripes: boolean): Promise<Rate> => {
   await using relay = new UdpRelay({ seed: SEED, impairment });
+  using owned = new DisposableStack();
   const world = new LinksWorld();
-  const [a, b] = [world.add(0), world.add(1)];
-  const linksOf = (member: typeof a): LinkManager =>
-    world.links(member, { stripes, driver: throughRelay(createRtcDriver(world.deps(member).env), relay) });
-  const [alice, bob] = [linksOf(a), linksOf(b)];
-  for (const links of [alice, bob]) links.enable();
-  alice.connect(b.userId);
-  bob.connect(a.userId);
-  await Promise.all([untilConnected(alice, b.userId), untilConnected(bob, a.userId)]);
+  const join = (order: number) => {
+    const member = world.add(order);
+    const driver = throughRelay(createRtcDriver(world.deps(member).env), relay);
+    const links = owned.adopt(world.links(member, { stripes, driver }), (made) => made.dispose());
+    links.enable();
+    return { userId: member.userId, links };
+  };
+  const receiver = join(0);
   let received = 0;
-  bob.onBulk(({ peer, generation, bytes }) => {
+  receiver.links.onBulk(({ peer, generation, bytes }) => {
     received += bytes;
-    bob.release(peer, generation, bytes);
+    receiver.links.release(peer, generation, bytes);
   });
+  const senders = Array.from({ length: seeders }, (_, i) => join(i + 1));
+  for (const sender of senders) {
+    sender.links.connect(receiver.userId);
+    receiver.links.connect(sender.userId);
+  }
+  await Promise.all(
+    senders.flatMap(({ userId, links }) => [
+      untilConnected(links, receiver.userId),
+      untilConnected(receiver.links, userId),
+    ]),
+  );
+  for (const { links } of senders) pump(links, receiver.userId);
+  return await rateOf(() => received);
+};
+
+/** From now on something is sent whenever there is room. */
+const pump = (links: LinkManager, to: UserId): void => {
   const frame = new Uint8Array(FRAME_BYTES);
   let sent = 0;
-  const pump = (): void => {
-    const { generation } = alice.view(b.userId);
+  const fill = (): void => {
+    const { generation } = links.view(to);
     do writeBulkHeader(frame, { kind: "chunk", tag: 1, sequence: sent, index: sent }, FRAME_BYTES - BULK_HEADER_BYTES);
-    while (alice.sendBulk(b.userId, generation, frame) === "sent" && ++sent > 0);
+    while (links.sendBulk(to, generation, frame) === "sent" && ++sent > 0);
   };
-  alice.onDrained(pump);
-  alice.onChanged(pump);
-  pump();
-  const rate = await rateOf(() => received);
-  for (const links of [alice, bob]) links.dispose();
-  return rate;
+  links.onDrained(fill);
+  links.onChanged(fill);
+  fill();
 };
 
 const overTcp = async (impairment: Partial<Impairment>): Promise<Rate> => {
@@ -102,11 +119,20 @@ const overTcp = async (impairment: Partial<Impairment>): Promise<Rate> => {
 export const measureImpaired = async (): Promise<Record<string, unknown>> => {
   const found: Record<string, unknown> = {};
   for (const [network, impairment] of Object.entries(NETWORKS)) {
-    const one = await overLink(impairment, false);
-    const striped = await overLink(impairment, true);
+    const one = await overLinks(impairment, 1, false);
+    const striped = await overLinks(impairment, 1, true);
+    const fourSeeders = await overLinks(impairment, 4, true);
     const tcp = await overTcp(impairment);
-    const ratio = (to: Rate): number => Math.round((striped.settled / to.settled) * 100) / 100;
-    found[network] = { one, striped, tcp, toOne: ratio(one), toTcp: ratio(tcp) };
+    const ratio = (of: Rate, to: Rate): number => Math.round((of.settled / to.settled) * 100) / 100;
+    found[network] = {
+      one,
+      striped,
+      fourSeeders,
+      tcp,
+      toOne: ratio(striped, one),
+      toTcp: ratio(striped, tcp),
+      fourToOneSeeder: ratio(fourSeeders, striped),
+    };
   }
   return found;
 };

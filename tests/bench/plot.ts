@@ -2,7 +2,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 
 /**
  * `node tests/bench/plot.ts docs/benchmarks/results.jsonl docs/benchmarks/results.svg`: draws what `npm run bench` printed:
- * bars of MB/s for `transfer`, `webtorrent`, `seeders` and `folder`, and memory along the largest transfer.
+ * bars of MB/s for `transfer`, `webtorrent`, `seeders` and `folder`, of Mbit/s for `impaired`, and memory along the largest
+ * transfer.
  */
 interface Bar {
   readonly label: string;
@@ -88,6 +89,18 @@ const panelsOf = (lines: readonly Line[]): Panel[] => {
     { label: `one file of ${sizeOf(line)}`, value: numberOf(line["file"] as Line, "totalMBps"), tone: 2 },
     { label: `${numberOf(line, "files")} files of 10 KiB`, value: numberOf(line, "totalMBps"), tone: 0 },
   ]);
+  const paths = named("impaired").flatMap((line): Panel[] =>
+    Object.entries(line).flatMap(([network, found]): Panel[] => {
+      if (network === "bench" || network === "machine") return [];
+      const rates = found as Record<"one" | "striped" | "fourSeeders" | "tcp", { readonly settled: number }>;
+      return bars(`Round trip ${network}`, "Mbit/s", [
+        { label: "one association", value: rates.one.settled, tone: 2 },
+        { label: "with stripes", value: rates.striped.settled, tone: 0 },
+        { label: "with stripes, from four", value: rates.fourSeeders.settled, tone: 0 },
+        { label: "TCP", value: rates.tcp.settled, tone: 2 },
+      ]);
+    }),
+  );
   const largest = named("transfer").sort((a, b) => numberOf(b, "sizeMiB") - numberOf(a, "sizeMiB"))[0];
   const memory = (largest?.["rssAboveIdleMiB"] ?? []) as (number | null)[][];
   return [
@@ -95,6 +108,7 @@ const panelsOf = (lines: readonly Line[]): Panel[] => {
     ...bars("Beside WebTorrent", "MB/s", beside),
     ...bars("Download by number of seeders", "MB/s", swarm),
     ...bars("Many small files", "MB/s", folders),
+    ...paths,
     ...(largest === undefined ? [] : curves(`Memory above idle along a download of ${sizeOf(largest)}`, memory)),
   ];
 };

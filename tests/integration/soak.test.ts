@@ -15,8 +15,8 @@ import { createWorld, type World } from "../support/profiles.ts";
  * their processes hold is sampled. Nothing may grow, nothing may crash.
  */
 const LASTS_MS = soakMinutes * 60_000;
-/** A day of this is about 10,000 connections and files; a short run makes as many as it can. */
-const PAUSE_MS = soakMinutes < 60 ? 0 : 8000;
+/** 10,000 connections and files, evenly over the time there is; where that is too short for them, as many as it can. */
+const ROUND_MS = LASTS_MS / 10_000;
 const SAMPLE_MS = Math.max(250, LASTS_MS / 2000);
 const FILE_BYTES = 200_000;
 /** By then everything is loaded and connected once in both roles. */
@@ -184,9 +184,10 @@ test.runIf(process.platform === "linux")(
     const untilMs = performance.now() + LASTS_MS;
     try {
       while (performance.now() < untilMs && lost.size === 0) {
+        const nextMs = performance.now() + ROUND_MS;
         await cycle(rounds);
         rounds += 1;
-        if (PAUSE_MS > 0) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+        await new Promise((resolve) => setTimeout(resolve, Math.max(0, nextMs - performance.now())));
       }
     } finally {
       isOver = true;

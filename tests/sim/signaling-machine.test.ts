@@ -1,6 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Effect, type Event, initialState, type State, step } from "../../src-main/signaling/signaling-machine.ts";
+import { counted } from "../support/counts.ts";
+
+const RUNS = counted(1000, 10_000);
 
 /** Seeds that failed once. */
 const REGRESSION_SEEDS: number[] = [];
@@ -173,14 +176,18 @@ const run = (seed?: number): void => {
       connections += world.accepted;
       stale += world.stale;
     }),
-    { numRuns: 1000, ...(seed === undefined ? {} : { seed }) },
+    { numRuns: RUNS, ...(seed === undefined ? {} : { seed }) },
   );
   // The interleavings do reach the states that the checks are about.
   expect(connections).toBeGreaterThan(1500);
-  expect(stale).toBeGreaterThan(1000);
+  expect(stale).toBeGreaterThan(RUNS);
 };
 
 describe("signaling machine", () => {
-  it("drops every event of another generation and never has two clients, in 1000 interleavings", () => run());
+  it(
+    `drops every event of another generation and never has two clients, in ${RUNS} interleavings`,
+    () => run(),
+    counted(60_000, 600_000),
+  );
   it.each(REGRESSION_SEEDS)("holds for seed %i", (seed) => run(seed));
 });
