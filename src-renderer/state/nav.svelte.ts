@@ -20,6 +20,7 @@ export type OpenDialog =
   /** Of the files that are sent next. */
   | { kind: "limits" }
   | { kind: "folder"; fileId: string }
+  | { kind: "cancelDownload"; fileId: string }
   | { kind: "createGroup" }
   | { kind: "group"; chatId: string }
   | { kind: "switcher" };

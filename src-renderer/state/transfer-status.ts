@@ -65,6 +65,10 @@ export const statusOf = (
   return transfer === undefined ? { kind: "available" } : statusOfTransfer(transfer);
 };
 
+/** Cancelling it deletes something that would have to be fetched again. The list of a folder alone is nothing. */
+export const deletesOnCancel = ({ phase, error, bytesStored, folder }: TransferView): boolean =>
+  phase !== "complete" && error?.type !== "cancelled" && bytesStored > 0 && folder?.choosing !== true;
+
 export type TransferAction =
   | "download"
   /** Of a folder: to look into it and take a part. */

@@ -27,7 +27,7 @@ import { Messages } from "./messages.svelte.ts";
 import { Nav } from "./nav.svelte.ts";
 import { Shares } from "./shares.svelte.ts";
 import { Snapshots } from "./snapshots.svelte.ts";
-import { statusOf, type TransferStatus } from "./transfer-status.ts";
+import { deletesOnCancel, statusOf, type TransferStatus } from "./transfer-status.ts";
 import { wordsOf } from "./transfer-words.ts";
 
 /** What is on screen before there is anything to show. */
@@ -184,10 +184,22 @@ export class Weir implements Disposable {
   }
 
   async transferCommand(
-    name: "transfers.pause" | "transfers.resume" | "transfers.cancel" | "transfers.retry",
+    name: "transfers.pause" | "transfers.resume" | "transfers.retry",
     fileId: string,
   ): Promise<void> {
     await this.apply(name, { fileId }, (transfer) => this.#transferChanged(transfer));
+  }
+
+  /** Asks first if something that has arrived would be deleted. */
+  async askToCancelDownload(fileId: string): Promise<void> {
+    const transfer = this.transfers.get(fileId);
+    if (transfer !== undefined && deletesOnCancel(transfer)) this.nav.open({ kind: "cancelDownload", fileId });
+    else await this.cancelDownload(fileId);
+  }
+
+  /** Without a question: see {@link askToCancelDownload}. */
+  async cancelDownload(fileId: string): Promise<void> {
+    await this.apply("transfers.cancel", { fileId }, (transfer) => this.#transferChanged(transfer));
   }
 
   async prioritize(fileId: string, priority: TransferPriority): Promise<void> {

@@ -1,5 +1,7 @@
+import type { Locator } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { CommandName } from "#shared/ipc/contract.ts";
+import type { TransferView } from "#shared/ipc/views.ts";
 import { encodeInviteLink } from "#shared/wire/invite.ts";
 import { BOB, CAROL, DMITRI, emptyState, FATIMA, SAFETY_NUMBER } from "../support/fake-weir-sample.ts";
 import { UiHarness, type Window } from "../support/ui-harness.ts";
@@ -303,7 +305,6 @@ describe("flows", () => {
       ["Pause ", "transfers.pause"],
       ["Resume ", "transfers.resume"],
       ["Retry ", "transfers.retry"],
-      ["Cancel ", "transfers.cancel"],
       ["Open ", "host.open"],
       ["Show in folder: ", "host.showInFolder"],
     ] as const) {
@@ -315,6 +316,83 @@ describe("flows", () => {
     await expect
       .poll(() => callsOf(window, "transfers.prioritize"))
       .toEqual([{ fileId: expect.any(String), priority: "high" }]);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
+
+  it("asks before it deletes what has arrived of a download, and not when nothing has", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    const dialog = page.getByRole("dialog", { name: "Cancel this download?" });
+    const cancelled = (): Promise<unknown> => callsOf(window, "transfers.cancel");
+    const begun = (await window.fake(
+      `return fake.state.transfers.filter(({ phase, bytesStored }) => phase !== "complete" && phase !== "verifying" && bytesStored > 0)`,
+    )) as TransferView[];
+    expect(new Set(begun.map(({ phase }) => phase))).toEqual(
+      new Set(["downloading", "draining", "assembling", "failed"]),
+    );
+
+    // Wherever a download is shown and whatever it does: the list of all of them, and the chat.
+    const focused = async (): Promise<unknown> => (await page.locator(":focus").textContent())?.trim();
+    const asks = async (fileId: string, button: Locator): Promise<void> => {
+      const label = await button.getAttribute("aria-label");
+      const open = async (): Promise<void> => {
+        await page.keyboard.press("Enter");
+        // The harmless answer has the focus, as in the other questions.
+        await expect.poll(focused).toBe("Keep");
+      };
+      await button.focus();
+      await open();
+      const { name } = begun.find((transfer) => transfer.fileId === fileId) ?? {};
+      expect(await dialog.textContent()).toMatch(
+        new RegExp(`What has arrived of “${name?.replaceAll(".", "\\.")}”, [\\d.,]+ of [\\d.,]+ .?B, will be deleted`),
+      );
+      for (const answer of ["Enter", "Escape"]) {
+        if (answer === "Escape") await open();
+        await page.keyboard.press(answer);
+        await dialog.waitFor({ state: "detached" });
+        await expect.poll(() => page.locator(":focus").getAttribute("aria-label")).toBe(label);
+      }
+    };
+    await page.getByRole("button", { name: "Transfers" }).click();
+    for (const { fileId } of begun)
+      await asks(fileId, page.locator(`[data-transfer="${fileId}"]`).getByRole("button", { name: /^Cancel / }));
+    await page.getByRole("button", { name: "Chats" }).click();
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    const inChat = page.locator("[data-file]").filter({ has: page.getByRole("button", { name: /^Cancel / }) });
+    await inChat.first().waitFor();
+    for (const card of await inChat.all()) {
+      const fileId = (await card.getAttribute("data-file")) ?? "";
+      if (begun.some((transfer) => transfer.fileId === fileId))
+        await asks(fileId, card.getByRole("button", { name: /^Cancel / }));
+    }
+    expect(await cancelled()).toEqual([]);
+
+    // The question goes away when the download is complete meanwhile.
+    const [first, second] = begun;
+    const cancelOf = (transfer: TransferView | undefined): Locator =>
+      page.locator(`[data-transfer="${transfer?.fileId}"]`).getByRole("button", { name: /^Cancel / });
+    await page.getByRole("button", { name: "Transfers" }).click();
+    await cancelOf(first).click();
+    await dialog.waitFor();
+    await window.fake(
+      `fake.emit("transfer.changed", { ...${JSON.stringify(first)}, phase: "complete", savedPath: "/home/alice/x" })`,
+    );
+    await dialog.waitFor({ state: "detached" });
+
+    await cancelOf(second).click();
+    expect(await harness.axe(page)).toEqual([]);
+    await dialog.getByRole("button", { name: "Cancel download" }).click();
+    await expect.poll(cancelled).toEqual([{ fileId: second?.fileId }]);
+    await dialog.waitFor({ state: "detached" });
+
+    const [, , third] = begun;
+    await window.fake(
+      `fake.emit("transfer.changed", { ...${JSON.stringify(third)}, chunksStored: 0, bytesStored: 0 })`,
+    );
+    await cancelOf(third).click();
+    await expect.poll(cancelled).toEqual([{ fileId: second?.fileId }, { fileId: third?.fileId }]);
+    expect(await dialog.count()).toBe(0);
     expect(window.problems).toEqual([]);
     await window.close();
   });

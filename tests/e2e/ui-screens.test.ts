@@ -280,6 +280,18 @@ const screens: Screen[] = [
     },
   },
   {
+    name: "transfer-cancel",
+    scenario: "sample",
+    visit: async ({ page }) => {
+      await page.getByRole("button", { name: "Transfers" }).click();
+      await page
+        .getByRole("button", { name: /^Cancel / })
+        .first()
+        .click();
+      await page.getByText("will be deleted").waitFor();
+    },
+  },
+  {
     name: "links",
     scenario: "sample",
     visit: async ({ page }) => page.getByRole("button", { name: "Connections" }).click(),
