@@ -41,6 +41,7 @@ interface GroupChatsDeps {
 type Draft<B> = B extends unknown ? Omit<B, "groupId"> : never;
 
 const unknownChat = () => fail("unknown_chat", "There is no such group. It may have been removed.");
+const NOT_YET = { state: "queued", deliveredAtMs: null, readAtMs: null } as const;
 const notInGroup: ErrorView = { type: "not_in_group", message: "You are not in this group any more." };
 
 /** What a person does with groups, and what is shown of them. */
@@ -212,13 +213,14 @@ export class GroupChats {
 
   receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]> {
     const groupId = groupOfChat(chatId);
-    if (groupId === null || this.#messages.get(chatId, messageId) === null)
-      return fail("unknown_message", "This message is not in the chat. Open the chat again.");
     const { groups } = this.#deps;
+    if (groupId === null) return unknownChat();
+    const reached = this.#table.receiptsOf(messageId);
+    // It was written just now, and is not sealed yet.
+    const isWaiting = reached.length === 0 && this.#messages.get(chatId, messageId)?.state === "queued";
+    const expected = isWaiting ? groups.others(groupId).map((peer) => ({ peer, ...NOT_YET })) : reached;
     return ok(
-      this.#table
-        .receiptsOf(messageId)
-        .map(({ peer, state }) => ({ userId: peer, name: groups.nameOf(groupId, peer), state })),
+      expected.map(({ peer, ...receipt }) => ({ userId: peer, name: groups.nameOf(groupId, peer), ...receipt })),
     );
   }
 

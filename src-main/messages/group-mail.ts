@@ -204,7 +204,8 @@ export class GroupMail {
   raise(peer: UserId, messageId: MessageId, state: "sent" | "delivered" | "read", changes: Changes): boolean {
     const groupId = this.#table.groupOfReceipt(messageId, peer);
     if (groupId === null) return false;
-    if (this.#table.raiseReceipt(messageId, peer, state)) this.#refresh(groupId, messageId, changes);
+    const nowMs = this.#deps.env.clock.now();
+    if (this.#table.raiseReceipt(messageId, peer, state, nowMs)) this.#refresh(groupId, messageId, changes);
     return true;
   }
 
@@ -217,7 +218,8 @@ export class GroupMail {
     const chatId = chatIdOfGroup(groupId);
     // Alone in the group: there is nobody who could receive it.
     const state = states.length === 0 ? "sent" : reached;
-    if (state !== undefined) this.#messages.raiseState(chatId, messageId, this.#deps.self, state);
+    const { self, env } = this.#deps;
+    if (state !== undefined) this.#messages.raiseState(chatId, messageId, self, state, env.clock.now());
     if (state === "delivered" || state === "read") this.#table.removeBody(messageId);
     changes.message(chatId, messageId);
   }

@@ -409,7 +409,8 @@ export class Inbox implements Disposable {
   #raise(peer: UserId, messageId: MessageId, state: "delivered" | "read", changes: Changes): void {
     const chatId = chatIdOf(peer);
     if (this.#deps.groupMail.raise(peer, messageId, state, changes)) return;
-    if (this.#messages.raiseState(chatId, messageId, this.#deps.self, state)) changes.message(chatId, messageId);
+    const { self, env } = this.#deps;
+    if (this.#messages.raiseState(chatId, messageId, self, state, env.clock.now())) changes.message(chatId, messageId);
   }
 
   #applyGroup(

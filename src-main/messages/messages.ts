@@ -90,6 +90,10 @@ export interface Messages extends Disposable {
   /** What is done with groups; `chat` shows what came of it. */
   readonly groups: GroupChats;
   chat(chatId: ChatId): Result<ChatView>;
+  /**
+   * How far an own message has come with each person who was to get it; nobody for a message of others, and for one that was
+   * never sent. Errors: `unknown_chat`, `unknown_message`.
+   */
   receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]>;
   /** Everybody in the chat but ourselves. */
   membersOf(chatId: ChatId): readonly UserId[];
@@ -267,8 +271,7 @@ class AllMessages implements Messages {
   list(chatId: ChatId, limit: number, beforeId?: MessageId): Result<MessageView[]> {
     if (!this.#isKnown(chatId)) return unknownChat();
     const before = beforeId === undefined ? null : this.#messages.get(chatId, beforeId);
-    if (beforeId !== undefined && before === null)
-      return fail("unknown_message", "This message is not in the chat. Open the chat again.");
+    if (beforeId !== undefined && before === null) return unknownMessage();
     return ok(this.#messages.page(chatId, limit, before?.position ?? null).map((record) => this.#view(record)));
   }
 
@@ -288,7 +291,14 @@ class AllMessages implements Messages {
   }
 
   receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]> {
-    return this.groups.receipts(chatId, messageId);
+    if (!this.#isKnown(chatId)) return unknownChat();
+    const message = this.#messages.get(chatId, messageId);
+    if (message === null) return unknownMessage();
+    if (message.senderId !== this.#self || message.state === "failed") return ok([]);
+    if (groupOfChat(chatId) !== null) return this.groups.receipts(chatId, messageId);
+    const name = defined(this.#nameOf(chatId), "the name of a contact");
+    const times = this.#messages.receiptTimes(chatId, messageId);
+    return ok([{ userId: peerOfChat(chatId), name, state: message.state, ...times }]);
   }
 
   markRead(chatId: ChatId): Result<ChatView> {
@@ -530,5 +540,7 @@ class AllMessages implements Messages {
 }
 
 const unknownChat = () => fail("unknown_chat", "There is no such chat. It may have been removed with its contact.");
+
+const unknownMessage = () => fail("unknown_message", "This message is not in the chat. Open the chat again.");
 
 export const createMessages = (deps: MessagesDeps): Messages => new AllMessages(deps);

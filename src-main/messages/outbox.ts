@@ -462,7 +462,8 @@ export class Outbox implements Disposable {
     if (messageId === null) return;
     if (this.#deps.groupMail.raise(peer, messageId, "sent", changes)) return;
     const chatId = chatIdOf(peer);
-    if (this.#messages.raiseState(chatId, messageId, this.#deps.self, "sent")) changes.message(chatId, messageId);
+    const { self, env } = this.#deps;
+    if (this.#messages.raiseState(chatId, messageId, self, "sent", env.clock.now())) changes.message(chatId, messageId);
   }
 
   /** False when that link is gone. A row that is gone needs no sending. */

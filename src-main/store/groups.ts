@@ -1,9 +1,11 @@
 import { assert } from "#shared/base/assert.ts";
 import type { Bytes } from "#shared/base/bytes.ts";
+import type { TimeMs } from "#shared/base/env.ts";
 import type { GroupId, MessageId, UserId } from "#shared/base/ids.ts";
 import { decodeOperation, encodeOperation, type GroupNode, type GroupOperation } from "#shared/groups/group-log.ts";
 import type { MessageState } from "#shared/ipc/views.ts";
 import type { Database } from "./database.ts";
+import { RECEIPT_TIMES_SET, type ReceiptTimes } from "./messages.ts";
 
 export interface OutgoingRecord {
   readonly position: number;
@@ -45,7 +47,10 @@ type ArrivalRow = {
   admitted: number;
   body: Uint8Array;
 };
-type ReceiptState = Exclude<MessageState, "failed">;
+interface GroupReceipt extends ReceiptTimes {
+  readonly peer: UserId;
+  readonly state: Exclude<MessageState, "failed">;
+}
 
 const prepareLog = ({ sql }: Database) => ({
   ids: sql.prepare<[], GroupId>("SELECT group_id FROM groups ORDER BY rowid").pluck(),
@@ -137,15 +142,18 @@ const prepareTraffic = ({ sql }: Database) => ({
 });
 
 const prepareReceipts = ({ sql }: Database) => ({
-  add: sql.prepare<[string, string, string]>("INSERT OR IGNORE INTO group_receipts VALUES (?, ?, ?, 'queued')"),
+  add: sql.prepare<[string, string, string]>(
+    "INSERT OR IGNORE INTO group_receipts (message_id, peer, group_id, state) VALUES (?, ?, ?, 'queued')",
+  ),
   groupOf: sql
     .prepare<[string, string], GroupId>("SELECT group_id FROM group_receipts WHERE message_id = ? AND peer = ?")
     .pluck(),
-  raise: sql.prepare<{ message: string; peer: string; state: string }>(`
-    UPDATE group_receipts SET state = @state WHERE message_id = @message AND peer = @peer AND
+  raise: sql.prepare<{ message: string; peer: string; state: string; at: number }>(`
+    UPDATE group_receipts SET state = @state, ${RECEIPT_TIMES_SET} WHERE message_id = @message AND peer = @peer AND
       instr('queued sent delivered read', state) < instr('queued sent delivered read', @state)`),
-  of: sql.prepare<[string], { peer: UserId; state: ReceiptState }>(
-    "SELECT peer, state FROM group_receipts WHERE message_id = ? ORDER BY peer",
+  of: sql.prepare<[string], GroupReceipt>(
+    "SELECT peer, state, delivered_at AS deliveredAtMs, read_at AS readAtMs FROM group_receipts " +
+      "WHERE message_id = ? ORDER BY peer",
   ),
   drop: sql
     .prepare<[string, string], MessageId>(
@@ -359,11 +367,11 @@ export class GroupsTable {
   }
 
   /** False when the state was reached before. */
-  raiseReceipt(messageId: MessageId, peer: UserId, state: "sent" | "delivered" | "read"): boolean {
-    return this.#receipts.raise.run({ message: messageId, peer, state }).changes === 1;
+  raiseReceipt(messageId: MessageId, peer: UserId, state: "sent" | "delivered" | "read", atMs: TimeMs): boolean {
+    return this.#receipts.raise.run({ message: messageId, peer, state, at: atMs }).changes === 1;
   }
 
-  receiptsOf(messageId: MessageId): { peer: UserId; state: ReceiptState }[] {
+  receiptsOf(messageId: MessageId): GroupReceipt[] {
     return this.#receipts.of.all(messageId);
   }
 

@@ -38,6 +38,17 @@ const toMessage = (row: MessageRow): MessageRecord => ({
   state: row.state,
 });
 
+/** When we heard of it; null for not yet, and for what is not known. */
+export interface ReceiptTimes {
+  readonly deliveredAtMs: TimeMs | null;
+  readonly readAtMs: TimeMs | null;
+}
+
+/** Sets, in an UPDATE to `@state`, when it was reached; whoever has read a message has received it. */
+export const RECEIPT_TIMES_SET = `
+  delivered_at = CASE WHEN @state IN ('delivered', 'read') THEN coalesce(delivered_at, @at) ELSE delivered_at END,
+  read_at = CASE @state WHEN 'read' THEN coalesce(read_at, @at) ELSE read_at END`;
+
 /** Messages as people see them, and how far each chat was read. */
 export class MessagesTable {
   readonly #insert;
@@ -45,6 +56,7 @@ export class MessagesTable {
   readonly #last;
   readonly #before;
   readonly #raise;
+  readonly #times;
   readonly #fail;
   readonly #unread;
   readonly #unreadIds;
@@ -71,9 +83,12 @@ export class MessagesTable {
       "SELECT * FROM messages WHERE chat_id = ? AND position < ? ORDER BY position DESC LIMIT ?",
     );
     // A state only ever goes forward: a receipt that comes late or twice changes nothing.
-    this.#raise = sql.prepare<{ chat: string; message: string; sender: string; state: string }>(`
-      UPDATE messages SET state = @state WHERE chat_id = @chat AND message_id = @message AND sender_id = @sender AND
+    this.#raise = sql.prepare<{ chat: string; message: string; sender: string; state: string; at: number }>(`
+      UPDATE messages SET state = @state, ${RECEIPT_TIMES_SET} WHERE chat_id = @chat AND message_id = @message AND sender_id = @sender AND
         instr('queued sent delivered read', state) < instr('queued sent delivered read', @state) AND state <> 'failed'`);
+    this.#times = sql.prepare<[string, string], ReceiptTimes>(
+      "SELECT delivered_at AS deliveredAtMs, read_at AS readAtMs FROM messages WHERE chat_id = ? AND message_id = ?",
+    );
     this.#fail = sql.prepare<[string, string]>(
       "UPDATE messages SET state = 'failed' WHERE chat_id = ? AND message_id = ? AND state = 'queued'",
     );
@@ -128,8 +143,19 @@ export class MessagesTable {
   }
 
   /** False when the message is not `sender`'s, or has this state or a later one. */
-  raiseState(chatId: ChatId, messageId: MessageId, sender: UserId, state: "sent" | "delivered" | "read"): boolean {
-    return this.#raise.run({ chat: chatId, message: messageId, sender, state }).changes === 1;
+  raiseState(
+    chatId: ChatId,
+    messageId: MessageId,
+    sender: UserId,
+    state: "sent" | "delivered" | "read",
+    atMs: TimeMs,
+  ): boolean {
+    return this.#raise.run({ chat: chatId, message: messageId, sender, state, at: atMs }).changes === 1;
+  }
+
+  /** Of an own message, in a direct chat. */
+  receiptTimes(chatId: ChatId, messageId: MessageId): ReceiptTimes {
+    return this.#times.get(chatId, messageId) ?? { deliveredAtMs: null, readAtMs: null };
   }
 
   /** It never left and never will. False when it did. */

@@ -23,6 +23,8 @@ export type OpenDialog =
   | { kind: "cancelDownload"; fileId: string }
   | { kind: "createGroup" }
   | { kind: "group"; chatId: string }
+  /** Of an own message. */
+  | { kind: "receipts"; chatId: string; messageId: string }
   | { kind: "switcher" };
 
 export class Nav {

@@ -146,7 +146,7 @@ export const commands = {
   "chats.typing": command<{ sent: boolean }>()(v.strictObject({ chatId: ChatIdSchema, typing: v.boolean() })),
 
   "messages.send": command<MessageView>()(v.strictObject({ chatId: ChatIdSchema, text })),
-  /** Of an own message to a group: how far it has come with each member. */
+  /** How far an own message has come with the other person, or with each member of a group. */
   "messages.receipts": command<MessageReceiptView[]>()(
     v.strictObject({ chatId: ChatIdSchema, messageId: MessageIdSchema }),
   ),

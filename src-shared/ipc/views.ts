@@ -169,11 +169,14 @@ export interface MessageView {
   received?: { delivered: number; read: number; of: number };
 }
 
-/** How far an own message to a group has come with one member. */
+/** How far an own message has come with one person. */
 export interface MessageReceiptView {
   userId: string;
   name: string;
   state: Exclude<MessageState, "failed">;
+  /** When this device heard of it; null for not yet, and where it is not known. */
+  deliveredAtMs: number | null;
+  readAtMs: number | null;
 }
 
 export type GroupRoleView = "owner" | "admin" | "member";

@@ -131,4 +131,66 @@ describe("groups in the window", () => {
     expect(window.problems).toEqual([]);
     await window.close();
   });
+
+  it("says who has read a message, as receipts arrive, from the ticks and from the message's menu", async () => {
+    const window = await harness.open({ scenario: "sample" });
+    const { page } = window;
+    await window.fake(addGroup("member"));
+    await page.locator(`[data-chat="${HIKERS}"]`).click();
+    const ticks = page.getByRole("button", { name: /Arrived at 2 of 3, read by 1\. Who has read this$/ });
+    // What goes wrong is said, and can be tried again.
+    await window.fake(`
+      const { call } = fake.weir;
+      fake.weir.call = async (name, input) => {
+        if (name !== "messages.receipts") return call(name, input);
+        fake.weir.call = call;
+        return { ok: false, error: { type: "internal", message: "The list could not be read." } };
+      };`);
+    await ticks.focus();
+    await page.keyboard.press("Enter");
+    const dialog = page.getByRole("dialog", { name: "Who has read this" });
+    await dialog.getByText("The list could not be read.").waitFor();
+    expect(await harness.axe(page)).toEqual([]);
+    await dialog.getByRole("button", { name: "Try again" }).press("Enter");
+    const people = (list: string): Promise<string[]> =>
+      dialog.getByRole("list", { name: list, exact: true }).locator("p:first-child").allTextContents();
+    await expect.poll(() => people("Read by")).toEqual(["Bob Lindqvist"]);
+    expect(await people("Delivered to")).toEqual(["Carol Okafor"]);
+    expect(await people("Not delivered to yet")).toEqual(["Hiro Tanaka"]);
+    await window.fake(`
+      const message = fake.state.messages.findLast(({ chatId }) => chatId === "${HIKERS}");
+      const at = (state, deliveredAtMs, readAtMs) => ({ state, deliveredAtMs, readAtMs });
+      fake.receipts(message.messageId, [
+        { userId: "${BOB}", name: "Bob Lindqvist", ...at("read", message.sentAtMs + 1000, message.sentAtMs + 2000) },
+        { userId: "${CAROL}", name: "Carol Okafor", ...at("read", message.sentAtMs + 1000, message.sentAtMs + 1500) },
+        { userId: "${HIRO}", name: "Hiro Tanaka", ...at("delivered", message.sentAtMs + 1000, null) },
+      ]);`);
+    await expect.poll(() => people("Read by")).toEqual(["Carol Okafor", "Bob Lindqvist"]);
+    expect(await people("Delivered to")).toEqual(["Hiro Tanaka"]);
+    await page.keyboard.press("Escape");
+    await expect.poll(() => page.evaluate("document.activeElement.title")).toBe("Arrived at 3 of 3, read by 2");
+    // The same from the menu of the message; the key for it opens it at what has the focus.
+    await page.getByText("Do not be late this time.").last().click({ button: "right" });
+    expect(await harness.axe(page)).toEqual([]);
+    await page.getByRole("menuitem", { name: "Who has read this" }).click();
+    await dialog.waitFor();
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+    // What others wrote has no receipts; its text can be copied all the same.
+    await page.getByText("I can take the rope and the stove.").last().click({ button: "right" });
+    await page.getByRole("menuitem", { name: "Copy text" }).waitFor();
+    expect(await page.getByRole("menuitem").count()).toBe(1);
+    await page.keyboard.press("Escape");
+    // A direct chat has one other person.
+    await page.locator(`[data-chat="${BOB}"]`).click();
+    await page
+      .getByRole("button", { name: /^Read\s+Message info$/ })
+      .last()
+      .click();
+    const info = page.getByRole("dialog", { name: "Message info" });
+    await info.getByRole("list", { name: "Read by" }).getByText("Bob Lindqvist").waitFor();
+    expect(await info.getByRole("list").count()).toBe(1);
+    expect(window.problems).toEqual([]);
+    await window.close();
+  });
 });

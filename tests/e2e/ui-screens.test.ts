@@ -211,6 +211,17 @@ const screens: Screen[] = [
     },
   },
   {
+    name: "group-receipts",
+    scenario: "sample",
+    visit: async (window) => {
+      const { page } = window;
+      await window.fake(addGroup("owner"));
+      await openChat(window, HIKERS);
+      await page.getByRole("button", { name: /Who has read this$/ }).click();
+      await page.getByRole("list", { name: "Not delivered to yet" }).getByText("Hiro Tanaka").waitFor();
+    },
+  },
+  {
     name: "group-create",
     scenario: "sample",
     visit: async ({ page }) => {

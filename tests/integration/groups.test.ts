@@ -117,23 +117,37 @@ describe("a group", () => {
     const sent = () => messageIn(alice, chat, messageId);
     await world.runFor(1000);
     expect(sent()).toMatchObject({ state: "sent", received: { delivered: 1, read: 0, of: 2 } });
+    await world.runFor(60_000);
     unwrap(bob.messages.markRead(chat));
     await world.runFor(1000);
     expect(sent()).toMatchObject({ state: "sent", received: { delivered: 1, read: 1, of: 2 } });
     carol.setServer("connected");
     await world.runFor(1000);
     expect(sent()).toMatchObject({ state: "delivered", received: { delivered: 2, read: 1, of: 2 } });
-    const states = unwrap(alice.messages.receipts(chat, messageId as never)).map(({ name, state }) => [name, state]);
-    expect(new Map(states as [string, string][])).toEqual(
-      new Map([
-        ["Bob", "read"],
-        ["Carol", "delivered"],
-      ]),
-    );
+    const told = (name: string) =>
+      defined(
+        unwrap(alice.messages.receipts(chat, messageId as never)).find((receipt) => receipt.name === name),
+        name,
+      );
+    expect(told("Bob")).toMatchObject({ userId: bob.userId, state: "read" });
+    expect(told("Carol")).toMatchObject({ userId: carol.userId, state: "delivered", readAtMs: null });
+    // When we heard of it: of Bob at once and after a minute, of Carol when she was there again.
+    const { deliveredAtMs, readAtMs } = told("Bob");
+    expect(Number(readAtMs) - Number(deliveredAtMs)).toBeGreaterThanOrEqual(60_000);
+    expect(told("Carol").deliveredAtMs).toBeGreaterThan(Number(readAtMs));
+    // Of what others wrote there is nothing to tell.
+    expect(unwrap(bob.messages.receipts(chat, messageId as never))).toEqual([]);
+    expect(typeOf(alice.messages.receipts(chat, "no such message" as never))).toBe("unknown_message");
     unwrap(carol.messages.markRead(chat));
     await world.runFor(1000);
     expect(sent().state).toBe("read");
+    // What was told twice has the time of the first.
+    expect(told("Bob")).toMatchObject({ deliveredAtMs, readAtMs });
     expect(unwrap(carol.messages.chat(chat)).unreadCount).toBe(0);
+    const next = say(alice, chat, "next").messageId;
+    const waiting = unwrap(alice.messages.receipts(chat, next as never));
+    expect(waiting.map(({ state }) => state)).toEqual(["queued", "queued"]);
+    await world.runFor(1000);
   });
 
   test("nobody is waited for who went before a message reached them, or who came after it", async () => {
@@ -153,7 +167,7 @@ describe("a group", () => {
     await world.runFor(1000);
     expect(sent()).toMatchObject({ state: "read", received: { delivered: 1, read: 1, of: 1 } });
     const told = unwrap(alice.messages.receipts(chat, messageId as never));
-    expect(told).toEqual([{ userId: bob.userId, name: "Bob", state: "read" }]);
+    expect(told).toEqual([expect.objectContaining({ userId: bob.userId, name: "Bob", state: "read" })]);
   });
 
   test("a member who is away gets everything from the mailbox, in order and once, also over restarts", async () => {

@@ -1,5 +1,6 @@
-import type { ChatView, GroupEventView, GroupRoleView, GroupView } from "#shared/ipc/views.ts";
-import type { FakeWeir } from "./fake-weir.ts";
+import type { Result } from "#shared/base/result.ts";
+import type { ChatView, GroupEventView, GroupRoleView, GroupView, MessageReceiptView } from "#shared/ipc/views.ts";
+import type { FakeState, FakeWeir } from "./fake-weir.ts";
 
 /** What the fake needs of groups: the owner's rules, in memory. */
 type Outcome = { ok: true; value: ChatView } | { ok: false; error: { type: string; message: string } };
@@ -79,4 +80,29 @@ export const fakeGroups = (fake: FakeWeir) => {
       return { ok: true, value: { removed: false } };
     },
   };
+};
+
+const MINUTE = 60_000;
+
+/** As many of the others as the message says it has reached, from the first one on. */
+export const fakeReceipts = (state: FakeState, chatId: string, messageId: string): Result<MessageReceiptView[]> => {
+  const message = state.messages.find((known) => known.messageId === messageId);
+  if (message === undefined)
+    return { ok: false, error: { type: "unknown_message", message: "It is not in the chat." } };
+  const people =
+    state.chats.find((chat) => chat.chatId === chatId)?.group?.members ??
+    state.contacts.filter(({ userId }) => userId === chatId);
+  const others = people.filter(({ userId }) => userId !== state.profile.userId);
+  const all = { delivered: others.length, read: others.length };
+  const { delivered, read } = message.received ?? {
+    read: message.state === "read" ? all.read : 0,
+    delivered: message.state === "read" || message.state === "delivered" ? all.delivered : 0,
+  };
+  const made = others.map(({ userId, name }, i): MessageReceiptView => {
+    const deliveredAtMs = i < delivered ? message.sentAtMs + (i + 1) * MINUTE : null;
+    const readAtMs = i < read ? message.sentAtMs + (i + 4) * MINUTE : null;
+    const reached = i < read ? "read" : i < delivered ? "delivered" : message.state === "queued" ? "queued" : "sent";
+    return { userId, name, state: reached, deliveredAtMs, readAtMs };
+  });
+  return { ok: true, value: state.receipts[messageId] ?? made };
 };

@@ -305,6 +305,7 @@ export const emptyState = (): FakeState => ({
   networks: {},
   formerHolders: {},
   groupEvents: {},
+  receipts: {},
   limits: {},
   invitations: {
     QRS234: contact(HIRO, "Hiro Tanaka", {
@@ -422,8 +423,11 @@ export const addGroup = (ownRole: "owner" | "member" | null): string => {
     member(HIRO, "Hiro Tanaka", "member"),
   ];
   const members = ownRole === null ? others : [...others, member(ME, "", ownRole)];
+  // Made here and not in the page, which has given the same numbers to others.
+  const idsFrom = lastMessage;
   const said = (senderId: string, agoMs: number, text: string, more: Partial<MessageView> = {}): MessageView => ({
     ...message(HIKERS, senderId, agoMs, text, more),
+    messageId: `hikers${String(lastMessage - idsFrom).padStart(16, "0")}`,
     ...(senderId === ME ? {} : { senderName: others.find(({ userId: id }) => id === senderId)?.name ?? "Somebody" }),
   });
   const messages = [

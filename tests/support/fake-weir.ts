@@ -12,13 +12,14 @@ import type {
   HostView,
   LinkReport,
   LinkView,
+  MessageReceiptView,
   MessageView,
   ProfileView,
   SettingsView,
   TransferView,
 } from "#shared/ipc/views.ts";
 import { emptySummary, sampleDetails, sampleHealth, sampleSummary } from "./fake-activity.ts";
-import { fakeGroups } from "./fake-groups.ts";
+import { fakeGroups, fakeReceipts } from "./fake-groups.ts";
 import { freshTransferView } from "./transfer-view.ts";
 
 /**
@@ -49,6 +50,8 @@ export interface FakeState {
   limits: Record<string, Partial<Pick<AccessView, "membersMayAdd" | "expiresAtMs" | "downloadLimit">>>;
   /** By chat: what became of the group. */
   groupEvents: Record<string, GroupEventView[]>;
+  /** By message, where the state of the message does not say it. */
+  receipts: Record<string, MessageReceiptView[]>;
   /** The clock of everything that the fake makes. */
   nowMs: number;
 }
@@ -171,6 +174,15 @@ export class FakeWeir {
   messageState(messageId: string, state: MessageView["state"]): void {
     const known = this.state.messages.find((message) => message.messageId === messageId);
     if (known) this.#publishMessage({ ...known, state });
+  }
+
+  /** What the other people have of an own message to a group. */
+  receipts(messageId: string, receipts: MessageReceiptView[]): void {
+    this.state.receipts[messageId] = receipts;
+    const known = this.state.messages.find((message) => message.messageId === messageId);
+    const read = receipts.filter(({ state }) => state === "read").length;
+    const delivered = read + receipts.filter(({ state }) => state === "delivered").length;
+    if (known) this.#publishMessage({ ...known, received: { delivered, read, of: receipts.length } });
   }
 
   #id(): string {
@@ -309,16 +321,7 @@ export class FakeWeir {
       "chats.settings": ({ chatId, name, role }) => groups.settings(chatId, name, role),
       "chats.leave": ({ chatId }) => groups.leave(chatId),
       "chats.history": ({ chatId }) => ok(state.groupEvents[chatId] ?? []),
-      "messages.receipts": ({ chatId }) =>
-        ok(
-          (state.chats.find((chat) => chat.chatId === chatId)?.group?.members ?? [])
-            .filter(({ userId }) => userId !== state.profile.userId)
-            .map(({ userId, name }, i) => ({
-              userId,
-              name,
-              state: i === 0 ? ("read" as const) : ("delivered" as const),
-            })),
-        ),
+      "messages.receipts": ({ chatId, messageId }) => fakeReceipts(state, chatId, messageId),
       "chats.markRead": ({ chatId }) => ok(this.chat(chatId, { unreadCount: 0 })),
       "chats.typing": () => ok({ sent: true }),
       "messages.send": ({ chatId, text }) => {

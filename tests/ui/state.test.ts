@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ok, type Result } from "#shared/base/result.ts";
-import type { MessageView } from "#shared/ipc/views.ts";
+import type { MessageReceiptView, MessageView } from "#shared/ipc/views.ts";
 import type { Api } from "../../src-renderer/api.ts";
 import { backoffMs, connectSocket, decodeIncoming } from "../../src-renderer/api-socket.ts";
+import { MessageReceipts } from "../../src-renderer/state/message-receipts.svelte.ts";
 import { Messages } from "../../src-renderer/state/messages.svelte.ts";
+import { receiptLists, receiptWords } from "../../src-renderer/state/receipt-lists.ts";
 import { canCancel, SHARES_MAX, Shares } from "../../src-renderer/state/shares.svelte.ts";
 import { Snapshots } from "../../src-renderer/state/snapshots.svelte.ts";
 
@@ -372,5 +374,72 @@ describe("the connection to the headless host", () => {
     vi.advanceTimersByTime(60_000);
     expect(FakeSocket.opened).toHaveLength(1);
     expect(states).toEqual(["connecting", "refused"]);
+  });
+});
+
+const receipt = (name: string, more: Partial<MessageReceiptView> = {}): MessageReceiptView => ({
+  ...{ userId: name.toLowerCase(), name, state: "sent", deliveredAtMs: null, readAtMs: null, ...more },
+});
+
+describe("who has read a message", () => {
+  it("asks once more for whatever changed while an answer was under way, keeps what it knows, and ends", async () => {
+    const answers: ((answer: Result<MessageReceiptView[]>) => void)[] = [];
+    let listener: (message: MessageView) => void = () => {};
+    let ended = 0;
+    const api: Api = {
+      ...apiWith(() => new Promise((resolve) => answers.push(resolve))),
+      on: (_name, heard) => {
+        listener = heard as typeof listener;
+        return () => {
+          ended += 1;
+        };
+      },
+    };
+    const answer = async (value: Result<MessageReceiptView[]>): Promise<void> => {
+      answers.shift()?.(value);
+      await vi.waitFor(() => expect(state.error === null).toBe(value.ok));
+    };
+    const state = new MessageReceipts(api, "bob", "m1");
+    void state.refresh();
+    expect(state.receipts).toBeNull();
+    for (let i = 0; i < 5; i += 1) listener(message("m1", "read"));
+    listener(message("m2", "read"));
+    listener({ ...message("m1", "read"), chatId: "carol" });
+    expect(answers).toHaveLength(1);
+    await answer(ok([receipt("Bob")]));
+    await vi.waitFor(() => expect(answers).toHaveLength(1));
+    expect(state.receipts).toEqual([receipt("Bob")]);
+    await answer({ ok: false, error: { type: "internal", message: "no" } });
+    expect(state.receipts).toEqual([receipt("Bob")]);
+    expect(answers).toHaveLength(0);
+    listener(message("m1", "read"));
+    await answer(ok([receipt("Bob", { state: "read" })]));
+    expect(state.receipts?.[0]?.state).toBe("read");
+    state.dispose();
+    expect(ended).toBe(1);
+  });
+
+  it("lists them by how far it has come, who was first first, and says when as far as it is known", () => {
+    const at = new Date(2026, 4, 12, 14, 5).getTime();
+    const minute = 60_000;
+    const late = receipt("Ann", { state: "read", deliveredAtMs: at, readAtMs: at + 9 * minute });
+    const early = receipt("Zoe", { state: "read", deliveredAtMs: at, readAtMs: at + minute });
+    const unknown = receipt("Max", { state: "read" });
+    const there = receipt("Bob", { state: "delivered", deliveredAtMs: at });
+    const waits = receipt("Eve", { state: "queued" });
+    const sent = receipt("Dan");
+    const lists = receiptLists([late, waits, there, early, sent, unknown]);
+    expect(lists).toEqual({ read: [unknown, early, late], delivered: [there], notYet: [sent, waits] });
+    const words = (of: MessageReceiptView): string => receiptWords(of, at + 60 * minute);
+    expect(words(early)).toMatch(/^Today, .*:06.* \u00b7 delivered \d\d:05/);
+    const dayBefore = { ...early, deliveredAtMs: at - 24 * 60 * minute };
+    expect(words(dayBefore)).toMatch(/^Today, .*:06.* \u00b7 delivered Yesterday, .*:05/);
+    expect(words({ ...early, readAtMs: at })).toMatch(/^Today, [^\u00b7]*$/);
+    expect(words(there)).toMatch(/^Today, .*:05/);
+    expect([words(unknown), words(sent), words(waits)]).toEqual([
+      "At a time that was not kept",
+      "Sent, and not on their device yet",
+      "Waiting to be sent",
+    ]);
   });
 });

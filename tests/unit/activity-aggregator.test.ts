@@ -258,7 +258,7 @@ describe("Gaps", () => {
     addMessage(world, "one");
     addMessage(world, "mine", { senderId: SELF, state: "queued" });
     const raise = (state: "sent" | "delivered" | "read"): boolean =>
-      table.raiseState(chatIdOf(BOB), "mine".padEnd(22, "A") as MessageId, SELF, state);
+      table.raiseState(chatIdOf(BOB), "mine".padEnd(22, "A") as MessageId, SELF, state, 0);
     raise("sent");
     raise("read");
     raise("delivered");

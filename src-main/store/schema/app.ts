@@ -18,6 +18,7 @@ import { groupFilesSchema } from "./0016-group-files.ts";
 import { replacedFilesSchema } from "./0017-replaced-files.ts";
 import { groupNewsSchema } from "./0018-group-news.ts";
 import { groupPlacesSchema } from "./0019-group-places.ts";
+import { receiptTimesSchema } from "./0020-receipt-times.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -40,4 +41,5 @@ export const appMigrations: readonly Migration[] = [
   replacedFilesSchema,
   groupNewsSchema,
   groupPlacesSchema,
+  receiptTimesSchema,
 ];
