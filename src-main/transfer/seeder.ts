@@ -52,6 +52,8 @@ export interface SeederDeps {
 /** One file that a peer has open over one link. It ends with `stopped` or `refuse`, or with the link. */
 interface Session {
   readonly tag: number;
+  /** The link that it was opened over; the peer's `generation` may be that of one which it replaced. */
+  readonly over: Generation;
   readonly spec: FileSpec;
   /** What the peer was told that we hold; null means everything. */
   told: PieceMap | null;
@@ -73,7 +75,7 @@ interface ReadyFrame extends ReadFrame {
 /** All that one peer asks for over one link. Peers have their own queues, so none waits for another's link. */
 interface Peer {
   readonly userId: UserId;
-  readonly generation: Generation;
+  generation: Generation;
   /** By tag, in the order in which they get their next turn. */
   readonly sessions: Map<number, Session>;
   /** Read and encrypted, waiting for the link. */
@@ -102,13 +104,14 @@ export class Seeder implements Disposable {
     this.#deps = deps;
   }
 
-  onMessage(userId: UserId, generation: Generation, message: SeederMessage): void {
+  /** `over`: the link that it came over, which may have replaced that of `generation`. */
+  onMessage(userId: UserId, generation: Generation, message: SeederMessage, over = generation): void {
     if (this.#owned.disposed) return;
     // A link that was replaced still delivers what was on its way; the downloader asks again over the newer one.
     if ((this.#peers.get(userId)?.generation ?? generation) > generation) return;
     const peer = this.#peerOf(userId, generation);
     if (message.type === "open") {
-      this.#open(peer, message.fileId, message.tag);
+      this.#open(peer, message.fileId, message.tag, over);
       return;
     }
     const session = peer.sessions.get(message.tag);
@@ -151,10 +154,19 @@ export class Seeder implements Disposable {
     this.#pump(peer);
   }
 
-  /** The link is gone, and with it all that was open over it. */
-  onLinkLost(userId: UserId): void {
+  /**
+   * The link is gone, and with it all that was open over it. `next` has taken its place: what was opened over that one goes on,
+   * or its downloader, who lost nothing, would hear of it only by a refusal.
+   */
+  onLinkLost(userId: UserId, next: Generation | null = null): void {
     const peer = this.#peers.get(userId);
-    if (peer !== undefined) this.#dropReady(peer, () => true);
+    if (peer === undefined) return;
+    for (const session of [...peer.sessions.values()]) if (session.over !== next) this.#end(peer, session);
+    if (next !== null && peer.sessions.size > 0) {
+      peer.generation = next;
+      return;
+    }
+    this.#dropReady(peer, () => true);
     this.#peers.delete(userId);
   }
 
@@ -245,7 +257,7 @@ export class Seeder implements Disposable {
     return peer;
   }
 
-  #open(peer: Peer, fileId: FileId, tag: number): void {
+  #open(peer: Peer, fileId: FileId, tag: number, over: Generation): void {
     const refusal = this.#refusalOf(peer, fileId);
     const offer = this.#deps.offerOf(fileId);
     if (refusal !== "no_access") this.#deps.onInterest(peer.userId, fileId);
@@ -261,7 +273,7 @@ export class Seeder implements Disposable {
     for (const session of [...peer.sessions.values()]) if (session.spec.fileId === fileId) this.#end(peer, session);
     const { spec, held, leaves } = offer;
     const session: Session = {
-      ...{ tag, spec, queue: new Set(), pages: new Set(), framesSent: 0, weight: 1, turns: 0 },
+      ...{ tag, over, spec, queue: new Set(), pages: new Set(), framesSent: 0, weight: 1, turns: 0 },
       told: held === null ? null : PieceMap.empty(spec.chunkCount),
       toldLeaves: leaves,
     };

@@ -8,13 +8,18 @@ import type { AppMessage, Links } from "../links/links.ts";
 /**
  * Links as transfers see them: a link that is replaced in order is still the same one. Its generation stays that of the
  * first of them, so what is open over it stays open, and nothing that was asked for is asked for twice.
+ *
+ * A peer whose process died and came back looks the same at first: its new link replaces one that is already dead. When that
+ * one is given up, what was open before begins anew, but not what the peer opened over the new link.
  */
 export interface SteadyLinks
   extends Pick<
       Links,
-      "onChanged" | "onMessage" | "onDrained" | "list" | "view" | "connect" | "send" | "takesHeldFrames" | "sendBulk"
+      "onChanged" | "onDrained" | "list" | "view" | "connect" | "send" | "takesHeldFrames" | "sendBulk"
     >,
     Disposable {
+  /** `over` is the generation that it really came over. */
+  readonly onMessage: Event<{ peer: UserId; generation: Generation; over: Generation; message: AppMessage }>;
   /** `releaseTo` is the generation that the frame really came over: credit goes back there. */
   readonly onBulk: Event<{
     peer: UserId;
@@ -62,7 +67,7 @@ class Steady implements SteadyLinks {
   readonly #lines = new Map<UserId, Line>();
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<LinkView>;
-  readonly #message: Emitter<{ peer: UserId; generation: Generation; message: AppMessage }>;
+  readonly #message: Emitter<Parameters<Parameters<SteadyLinks["onMessage"]>[0]>[0]>;
   readonly #bulk: Emitter<Parameters<Parameters<SteadyLinks["onBulk"]>[0]>[0]>;
   readonly #drained: Emitter<{ peer: UserId; generation: Generation }>;
 
@@ -84,7 +89,7 @@ class Steady implements SteadyLinks {
     );
     this.#owned.add(
       links.onMessage(({ peer, generation, message }) =>
-        this.#message.emit({ peer, generation: this.#toldAs(peer, generation), message }),
+        this.#message.emit({ peer, generation: this.#toldAs(peer, generation), over: generation, message }),
       ),
     );
     this.#owned.add(

@@ -18,7 +18,7 @@ import type {
   TransferView,
 } from "#shared/ipc/views.ts";
 import type { Closing } from "#shared/shares/share-log.ts";
-import type { AppMessage, Links } from "../links/links.ts";
+import type { Links } from "../links/links.ts";
 import type { Database } from "../store/database.ts";
 import type { FileRecord } from "../store/files.ts";
 import type { FolderProgress, TransferRecord } from "../store/transfers.ts";
@@ -222,7 +222,7 @@ class FileTransfers implements Transfers {
     this.#owned.add(files.onReplaced((fileId) => void this.#goOnWith(fileId)));
     this.#owned.add(files.onMembersChanged((fileId) => this.#onMembers(fileId)));
     this.#owned.add(links.onChanged((view) => this.#onLink(view)));
-    this.#owned.add(links.onMessage(({ peer, generation, message }) => this.#onMessage(peer, generation, message)));
+    this.#owned.add(links.onMessage((received) => this.#onMessage(received)));
     this.#owned.add(links.onBulk((received) => this.#routes.onBulk(received)));
     this.#owned.add(links.onDrained(({ peer, generation }) => this.#seeder.onDrained(peer, generation)));
     this.#owned.add(
@@ -750,7 +750,7 @@ class FileTransfers implements Transfers {
     if (before === now) return;
     if (before !== undefined) {
       this.#linked.delete(peer);
-      this.#seeder.onLinkLost(peer);
+      this.#seeder.onLinkLost(peer, now ?? null);
       this.#routes.closeLink(peer, before);
       for (const download of this.#downloads.values())
         download.dispatch({ type: "seederLeft", peer, generation: before });
@@ -763,14 +763,14 @@ class FileTransfers implements Transfers {
     this.#schedule();
   }
 
-  #onMessage(peer: UserId, generation: Generation, message: AppMessage): void {
+  #onMessage({ peer, generation, over, message }: Parameters<Parameters<SteadyLinks["onMessage"]>[0]>[0]): void {
     switch (message.type) {
       case "open":
       case "leaves":
       case "request":
       case "cancel":
       case "stop":
-        this.#seeder.onMessage(peer, generation, message);
+        this.#seeder.onMessage(peer, generation, message, over);
         return;
       case "accept":
       case "have":

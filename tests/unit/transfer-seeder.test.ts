@@ -259,6 +259,35 @@ describe("a seeder", () => {
     expect(world.frames).toEqual([]);
   });
 
+  test("goes on with what was opened over the link that has taken the place of a lost one", async () => {
+    const files = [freshFileId(), freshFileId()];
+    const { seeder, world } = createWorld(files);
+    const [before, anew] = files as [FileId, FileId];
+    world.room.set(BOB, 0);
+    seeder.onMessage(BOB, 1, { type: "open", fileId: before, tag: 1 });
+    seeder.onMessage(BOB, 1, { type: "request", tag: 1, indices: range(10) });
+    // Bob's process has died and is back: here his new link is a better one of the same person, until the old one is given up.
+    seeder.onMessage(BOB, 1, { type: "open", fileId: anew, tag: 2 }, 2);
+    seeder.onMessage(BOB, 1, { type: "request", tag: 2, indices: [3, 4] }, 2);
+    await world.settle();
+    seeder.onLinkLost(BOB, 2);
+    world.room.set(BOB, 100);
+    seeder.onDrained(BOB, 2);
+    seeder.onMessage(BOB, 2, { type: "request", tag: 2, indices: [5] }, 2);
+    await world.settle();
+    expect(world.frames.map(({ tag, index, sequence }) => [tag, index, sequence])).toEqual([
+      [2, 3, 0],
+      [2, 4, 1],
+      [2, 5, 2],
+    ]);
+    expect(world.of("refuse")).toEqual([]);
+    seeder.onMessage(BOB, 2, { type: "request", tag: 1, indices: [1] }, 2);
+    expect(world.of("refuse")).toEqual([{ type: "refuse", tag: 1, reason: "busy" }]);
+    seeder.onLinkLost(BOB, 3);
+    seeder.onMessage(BOB, 3, { type: "request", tag: 2, indices: [6] }, 3);
+    expect(world.of("refuse")).toHaveLength(2);
+  });
+
   test("drops cancelled requests, and answers requests beyond the end", async () => {
     const { seeder, world, file } = createWorld();
     world.room.set(BOB, 0);

@@ -65,6 +65,30 @@ test("begins anew when a replaced link breaks before it has delivered everything
   expect(send(a, 0, after)).toBe("sent");
 });
 
+test("tells over which of the links a message came, as long as they count as one", async () => {
+  const { pair, a, b } = world();
+  pair.connect();
+  const { generation } = b.view(alice);
+  const came: { generation: Generation; over: Generation }[] = [];
+  b.onMessage(({ generation: told, over }) => came.push({ generation: told, over }));
+  const say = async (count: number): Promise<void> => {
+    a.send(bob, a.view(bob).generation, { type: "accept", tag: 1 });
+    await expect.poll(() => came.length).toBe(count);
+  };
+  await say(1);
+  pair.replace();
+  await say(2);
+  pair.endReplaced("broken");
+  await say(3);
+  const next = b.view(alice).generation;
+  expect(next).toBeGreaterThan(generation);
+  expect(came).toEqual([
+    { generation, over: generation },
+    { generation, over: next },
+    { generation: next, over: next },
+  ]);
+});
+
 test("begins anew after a loss", () => {
   const { pair, a, views } = world();
   pair.connect();
