@@ -132,7 +132,11 @@ export class GroupChats {
   wish(chatId: ChatId, wish: GroupWish): Result<void> {
     const groupId = groupOfChat(chatId);
     if (groupId === null) return unknownChat();
-    const made = this.#change((changes) => this.#deps.groups.change(groupId, wish, changes));
+    const { groups, mail } = this.#deps;
+    const made = this.#change((changes) => {
+      if (wish.kind === "leave") mail.postAll(groupId, changes);
+      return groups.change(groupId, wish, changes);
+    });
     return made.ok ? ok(undefined) : made;
   }
 

@@ -7,6 +7,7 @@ import { chatIdOfGroup, type FileId, type GroupId, type MessageId, type UserId }
 import {
   ENVELOPE_BYTES_MAX,
   GROUP_ARRIVALS_MAX,
+  GROUP_POSTED_PER_TURN,
   GROUP_REPAIRS_MAX,
   GROUP_TOLD_PER_TURN,
   OUTBOX_PER_PEER_MAX,
@@ -19,7 +20,7 @@ import { type ContentOf, decodeGroupBody, encodeGroupBody, type GroupBody } from
 import { distributionIdOf } from "../crypto/group-sessions.ts";
 import type { GroupOpenError, GroupSealed, Sessions } from "../crypto/sessions.ts";
 import type { Database } from "../store/database.ts";
-import { type ArrivalRecord, GroupsTable, type OutgoingRecord } from "../store/groups.ts";
+import { type ArrivalRecord, GroupsTable, type OutgoingRecord, type SealedRecord } from "../store/groups.ts";
 import { MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
 import type { Groups } from "./groups.ts";
@@ -47,8 +48,9 @@ class Outdated extends Error {
 }
 
 /**
- * Messages to groups. An own one is sealed once, with our sender key, and put into the outbox of every member, in one
- * transaction with the step of the key; a member who does not have the key gets it first. Whenever somebody has gone, the
+ * Messages to groups. An own one is sealed once, with our sender key, and stored in one transaction with the step of the key
+ * and with who is to get it. From there it comes into the outbox of every member, for some of them in each turn of the event
+ * loop, before the next message is sealed; a member who does not have the key gets it first. Whenever somebody has gone, the
  * next message takes a new key. What arrives waits until everything that its sender knew of the group is known here, is
  * opened in its sender's order, and stored in one transaction with the step of the sender's key.
  */
@@ -75,8 +77,9 @@ export class GroupMail {
 
   /** Takes up what an earlier run left. */
   start(): void {
-    for (const groupId of new Set([...this.#deps.groups.groupsWithNews(), ...this.#table.unsealedGroups()]))
-      this.seal(groupId);
+    const { groups } = this.#deps;
+    const waiting = [...groups.groupsWithNews(), ...this.#table.groupsWithPosts(), ...this.#table.unsealedGroups()];
+    for (const groupId of new Set(waiting)) this.seal(groupId);
     for (const { groupId, sender } of this.#table.arrivals()) this.open(groupId, sender);
   }
 
@@ -116,24 +119,33 @@ export class GroupMail {
     this.#table.addOutgoing(body.groupId, body.messageId, encodeGroupBody(body), peer);
   }
 
-  /** Tells of what we did to the group, some members in each turn, then seals what waits, in order. */
+  /**
+   * Gives out what is sealed and tells of what we did to the group, some members in each turn; then seals what waits, in
+   * order. Each message is in all outboxes before the next one is sealed.
+   */
   seal(groupId: GroupId): void {
     const { db, groups } = this.#deps;
     this.#run(`out ${groupId}`, async () => {
-      while (!this.#disposed && groups.hasNews(groupId)) {
+      while (!this.#disposed) {
         const changes = new Changes();
-        db.transaction(() => groups.tellNews(groupId, GROUP_TOLD_PER_TURN, changes));
+        const sealed = this.#table.firstSealed(groupId);
+        if (sealed !== null) db.transaction(() => this.#postSome(sealed, changes));
+        else if (groups.hasNews(groupId)) db.transaction(() => groups.tellNews(groupId, GROUP_TOLD_PER_TURN, changes));
+        else {
+          const row = this.#table.firstUnsealed(groupId);
+          if (row === null) return;
+          await this.#sealRow(groupId, row, changes);
+        }
         this.#deps.tell(changes);
         await nextTurn();
       }
-      for (;;) {
-        const row = this.#disposed ? null : this.#table.firstUnsealed(groupId);
-        if (row === null) return;
-        const changes = new Changes();
-        await this.#sealRow(groupId, row, changes);
-        this.#deps.tell(changes);
-      }
     });
+  }
+
+  /** Inside a transaction, before we leave: nobody takes what comes from somebody who has left. */
+  postAll(groupId: GroupId, changes: Changes): void {
+    for (let sealed = this.#table.firstSealed(groupId); sealed !== null; sealed = this.#table.firstSealed(groupId))
+      this.#postSome(sealed, changes);
   }
 
   async #sealRow(groupId: GroupId, row: OutgoingRecord, changes: Changes): Promise<void> {
@@ -163,28 +175,60 @@ export class GroupMail {
     }
   }
 
-  #distribute(groupId: GroupId, row: OutgoingRecord, key: string, sealed: GroupSealed, changes: Changes): void {
+  /** In the transaction with the step of the key: as many get it at once as may in one turn, the others in later ones. */
+  #distribute(groupId: GroupId, row: OutgoingRecord, key: string, message: GroupSealed, changes: Changes): void {
     const { groups } = this.#deps;
-    const { messageId, repairFor } = row;
+    const { position, messageId, repairFor } = row;
     const heads = headsOf(defined(groups.log(groupId), "the log of a group that we are in"));
-    for (const peer of groups.others(groupId)) {
-      if (repairFor !== null && peer !== repairFor) continue;
-      // One who never comes must not hold up the group; when the outbox has emptied, later messages go again.
-      if (this.#outbox.count(peer) >= OUTBOX_PER_PEER_MAX) continue;
-      if (this.#table.keyOf(groupId, peer) !== key) {
-        const { distribution } = sealed;
-        if (!groups.send(groupId, peer, { kind: "groupKey", groupId, heads, distribution }, changes)) continue;
-        this.#table.setKeyOf(groupId, peer, key);
-      }
-      if (!groups.send(groupId, peer, { kind: "groupMessage", groupId, heads, messageId, body: sealed.body }, changes))
-        continue;
-      if (repairFor === null) this.#table.expectReceipt(groupId, messageId, peer);
+    const sealed: SealedRecord = { position, groupId, messageId, key, heads, ...message };
+    const others = groups.others(groupId);
+    if (repairFor !== null) {
+      this.#post(sealed, others.includes(repairFor) ? [repairFor] : [], changes);
+      this.#table.removeOutgoing(position);
+      return;
     }
-    if (repairFor !== null) this.#table.removeOutgoing(row.position);
-    else {
-      this.#table.setSealed(row.position);
-      this.#refresh(groupId, messageId, changes);
+    for (const peer of others) this.#table.expectReceipt(groupId, messageId, peer);
+    this.#post(sealed, others.slice(0, GROUP_POSTED_PER_TURN), changes);
+    const later = others.slice(GROUP_POSTED_PER_TURN);
+    if (later.length > 0) this.#table.addSealed(sealed, later);
+    this.#table.setSealed(position);
+    this.#refresh(groupId, messageId, changes);
+  }
+
+  #postSome(sealed: SealedRecord, changes: Changes): void {
+    const { groups } = this.#deps;
+    const peers = this.#table.takePosts(sealed.position, GROUP_POSTED_PER_TURN);
+    // Who has gone meanwhile is not waited for any more.
+    const present = peers.filter((peer) => groups.isMember(sealed.groupId, peer));
+    if (!this.#post(sealed, present, changes)) this.#refresh(sealed.groupId, sealed.messageId, changes);
+    if (peers.length < GROUP_POSTED_PER_TURN) this.#table.removeSealed(sealed.position);
+  }
+
+  /** Into the outboxes of these. False when it is not sent to some of them. */
+  #post(sealed: SealedRecord, peers: readonly UserId[], changes: Changes): boolean {
+    const { messageId } = sealed;
+    let isForAll = true;
+    for (const peer of peers) {
+      if (this.#postTo(peer, sealed, changes)) continue;
+      this.#table.dropReceipt(messageId, peer);
+      isForAll = false;
     }
+    return isForAll;
+  }
+
+  #postTo(
+    peer: UserId,
+    { groupId, messageId, key, heads, distribution, body }: SealedRecord,
+    changes: Changes,
+  ): boolean {
+    const { groups } = this.#deps;
+    // One who never comes must not hold up the group; when the outbox has emptied, later messages go again.
+    if (this.#outbox.count(peer) >= OUTBOX_PER_PEER_MAX) return false;
+    if (this.#table.keyOf(groupId, peer) !== key) {
+      if (!groups.send(groupId, peer, { kind: "groupKey", groupId, heads, distribution }, changes)) return false;
+      this.#table.setKeyOf(groupId, peer, key);
+    }
+    return groups.send(groupId, peer, { kind: "groupMessage", groupId, heads, messageId, body }, changes);
   }
 
   /** Inside a transaction: a member could not read these. What follows, and they, are sealed with a fresh key. */

@@ -15,6 +15,22 @@ export interface OutgoingRecord {
   readonly body: Bytes;
 }
 
+/** The hash of an operation. */
+const HEAD_BYTES = 32;
+
+/** A message of ours that was sealed, on its way into the outboxes of the members. */
+export interface SealedRecord {
+  /** That of its {@link OutgoingRecord}. */
+  readonly position: number;
+  readonly groupId: GroupId;
+  readonly messageId: MessageId;
+  /** The distribution id of the key. */
+  readonly key: string;
+  readonly heads: Bytes[];
+  readonly distribution: Bytes;
+  readonly body: Bytes;
+}
+
 export interface ArrivalRecord {
   readonly position: number;
   readonly messageId: MessageId | null;
@@ -40,6 +56,11 @@ interface NewsRecord {
 }
 
 type OutgoingRow = { position: number; message_id: MessageId; repair_for: UserId | null; body: Uint8Array };
+type SealedRow = Omit<SealedRecord, "heads" | "distribution" | "body"> & {
+  heads: Uint8Array;
+  distribution: Uint8Array;
+  body: Uint8Array;
+};
 type ArrivalRow = {
   position: number;
   message_id: MessageId | null;
@@ -141,7 +162,27 @@ const prepareTraffic = ({ sql }: Database) => ({
   clearArrivals: sql.prepare<[string]>("DELETE FROM group_arrivals WHERE group_id = ?"),
 });
 
+const preparePosts = ({ sql }: Database) => ({
+  add: sql.prepare<SealedRow>(
+    "INSERT INTO group_sealed VALUES (@position, @groupId, @messageId, @key, @heads, @distribution, @body)",
+  ),
+  addPeople: sql.prepare<[number, string]>("INSERT INTO group_posts SELECT ?, value FROM json_each(?)"),
+  first: sql.prepare<[string], SealedRow>(
+    `SELECT position, group_id AS groupId, message_id AS messageId, key, heads, distribution, body
+     FROM group_sealed WHERE group_id = ? ORDER BY position LIMIT 1`,
+  ),
+  take: sql
+    .prepare<[number, number], UserId>(
+      `DELETE FROM group_posts WHERE (position, user_id) IN
+         (SELECT position, user_id FROM group_posts WHERE position = ? ORDER BY user_id LIMIT ?) RETURNING user_id`,
+    )
+    .pluck(),
+  remove: sql.prepare<[number]>("DELETE FROM group_sealed WHERE position = ?"),
+  groups: sql.prepare<[], GroupId>("SELECT DISTINCT group_id FROM group_sealed").pluck(),
+});
+
 const prepareReceipts = ({ sql }: Database) => ({
+  remove: sql.prepare<[string, string]>("DELETE FROM group_receipts WHERE message_id = ? AND peer = ?"),
   add: sql.prepare<[string, string, string]>(
     "INSERT OR IGNORE INTO group_receipts (message_id, peer, group_id, state) VALUES (?, ?, ?, 'queued')",
   ),
@@ -175,6 +216,7 @@ export class GroupsTable {
   readonly #news;
   readonly #people;
   readonly #traffic;
+  readonly #posts;
   readonly #receipts;
 
   constructor(db: Database) {
@@ -182,6 +224,7 @@ export class GroupsTable {
     this.#news = prepareNews(db);
     this.#people = preparePeople(db);
     this.#traffic = prepareTraffic(db);
+    this.#posts = preparePosts(db);
     this.#receipts = prepareReceipts(db);
   }
 
@@ -312,6 +355,39 @@ export class GroupsTable {
     this.#traffic.removeOutgoing.run(position);
   }
 
+  /** With those who are to be given it. */
+  addSealed(sealed: SealedRecord, peers: readonly UserId[]): void {
+    this.#posts.add.run({ ...sealed, heads: Buffer.concat(sealed.heads) });
+    this.#posts.addPeople.run(sealed.position, JSON.stringify(peers));
+  }
+
+  /** The oldest that not everybody was given. */
+  firstSealed(groupId: GroupId): SealedRecord | null {
+    const row = this.#posts.first.get(groupId);
+    if (row === undefined) return null;
+    const { heads, distribution, body, ...rest } = row;
+    return {
+      ...rest,
+      heads: Array.from({ length: heads.length / HEAD_BYTES }, (_, i) => {
+        return new Uint8Array(heads.subarray(i * HEAD_BYTES, (i + 1) * HEAD_BYTES));
+      }),
+      ...{ distribution: new Uint8Array(distribution), body: new Uint8Array(body) },
+    };
+  }
+
+  /** Removes up to `limit` of those who are still to be given it, and returns them. */
+  takePosts(position: number, limit: number): UserId[] {
+    return this.#posts.take.all(position, limit);
+  }
+
+  removeSealed(position: number): void {
+    this.#posts.remove.run(position);
+  }
+
+  groupsWithPosts(): GroupId[] {
+    return this.#posts.groups.all();
+  }
+
   /** Null when everybody has it, and for what is no message of ours to that group. */
   bodyOf(groupId: GroupId, messageId: MessageId): Bytes | null {
     const body = this.#traffic.bodyOf.get(groupId, messageId);
@@ -359,6 +435,11 @@ export class GroupsTable {
 
   expectReceipt(groupId: GroupId, messageId: MessageId, peer: UserId): void {
     this.#receipts.add.run(messageId, peer, groupId);
+  }
+
+  /** It was not sent to them after all. */
+  dropReceipt(messageId: MessageId, peer: UserId): void {
+    this.#receipts.remove.run(messageId, peer);
   }
 
   /** The group of an own message that went to that person; null for any other id. */

@@ -19,6 +19,7 @@ import { replacedFilesSchema } from "./0017-replaced-files.ts";
 import { groupNewsSchema } from "./0018-group-news.ts";
 import { groupPlacesSchema } from "./0019-group-places.ts";
 import { receiptTimesSchema } from "./0020-receipt-times.ts";
+import { groupPostsSchema } from "./0021-group-posts.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -42,4 +43,5 @@ export const appMigrations: readonly Migration[] = [
   groupNewsSchema,
   groupPlacesSchema,
   receiptTimesSchema,
+  groupPostsSchema,
 ];
