@@ -19,11 +19,12 @@ export type Correspondents = Pick<
 const FELLOW: RelationState = { kind: "accepted" };
 
 /**
- * Contacts, and those with whom we share a group: the latter are written to, and heard, about groups only. They are no
- * contacts to anything else (`isAccepted`), and a contact who was blocked stays blocked.
+ * Contacts, and those with whom we share a group: the latter are written to, and heard, about groups only; so are those of a
+ * group that we forgot, until they have been told that we left it. They are no contacts to anything else (`isAccepted`), and
+ * a contact who was blocked stays blocked.
  */
-export const correspondentsOf = (contacts: Contacts, groups: { isFellow: Groups["isFellow"] }): Correspondents => ({
-  relationOf: (peer) => contacts.relationOf(peer) ?? (groups.isFellow(peer) ? FELLOW : null),
+export const correspondentsOf = (contacts: Contacts, groups: Pick<Groups, "isFellow" | "isLeft">): Correspondents => ({
+  relationOf: (peer) => contacts.relationOf(peer) ?? (groups.isFellow(peer) || groups.isLeft(peer) ? FELLOW : null),
   isAccepted: (peer) => contacts.isAccepted(peer),
   isKeyChanged: (peer) => contacts.isKeyChanged(peer),
   nameOf: (peer) => contacts.nameOf(peer),

@@ -1,7 +1,13 @@
 import { toHex } from "#shared/base/bytes.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { GroupId, MessageId, UserId } from "#shared/base/ids.ts";
-import { GROUP_MEMBERS_MAX, GROUP_OPERATIONS_MAX, GROUP_PAGE_BYTES, GROUPS_MAX } from "#shared/base/limits.ts";
+import {
+  GROUP_GOODBYE_MS,
+  GROUP_MEMBERS_MAX,
+  GROUP_OPERATIONS_MAX,
+  GROUP_PAGE_BYTES,
+  GROUPS_MAX,
+} from "#shared/base/limits.ts";
 import { fail, ok, type Result } from "#shared/base/result.ts";
 import {
   append,
@@ -72,6 +78,19 @@ export class Groups {
   /** In one of our groups, now or once: somebody who may write to us about groups. */
   isFellow(userId: UserId): boolean {
     return this.#table.isFellow(userId);
+  }
+
+  /** In a group that we left and forgot, and not told so yet: they are written to until they are. */
+  isLeft(userId: UserId): boolean {
+    return this.#table.isLeft(userId);
+  }
+
+  /**
+   * Inside a transaction. Those who have been told of everything are strangers from now on, and those who did not come for
+   * GROUP_GOODBYE_MS; answers with the latter, for whom something still waits.
+   */
+  endGoodbyes(): UserId[] {
+    return this.#table.endGoodbyes(this.#deps.env.clock.now() - GROUP_GOODBYE_MS);
   }
 
   /** Null for a group that is not known here. */
@@ -151,10 +170,11 @@ export class Groups {
     return draft.ok ? this.#make(log, signGroupOperation(draft.value, this.#deps.account), changes) : draft;
   }
 
-  /** Nothing of it stays but the messages. Inside a transaction. */
+  /** Nothing of it stays but what its people are still to be told. Inside a transaction. */
   forget(groupId: GroupId, changes: Changes): void {
     // That we left, say.
     this.tellNews(groupId, GROUP_MEMBERS_MAX * GROUP_OPERATIONS_MAX, changes);
+    this.#table.sayGoodbye(groupId, this.#deps.env.clock.now());
     this.#table.remove(groupId);
     this.#cache.delete(groupId);
   }

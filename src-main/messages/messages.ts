@@ -27,7 +27,7 @@ import type { Signaling } from "../signaling/signaling.ts";
 import type { Database } from "../store/database.ts";
 import { InboxTable, type MessageRecord, MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
-import { correspondentsOf } from "./correspondents.ts";
+import { type Correspondents, correspondentsOf } from "./correspondents.ts";
 import { GroupChats } from "./group-chats.ts";
 import { GroupMail } from "./group-mail.ts";
 import { Groups } from "./groups.ts";
@@ -123,6 +123,8 @@ class AllMessages implements Messages {
   readonly #resets: Resets;
   readonly #typing: Typing;
   readonly #groupMail: GroupMail;
+  readonly #logs: Groups;
+  readonly #correspondents: Correspondents;
   readonly #membersChanged: Emitter<GroupId>;
   readonly groups: GroupChats;
   readonly #owned = new DisposableStore();
@@ -150,6 +152,8 @@ class AllMessages implements Messages {
     const receiptsDue = (peer: UserId): void => this.#outbox.receiptsDue(peer);
     const groups = new Groups({ env, db, account, contacts: deps.contacts, enqueue, profileName: deps.profileName });
     const contacts = correspondentsOf(deps.contacts, groups);
+    this.#logs = groups;
+    this.#correspondents = contacts;
     const groupMail = new GroupMail({ env, db, self, sessions, groups, files, tell, receiptsDue });
     this.#groupMail = this.#owned.add(groupMail);
     this.#membersChanged = this.#owned.add(new Emitter<GroupId>(onError));
@@ -532,9 +536,24 @@ class AllMessages implements Messages {
     return { messageId, chatId, senderId, sentAtMs, text, state, file, ...this.groups.details(record) };
   }
 
+  /** What strangers were not given in time nobody gets any more. */
+  #endGoodbyes(): void {
+    const ended = this.#deps.db.transaction(() => {
+      const peers = this.#logs.endGoodbyes().filter((peer) => this.#correspondents.relationOf(peer) === null);
+      for (const peer of peers) {
+        this.#outbox.clear(peer);
+        this.#inbox.clear(peer);
+        this.#resets.clear(peer);
+      }
+      return peers;
+    });
+    for (const peer of ended) this.#outbox.wake(peer);
+  }
+
   #prune(): void {
     const { clock } = this.#deps.env;
     this.#seen.pruneSeen(clock.now() - SEEN_ENVELOPE_TTL_MS);
+    this.#endGoodbyes();
     this.#pruneTimer = clock.setTimer(PRUNE_INTERVAL_MS, () => this.#prune());
   }
 }

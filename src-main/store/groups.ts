@@ -116,6 +116,14 @@ const prepareNews = ({ sql }: Database) => {
 
 const preparePeople = ({ sql }: Database) => ({
   isFellow: sql.prepare<[string]>("SELECT 1 FROM group_people WHERE user_id = ? LIMIT 1"),
+  isLeft: sql.prepare<[string]>("SELECT 1 FROM group_goodbyes WHERE user_id = ?"),
+  sayGoodbye: sql.prepare<[number, string]>(`
+    INSERT OR REPLACE INTO group_goodbyes
+    SELECT user_id, ? FROM group_people WHERE group_id = ? AND user_id IN (SELECT peer FROM outbox)`),
+  endGoodbyes: sql
+    .prepare<[number], UserId>(`
+      DELETE FROM group_goodbyes WHERE since <= ? OR user_id NOT IN (SELECT peer FROM outbox) RETURNING user_id`)
+    .pluck(),
   add: sql.prepare<[string, string]>("INSERT OR IGNORE INTO group_people (group_id, user_id) VALUES (?, ?)"),
   get: sql.prepare<[string, string], { keyed: string | null; greeted: number }>(
     "SELECT keyed, greeted FROM group_people WHERE group_id = ? AND user_id = ?",
@@ -238,7 +246,7 @@ export class GroupsTable {
     this.#log.add.run(groupId);
   }
 
-  /** With everything that belongs to it but its messages. */
+  /** With everything that belongs to it but its messages, and what waits for its people. */
   remove(groupId: GroupId): void {
     this.#log.remove.run(groupId);
     this.#traffic.clearArrivals.run(groupId);
@@ -307,6 +315,21 @@ export class GroupsTable {
   /** Named by the log of one of our groups, now or once. */
   isFellow(userId: UserId): boolean {
     return this.#people.isFellow.get(userId) !== undefined;
+  }
+
+  /** Once in a group that was forgotten here, while something of it waits for them. */
+  isLeft(userId: UserId): boolean {
+    return this.#people.isLeft.get(userId) !== undefined;
+  }
+
+  /** Before the group is removed: people of it for whom something waits go on to get it. */
+  sayGoodbye(groupId: GroupId, atMs: TimeMs): void {
+    this.#people.sayGoodbye.run(atMs, groupId);
+  }
+
+  /** Those for whom nothing waits any more, and those of `beforeMs` and earlier, are strangers from now on. */
+  endGoodbyes(beforeMs: TimeMs): UserId[] {
+    return this.#people.endGoodbyes.all(beforeMs);
   }
 
   /** The sender key of ours that they have; null for none. */

@@ -478,6 +478,8 @@ export const GROUP_OPERATIONS_MAX = 2000;
 export const GROUP_PARENTS_MAX = 16;
 /** Operations in one envelope, by their size in JSON; one that names everybody is 30 KiB at most. */
 export const GROUP_PAGE_BYTES = 40 * KiB;
+/** Whoever left and forgot a group tries for so long to tell its members; the mailbox keeps nothing for longer either. */
+export const GROUP_GOODBYE_MS = 30 * DAY;
 /** What arrived from one member of a group and waits for the log or for its turn; more is dropped, and told. */
 export const GROUP_ARRIVALS_MAX = 1000;
 /** Sender keys of one member of a group that are kept: the newest, and the one before for what comes late. */

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
 import { type ChatId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
 import {
+  GROUP_GOODBYE_MS,
   GROUP_MEMBERS_MAX,
   GROUP_POSTED_PER_TURN,
   GROUP_TOLD_PER_TURN,
@@ -502,8 +503,22 @@ describe("when something breaks", () => {
     for (const peer of [bob, carol]) expect(memberIds(peer, chat)).toEqual(ids(alice, bob, carol));
     expect(unwrap(bob.messages.groups.leave(chat))).toEqual({ removed: false });
     expect(unwrap(bob.messages.groups.leave(chat))).toEqual({ removed: true });
+    bob.kill();
+    await bob.start();
     await world.runFor(1000);
-    expect(memberIds(alice, chat)).toEqual(ids(alice, carol));
+    // Carol is no contact of his, and no group says any more who she is.
+    for (const peer of [alice, carol]) expect(memberIds(peer, chat)).toEqual(ids(alice, carol));
+    // She never answered: what the mailbox may lose waits for as long as it would keep it.
+    const waiting = () =>
+      bob.parts.db.sql
+        .prepare<[string], number>("SELECT count(*) FROM outbox WHERE peer = ?")
+        .pluck()
+        .get(carol.userId);
+    expect(waiting()).toBeGreaterThan(0);
+    await world.runFor(GROUP_GOODBYE_MS);
+    await bob.restart();
+    expect(waiting()).toBe(0);
+    expect(bob.contacts.relationOf(carol.userId)).toBeNull();
   });
 
   test("a crash at any point of receiving loses nothing and shows nothing twice", async () => {

@@ -20,6 +20,7 @@ import { groupNewsSchema } from "./0018-group-news.ts";
 import { groupPlacesSchema } from "./0019-group-places.ts";
 import { receiptTimesSchema } from "./0020-receipt-times.ts";
 import { groupPostsSchema } from "./0021-group-posts.ts";
+import { groupGoodbyesSchema } from "./0022-group-goodbyes.ts";
 
 /** Everything in app.db, in order of application. */
 export const appMigrations: readonly Migration[] = [
@@ -44,4 +45,5 @@ export const appMigrations: readonly Migration[] = [
   groupPlacesSchema,
   receiptTimesSchema,
   groupPostsSchema,
+  groupGoodbyesSchema,
 ];
