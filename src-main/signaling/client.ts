@@ -1,7 +1,7 @@
 import { io, type Socket } from "socket.io-client";
 import * as parser from "socket.io-parser";
 import { toDisposable } from "#shared/base/disposable.ts";
-import { LOGIN_TIMEOUT_MS, SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
+import { SERVER_MESSAGE_BYTES_MAX } from "#shared/base/limits.ts";
 import { type AppError, fail, ok, type Result } from "#shared/base/result.ts";
 import { boundedParser } from "#shared/rendezvous/bounded-parser.ts";
 import type { RelaySender } from "./relay-lines.ts";
@@ -42,8 +42,11 @@ export const parseServerUrl = (text: string): Result<URL> => {
   );
 };
 
-/** Options of the websocket library that socket.io-client passes on but whose types it does not have. */
-const websocketOptions: object = { perMessageDeflate: false, maxPayload: SERVER_MESSAGE_BYTES_MAX };
+/**
+ * What socket.io-client takes but its types do not have. It passes the options of the websocket library on; and no timeout,
+ * because whoever opens a client has one, and must be able to tell silence from a refusal.
+ */
+const untypedOptions: object = { timeout: false, perMessageDeflate: false, maxPayload: SERVER_MESSAGE_BYTES_MAX };
 
 export const openClient = (url: URL, events: ClientEvents): Client => {
   const socket = io(`${url.protocol}//${url.host}`, {
@@ -51,9 +54,8 @@ export const openClient = (url: URL, events: ClientEvents): Client => {
     reconnection: false,
     forceNew: true,
     autoConnect: false,
-    timeout: LOGIN_TIMEOUT_MS,
     parser: PARSER,
-    ...websocketOptions,
+    ...untypedOptions,
   });
   let open = true;
   const end = toDisposable(() => {

@@ -234,25 +234,27 @@ const connecting = (state: Connecting, event: ClientEvent): Next => {
       return wait(state, failures + 1, event.error, event.jitter);
     case "timerFired":
       if (state.phase === "waiting") return dial(url, generation + 1, failures, state.error);
-      return wait(state, failures + 1, TOOK_TOO_LONG, event.jitter);
+      // Nobody answered for as long as an attempt may take, which was pause enough: the network may be back any moment.
+      return wait(state, failures + 1, TOOK_TOO_LONG, event.jitter, state.phase === "dialling" ? 0 : failures + 1);
     default:
       return assertNever(event);
   }
 };
 
-/** The generation moves on at once, so that nothing of the dead client can reach the wait. */
+/** The generation moves on at once, so that nothing of the dead client can reach the wait; `patience` sets how long it is. */
 const wait = (
   state: Extract<State, { kind: "connecting" | "connected" }>,
   failures: number,
   error: AppError,
   jitter: number,
+  patience = failures,
 ): Next => {
   const generation = state.generation + 1;
   return [
     { kind: "connecting", phase: "waiting", generation, url: state.url, failures, error },
     [
       { type: "closeClient", generation: state.generation, report: false },
-      { type: "setTimer", generation, delayMs: backoffMs(failures, jitter) },
+      { type: "setTimer", generation, delayMs: backoffMs(patience, jitter) },
       { type: "publish" },
     ],
   ];

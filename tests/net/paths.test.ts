@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { LAN_TAG_BYTES, LAN_TAGS_PER_STRING, SERVER_RECONNECT_MAX_MS } from "#shared/base/limits.ts";
+import { LAN_TAG_BYTES, LAN_TAGS_PER_STRING } from "#shared/base/limits.ts";
 import type { TransferView } from "#shared/ipc/views.ts";
 import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
 import { counted, isFullRun } from "../support/counts.ts";
@@ -242,9 +242,7 @@ describe.skipIf(whyNoNamespaces() !== null)("people on real networks", () => {
     await transferUntil(fileId, "more chunks", (view) => view.chunksStored > chunksStored);
     const recoveredMs = Math.round(performance.now() - begun);
     figures.add(what, { recoveredMs, chunksBefore: chunksStored, chunkCount });
-    // By then the pauses between two attempts to reach the server are at their longest.
-    const isLong = interruption.lastsMs > 60_000;
-    expect(recoveredMs).toBeLessThan(RECOVERED_MS_MAX + (isLong ? SERVER_RECONNECT_MAX_MS : 0));
+    expect(recoveredMs).toBeLessThan(RECOVERED_MS_MAX);
     await completed(fileId, sha256);
   };
 

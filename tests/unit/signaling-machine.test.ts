@@ -89,6 +89,15 @@ describe("signaling machine", () => {
     }
   });
 
+  it("dials anew at once when nobody answered, however often, and waits longer and longer for a server that is there", () => {
+    const pauseAfter = (phase: typeof dialling): number => {
+      const [, effects] = step({ ...phase, failures: 12 } as State, { type: "timerFired", generation: 1, jitter: 0 });
+      return effects.find((effect) => effect.type === "setTimer")?.delayMs ?? Number.NaN;
+    };
+    expect(pauseAfter(dialling)).toBe(RECONNECT_BASE_MS / 2);
+    expect(pauseAfter(loggingIn)).toBe(SERVER_RECONNECT_MAX_MS / 2);
+  });
+
   it("ignores being enabled for what it does already, and changes over to another address", () => {
     for (const state of [dialling, loggingIn, connected]) {
       expect(step(state, { type: "enable", url: URL_A })).toEqual([state, []]);
