@@ -131,7 +131,7 @@ class EngineServer {
           this.#heldJobs.add(message.job);
         if (message.name === "storeLeaves") {
           const payload = this.#take(message.input.payload);
-          if (payload === null) this.#answer(w, { type: "done", job: message.job, result: err(LOST_FRAME) });
+          if (payload === null) this.#answer(w, { type: "done", job: message.job, result: err(GONE) });
           else channel.post({ ...message, input: { ...message.input, payload } });
           return;
         }
@@ -142,7 +142,7 @@ class EngineServer {
         const chunks = message.chunks.flatMap((chunk) => {
           const bytes = this.#take(chunk.bytes);
           if (bytes !== null) return [{ ...chunk, bytes }];
-          this.#answer(w, { type: "stored", results: [{ job: chunk.job, outcome: LOST_FRAME }] });
+          this.#answer(w, { type: "stored", results: [{ job: chunk.job, outcome: "gone" }] });
           return [];
         });
         const buffers = [...new Set(chunks.map(({ bytes }) => bytes.buffer))];
@@ -198,5 +198,5 @@ class EngineServer {
   }
 }
 
-/** Its connection ended before it could be stored. Whoever asked scans what is stored, and fetches it again. */
-const LOST_FRAME = workError("worker_ended", "A part of the file was lost with its connection. Try again.");
+/** Its connection ended before it could be stored. Whoever asked fetches it again. */
+const GONE = workError("frame_gone", "A part of the file was lost with its connection. Try again.");

@@ -34,6 +34,8 @@ export type WorkError =
         | "too_many_names"
         | "cancelled"
         | "worker_ended"
+        /** A page of leaves whose connection ended before the worker had it. */
+        | "frame_gone"
         /** SQLite found chunks.db damaged. It is repaired before the next job. */
         | "damaged"
         /** chunks.db cannot be opened; the types and words are those of OpenDatabaseError and NewerDatabaseError. */
@@ -232,7 +234,8 @@ export type ToWorker =
   /** Finish what is pending, close the database, exit. */
   | { readonly type: "end" };
 
-export type StoreOutcome = SaveStatus | "rejected" | WorkError;
+/** `gone`: its connection ended before the worker had it. */
+export type StoreOutcome = SaveStatus | "rejected" | "gone" | WorkError;
 
 export type FromWorker =
   /** The first message: whether chunks.db could be opened. After an error the worker ends. */

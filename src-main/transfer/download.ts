@@ -371,7 +371,8 @@ export class Download implements Disposable {
     const job = this.#deps.worker.run("storeLeaves", { spec: this.spec, page, payload });
     void job.result.then((result) => {
       this.#deps.links.release(peer, releaseTo, frameBytes);
-      if (!result.ok) this.dispatch({ type: "storeFailed", run, error: plainError(result.error) });
+      if (!result.ok && result.error.type === "frame_gone") this.dispatch({ type: "leavesGone", run, page });
+      else if (!result.ok) this.dispatch({ type: "storeFailed", run, error: plainError(result.error) });
       else if (result.value === "stored") this.dispatch({ type: "leavesStored", run, page });
       else this.dispatch({ type: "leavesRejected", run, page, session, peer });
     });
@@ -508,6 +509,8 @@ const storeEvent = (
       return { type: "chunkDuplicate", run, session, index };
     case "rejected":
       return { type: "chunkRejected", run, session, index, peer };
+    case "gone":
+      return { type: "chunkGone", run, index };
     default:
       return { type: "storeFailed", run, error: plainError(outcome) };
   }

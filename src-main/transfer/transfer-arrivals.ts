@@ -97,6 +97,15 @@ export const chunkRejected = (
   return ban(count(withPieces(state, { storing }), "rejected"), peer, "bad_data", effects);
 };
 
+/** Only it was lost, with its connection: it is asked for again, and nothing else changes. */
+export const chunkGone = (state: State, index: number): State =>
+  isReceiving(state)
+    ? count(withPieces(state, { storing: withoutKey(state.pieces.storing, index) }), "cancelled")
+    : stale(state);
+
+export const leavesGone = (state: State, page: number): State =>
+  isReceiving(state) ? withPieces(state, { pagesStoring: removing(state.pieces.pagesStoring, page) }) : stale(state);
+
 export const leavesStored = (state: State, page: number): State =>
   isReceiving(state)
     ? withPieces(state, {

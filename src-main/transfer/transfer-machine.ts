@@ -6,9 +6,11 @@ import { endRests, forgive, joinPeer, leavePeer } from "./seeder-sessions.ts";
 import { abandonAll, hopelessReason, onAnswer, refusalError, stopAll } from "./transfer-answers.ts";
 import {
   chunkArrived,
+  chunkGone,
   chunkKept,
   chunkRejected,
   leavesArrived,
+  leavesGone,
   leavesRejected,
   leavesStored,
 } from "./transfer-arrivals.ts";
@@ -153,6 +155,10 @@ const workResult = (state: State, event: Extract<Event, { run: number }>, effect
       return chunkRejected(state, event, effects);
     case "leavesStored":
       return leavesStored(state, event.page);
+    case "chunkGone":
+      return chunkGone(state, event.index);
+    case "leavesGone":
+      return leavesGone(state, event.page);
     case "leavesRejected":
       return leavesRejected(state, event.page, event.peer, effects);
     case "assembleProgress":

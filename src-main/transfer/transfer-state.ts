@@ -182,6 +182,9 @@ export type Event = { readonly now: TimeMs } & (
       readonly peer: UserId;
     }
   | { readonly type: "leavesStored"; readonly run: number; readonly page: number }
+  /** The connection that it came over ended before the disk worker had it. */
+  | { readonly type: "chunkGone"; readonly run: number; readonly index: number }
+  | { readonly type: "leavesGone"; readonly run: number; readonly page: number }
   | {
       readonly type: "leavesRejected";
       readonly run: number;

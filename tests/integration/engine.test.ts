@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { REQUEST_WINDOW_CHUNKS } from "#shared/base/limits.ts";
+import { specOf } from "../../src-main/transfer/files.ts";
 import { createEngineWorld, type EnginePerson, type EngineWorld } from "../support/engine-world.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { viewWhere } from "../support/transfer-world.ts";
@@ -78,6 +79,23 @@ describe("an engine process", () => {
     expect(done.requestedChunks).toBeGreaterThan(file.chunkCount);
     expect(done.requestedChunks).toBeLessThanOrEqual(file.chunkCount + later.size * REQUEST_WINDOW_CHUNKS);
     expect(done.duplicateChunks).toBe(0);
+  });
+
+  test("tells what ended with its connection from the end of the chunk worker", async () => {
+    const path = join(world.folder, "film.bin");
+    await writeRandomFile(path, MiB);
+    await world.share(path);
+    const offer = world.alice.sent.at(-1)?.offer;
+    if (offer === undefined) throw new Error("nothing was shared");
+    const spec = specOf(offer);
+    const { worker } = world.bob;
+    // Numbers of frames begin far above this one.
+    const payload = { frame: 1, byteLength: spec.chunkBytes };
+    const counters = { requested: 1, duplicate: 0, late: 0, rejected: 0 };
+    const outcome = new Promise((resolve) => worker.storeChunk(spec, counters, { index: 0, bytes: payload }, resolve));
+    expect(await outcome).toBe("gone");
+    const leaves = await worker.run("storeLeaves", { spec, page: 0, payload }).result;
+    expect(leaves).toMatchObject({ ok: false, error: { type: "frame_gone" } });
   });
 
   test("that hangs does not keep Weir from ending", async () => {

@@ -93,7 +93,8 @@ export class SimWorld {
   readonly #disk = new Set<number>();
   readonly #pages = new Set<number>();
   /** `commit`: what reaches the disk before anybody is told. */
-  #work: { label: string; act: () => void; commit?: () => void }[] = [];
+  /** `gone`: what it is told when the frame was lost with its connection. */
+  #work: { label: string; act: () => void; commit?: () => void; gone?: () => void }[] = [];
   readonly #frames = new Map<number, { bad: boolean }>();
   #nextFrame = 1;
   #wakeAtMs: number | null = null;
@@ -255,6 +256,8 @@ export class SimWorld {
     if (this.#disk.size > 0 && this.state.kind === "assembling")
       choices.push({ label: "disk damage", act: () => this.#damage() });
     if (this.#work.length > 0) choices.push({ label: "disk full", act: () => this.#failWork() });
+    const frame = this.#work.find(({ gone }) => gone !== undefined);
+    if (frame !== undefined) choices.push({ label: "frame gone", act: () => this.#loseFrame(frame) });
     if (this.#work.length > 0) choices.push({ label: "worker lost", act: () => this.#loseWorker() });
     for (const seeder of this.#seeders) {
       if (!seeder.linked) choices.push({ label: "join", act: () => this.#join(seeder) });
@@ -304,6 +307,11 @@ export class SimWorld {
   #failWork(): void {
     this.#work.shift();
     this.dispatch({ type: "workFailed", run: this.state.run, error: { type: "disk_full", message: "full" } });
+  }
+
+  #loseFrame(frame: { gone?: () => void }): void {
+    this.#work = this.#work.filter((work) => work !== frame);
+    frame.gone?.();
   }
 
   /** All that it was given is answered with its end; the first of it had reached the disk. */
@@ -434,6 +442,7 @@ export class SimWorld {
           commit: () => {
             if (held?.bad !== true) this.#disk.add(index);
           },
+          gone: () => this.dispatch({ type: "chunkGone", run, index }),
           act: () => {
             if (held?.bad === true) return this.dispatch({ type: "chunkRejected", run, session, index, peer });
             const type = this.#disk.has(index) ? "chunkDuplicate" : "chunkStored";
@@ -452,6 +461,7 @@ export class SimWorld {
           commit: () => {
             if (!isBad) this.#pages.add(page);
           },
+          gone: () => this.dispatch({ type: "leavesGone", run, page }),
           act: () => {
             if (isBad) return this.dispatch({ type: "leavesRejected", run, page, session, peer });
             this.#pages.add(page);

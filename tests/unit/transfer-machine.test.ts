@@ -171,6 +171,29 @@ describe("the four scenarios of the drain phase", () => {
     expect(run.phases).not.toContain("failed");
   });
 
+  test("a chunk that is lost with its connection is fetched again, however often, and the work goes on", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    const carol = run.serving(CAROL);
+    run.get(alice, ...range(7));
+    run.arrive(alice, 7).arrive(alice, 8).arrive(alice, 9);
+    expect(run.state.kind).toBe("draining");
+    for (let loss = 0; loss < 2 * WORKER_LOSSES_MAX; loss += 1) {
+      run.do({ type: "chunkGone", run: run.state.run, index: 9 });
+      expect(run.state.kind).toBe("downloading");
+      expect(run.requested()).toEqual([9]);
+      const { session } = run.one("request");
+      run.arrive(session, 9);
+      run.now += 1000;
+    }
+    expect([alice, carol]).toContain(run.all("storeChunk")[0]?.session);
+    run.stored(alice, 7).stored(alice, 8).stored(alice, 9);
+    expect(run.phases).not.toContain("failed");
+    expect(run.phases.filter((phase) => phase === "opening")).toHaveLength(1);
+    expect(run.state.kind).toBe("assembling");
+    expect(run.state.counters).toMatchObject({ requested: 16, cancelled: 6, duplicate: 0 });
+  });
+
   test("duplicate chunks change neither progress nor storage", () => {
     const run = new Run().opened();
     const alice = run.serving(ALICE);
