@@ -41,11 +41,12 @@ const stateEvent = (state: string, when: string): string => `
 /**
  * Facts that have a row of their own are logged by triggers: in the same transaction, from whatever code the row comes.
  * They are temporary, so they belong to this program and not to the file: a migration never has to change them.
+ * A message counts for its chat, whoever wrote it: for the other person, or for the group.
  */
 const triggersFor = (self: UserId): string => `
   CREATE TEMP TRIGGER activity_message_added AFTER INSERT ON main.messages BEGIN
     ${INSERT}, CASE new.sender_id WHEN '${self}' THEN 'message.queued' ELSE 'message.received' END,
-      CASE new.sender_id WHEN '${self}' THEN new.chat_id ELSE new.sender_id END, new.file_id, new.position, NULL);
+      new.chat_id, new.file_id, new.position, NULL);
   END;
   CREATE TEMP TRIGGER activity_message_changed AFTER UPDATE OF state ON main.messages
   WHEN new.sender_id = '${self}' AND old.state <> new.state BEGIN
@@ -262,8 +263,7 @@ export class ActivityFacts {
   constructor(db: Database) {
     // For each kind: rows whose state says that it happened, without an event that says so.
     const lost = (kind: string, when: string): string => `
-      SELECT m.position AS ref, '${kind}' AS kind, m.file_id AS fileId, m.sent_at AS at,
-        CASE m.sender_id WHEN @self THEN m.chat_id ELSE m.sender_id END AS peer FROM messages m
+      SELECT m.position AS ref, '${kind}' AS kind, m.file_id AS fileId, m.sent_at AS at, m.chat_id AS peer FROM messages m
       WHERE m.position > (SELECT min(ref) FROM activity_events WHERE ref IS NOT NULL) AND ${when} AND NOT EXISTS
         (SELECT 1 FROM activity_events e WHERE e.ref = m.position AND e.kind = '${kind}')`;
     this.#lost = db.sql.prepare<

@@ -358,7 +358,7 @@ export interface ActivityDay extends ActivityCounts {
 }
 
 export interface ActivityContact extends ActivityCounts {
-  /** Of a contact; of a group, the id of its chat. */
+  /** Of a contact; of a group, the id of its chat, for which its messages count, whoever wrote them. */
   userId: string;
   linkUps: number;
   linkDowns: number;

@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
-import { chatIdOf, type MessageId } from "#shared/base/ids.ts";
+import { type ChatId, chatIdOf, type MessageId } from "#shared/base/ids.ts";
 import { ACTIVITY_BATCH_EVENTS, ACTIVITY_RUN_MS } from "#shared/base/limits.ts";
 import type { Aggregation } from "../../src-main/activity/aggregation.ts";
 import { checkSums } from "../../src-main/activity/replay.ts";
@@ -271,6 +271,27 @@ describe("Gaps", () => {
       [5, "message.read", BOB],
     ]);
     expect(JSON.stringify(logged)).not.toContain("not in the log");
+  });
+
+  test("what is written to a group counts for the group, whoever wrote it, also when its event is lost", async () => {
+    const world = newWorld();
+    const aggregation = world.aggregation();
+    aggregation.log.follow(SELF, world.clock);
+    const group = `g${"a".repeat(32)}`;
+    const inGroup = { chatId: group };
+    addMessage(world, "direct");
+    addMessage(world, "of Bob", inGroup);
+    addMessage(world, "of Cara", { ...inGroup, senderId: CARA });
+    addMessage(world, "mine", { ...inGroup, senderId: SELF, state: "queued" });
+    addMessage(world, "of Bob again", inGroup);
+    const mine = "mine".padEnd(22, "A") as MessageId;
+    new MessagesTable(world.db).raiseState(group as ChatId, mine, SELF, "sent", 0);
+    world.db.sql.exec("DELETE FROM activity_events WHERE seq IN (3, 5)");
+    await world.aggregator(aggregation).run();
+    const received = (userId: string): number => total(aggregation, "messagesReceived", "contact", userId);
+    expect([group, BOB, CARA].map(received)).toEqual([3, 1, 0]);
+    expect(total(aggregation, "messagesSent", "contact", group)).toBe(1);
+    expect((await check(world, aggregation))?.consistent).toBe(true);
   });
 
   test("missing numbers are found, reported, and filled from the messages that they were about", async () => {
