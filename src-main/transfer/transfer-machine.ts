@@ -30,6 +30,7 @@ import {
   count,
   type Effect,
   type Event,
+  isOver,
   isReceiving,
   type KeptCounters,
   type Pieces,
@@ -120,9 +121,9 @@ const handle = (state: State, event: Event, effects: Effect[]): State => {
     case "members":
       return { ...state, swarm: { ...state.swarm, members: { owner: event.owner, others: event.others } } };
     case "seederJoined":
-      return { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
+      return isOver(state) ? state : { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
     case "seederLeft":
-      return { ...state, swarm: leavePeer(state.swarm, event.peer, event.generation) };
+      return isOver(state) ? state : { ...state, swarm: leavePeer(state.swarm, event.peer, event.generation) };
     case "limited":
       return { ...state, allowance: event.allowance };
     case "granted":

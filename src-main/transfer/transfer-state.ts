@@ -330,6 +330,9 @@ export const withPieces = <S extends Receiving>(state: S, change: Partial<Pieces
   pieces: { ...state.pieces, ...change },
 });
 
+/** Nothing changes it any more, whoever comes or goes. A failed one can be tried again. */
+export const isOver = ({ kind }: State): boolean => kind === "complete" || kind === "cancelled";
+
 export const isReceiving = (state: State): state is Receiving =>
   state.kind === "downloading" || state.kind === "pausing" || state.kind === "draining";
 

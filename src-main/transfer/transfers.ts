@@ -38,6 +38,7 @@ import { createSteadyLinks, type SteadyLinks } from "./steady-links.ts";
 import { expectedBytesOf, isActive, isFinishing, startableOf, surplusOf, unstoredBytesOf } from "./transfer-places.ts";
 import { TransferRecords } from "./transfer-records.ts";
 import { TransferRoutes } from "./transfer-routes.ts";
+import { isOver } from "./transfer-state.ts";
 import { viewOfDownload } from "./transfer-view.ts";
 
 export interface TransfersDeps {
@@ -233,7 +234,7 @@ class FileTransfers implements Transfers {
         this.#room.keepTo(changed.chunkStorageBytes);
       }),
     );
-    this.#allowances = this.#owned.add(new Allowances(env.clock, () => this.#downloads.values()));
+    this.#allowances = this.#owned.add(new Allowances(env.clock, () => this.#unfinished()));
     for (const view of links.list()) this.#onLink(view);
     this.#restore();
     this.#limit(deps.settings());
@@ -528,6 +529,11 @@ class FileTransfers implements Transfers {
 
   // ---- Downloads ------------------------------------------------------------------------------------------------------
 
+  /** Those that may still want something. The finished ones are thousands after some time, and nothing of them changes. */
+  *#unfinished(): Iterable<Download> {
+    for (const download of this.#downloads.values()) if (!isOver(download.state)) yield download;
+  }
+
   #restore(): void {
     this.#sweep();
     for (const record of this.#records.all()) {
@@ -619,7 +625,7 @@ class FileTransfers implements Transfers {
   #schedule(): void {
     if (this.#owned.disposed) return;
     const weightOf = ({ priority }: Download): number => TRANSFER_WEIGHTS[priority];
-    const downloads = [...this.#downloads.values()].sort((a, b) => weightOf(b) - weightOf(a));
+    const downloads = [...this.#unfinished()].sort((a, b) => weightOf(b) - weightOf(a));
     for (const download of surplusOf(downloads)) download.dispatch({ type: "queue" });
     for (const download of startableOf(downloads))
       if (!this.#starting.has(download.spec.fileId)) download.dispatch({ type: "start" });
@@ -752,12 +758,11 @@ class FileTransfers implements Transfers {
       this.#linked.delete(peer);
       this.#seeder.onLinkLost(peer, now ?? null);
       this.#routes.closeLink(peer, before);
-      for (const download of this.#downloads.values())
-        download.dispatch({ type: "seederLeft", peer, generation: before });
+      for (const download of this.#unfinished()) download.dispatch({ type: "seederLeft", peer, generation: before });
     }
     if (now === undefined) return;
     this.#linked.set(peer, now);
-    for (const download of this.#downloads.values())
+    for (const download of this.#unfinished())
       if (this.#deps.files.seedersOf(download.spec.fileId).includes(peer))
         download.dispatch({ type: "seederJoined", peer, generation: now });
     this.#schedule();

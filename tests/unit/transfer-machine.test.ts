@@ -435,6 +435,14 @@ describe("work", () => {
     expect(run.endWork().state.kind).toBe("complete");
   });
 
+  test("nothing of a finished download changes with who comes and goes, or thousands would be told again", () => {
+    const run = new Run().opened(range(10)).endWork();
+    const finished = run.state;
+    for (const type of ["seederJoined", "seederLeft", "seederJoined"] as const)
+      run.do({ type, peer: ALICE, generation: 1 });
+    expect(run.state).toBe(finished);
+  });
+
   test("a file without chunks passes every phase", () => {
     const run = new Run(0).opened().endWork();
     expect(run.phases).toEqual(["opening", "draining", "assembling", "verifying", "complete"]);
