@@ -19,7 +19,7 @@ import type { GroupBody } from "#shared/wire/content.ts";
 import type { FileOffer } from "#shared/wire/manifest.ts";
 import type { Contacts } from "../contacts/contacts.ts";
 import type { Database } from "../store/database.ts";
-import { GroupsTable } from "../store/groups.ts";
+import { GroupMailTable } from "../store/group-mail.ts";
 import { type MessageRecord, MessagesTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
 import type { GroupMail } from "./group-mail.ts";
@@ -47,12 +47,12 @@ const notInGroup: ErrorView = { type: "not_in_group", message: "You are not in t
 /** What a person does with groups, and what is shown of them. */
 export class GroupChats {
   readonly #deps: GroupChatsDeps;
-  readonly #table: GroupsTable;
+  readonly #table: GroupMailTable;
   readonly #messages: MessagesTable;
 
   constructor(deps: GroupChatsDeps) {
     this.#deps = deps;
-    this.#table = new GroupsTable(deps.db);
+    this.#table = new GroupMailTable(deps.db);
     this.#messages = new MessagesTable(deps.db);
   }
 

@@ -20,7 +20,8 @@ import { type ContentOf, decodeGroupBody, encodeGroupBody, type GroupBody } from
 import { distributionIdOf } from "../crypto/group-sessions.ts";
 import type { GroupOpenError, GroupSealed, Sessions } from "../crypto/sessions.ts";
 import type { Database } from "../store/database.ts";
-import { type ArrivalRecord, GroupsTable, type OutgoingRecord, type SealedRecord } from "../store/groups.ts";
+import { type ArrivalRecord, GroupMailTable, type OutgoingRecord, type SealedRecord } from "../store/group-mail.ts";
+import { GroupsTable } from "../store/groups.ts";
 import { MessagesTable, OutboxTable } from "../store/messages.ts";
 import { Changes } from "./changes.ts";
 import type { Groups } from "./groups.ts";
@@ -56,7 +57,8 @@ class Outdated extends Error {
  */
 export class GroupMail {
   readonly #deps: GroupMailDeps;
-  readonly #table: GroupsTable;
+  readonly #table: GroupMailTable;
+  readonly #people: GroupsTable;
   readonly #messages: MessagesTable;
   readonly #outbox: OutboxTable;
   /** One at a time for each group, and for each of its senders. */
@@ -70,7 +72,8 @@ export class GroupMail {
 
   constructor(deps: GroupMailDeps) {
     this.#deps = deps;
-    this.#table = new GroupsTable(deps.db);
+    this.#table = new GroupMailTable(deps.db);
+    this.#people = new GroupsTable(deps.db);
     this.#messages = new MessagesTable(deps.db);
     this.#outbox = new OutboxTable(deps.db);
   }
@@ -159,13 +162,13 @@ export class GroupMail {
       });
       return;
     }
-    const current = this.#table.ownKey(groupId);
+    const current = this.#people.ownKey(groupId);
     const key = current ?? distributionIdOf(env.random.bytes(KEY_BYTES));
     try {
       const sealed = await sessions.groupSeal(groupId, key, row.body, (message) => {
-        if (groups.log(groupId)?.nodes.length !== version || this.#table.ownKey(groupId) !== current)
+        if (groups.log(groupId)?.nodes.length !== version || this.#people.ownKey(groupId) !== current)
           throw new Outdated();
-        this.#table.setOwnKey(groupId, key);
+        this.#people.setOwnKey(groupId, key);
         this.#distribute(groupId, row, key, message, changes);
       });
       if (!sealed.ok) throw new Error(sealed.error.type);
@@ -224,9 +227,9 @@ export class GroupMail {
     const { groups } = this.#deps;
     // One who never comes must not hold up the group; when the outbox has emptied, later messages go again.
     if (this.#outbox.count(peer) >= OUTBOX_PER_PEER_MAX) return false;
-    if (this.#table.keyOf(groupId, peer) !== key) {
+    if (this.#people.keyOf(groupId, peer) !== key) {
       if (!groups.send(groupId, peer, { kind: "groupKey", groupId, heads, distribution }, changes)) return false;
-      this.#table.setKeyOf(groupId, peer, key);
+      this.#people.setKeyOf(groupId, peer, key);
     }
     return groups.send(groupId, peer, { kind: "groupMessage", groupId, heads, messageId, body }, changes);
   }
@@ -236,7 +239,7 @@ export class GroupMail {
     const asked = this.#repairs.get(from) ?? 0;
     if (messageIds.length === 0 || asked >= GROUP_REPAIRS_MAX || !this.#deps.groups.isMember(groupId, from)) return;
     this.#repairs.set(from, asked + 1);
-    this.#table.setOwnKey(groupId, null);
+    this.#people.setOwnKey(groupId, null);
     for (const messageId of messageIds) {
       const body = this.#table.bodyOf(groupId, messageId);
       if (body !== null && this.#table.groupOfReceipt(messageId, from) === groupId)

@@ -35,6 +35,7 @@ import { nameFromUserId } from "../contacts/display-name.ts";
 import type { Account } from "../crypto/identity.ts";
 import { logCrypto, signGroupOperation } from "../crypto/signed-log.ts";
 import type { Database } from "../store/database.ts";
+import { GroupMailTable } from "../store/group-mail.ts";
 import { GroupsTable } from "../store/groups.ts";
 import type { Changes } from "./changes.ts";
 
@@ -62,6 +63,7 @@ const isBefore = (node: GroupNode, other: GroupNode | undefined): boolean =>
 export class Groups {
   readonly #deps: GroupsDeps;
   readonly #table: GroupsTable;
+  readonly #mail: GroupMailTable;
   readonly #cache = new Map<GroupId, GroupLog>();
   /** With which heads a member was asked last; what is asked is durable, so once is enough. */
   readonly #asked = new Map<string, string>();
@@ -69,6 +71,7 @@ export class Groups {
   constructor(deps: GroupsDeps) {
     this.#deps = deps;
     this.#table = new GroupsTable(deps.db);
+    this.#mail = new GroupMailTable(deps.db);
   }
 
   ids(): GroupId[] {
@@ -260,7 +263,7 @@ export class Groups {
       // What follows is sealed with a key that they never had.
       this.#table.setOwnKey(groupId, null);
       for (const userId of gone)
-        for (const messageId of this.#table.dropReceipts(groupId, userId)) changes.receipted(groupId, messageId);
+        for (const messageId of this.#mail.dropReceipts(groupId, userId)) changes.receipted(groupId, messageId);
     }
     const came = [...after.view.members.keys()].filter((userId) => !before.view.members.has(userId));
     // Of a group that is new to us nobody has come or gone as far as our files are concerned.
