@@ -143,10 +143,11 @@ test("a receiver that never releases bounds the sender", async () => {
   expect(sent).toBe(RECEIVE_CREDIT_BYTES + 1024 * 1024);
 });
 
+const LEAVING_RUNS = counted(50, 500);
 test(
-  "send and leave at once: nothing is lost in 50 runs",
+  `send and leave at once: nothing is lost in ${LEAVING_RUNS} runs`,
   async () => {
-    for (let run = 0; run < counted(50, 500); run += 1) {
+    for (let run = 0; run < LEAVING_RUNS; run += 1) {
       const { alice, bob, bobId, aliceGeneration } = await linked();
       let messages = 0;
       let bulk = 0;
@@ -197,10 +198,11 @@ test("a listener that throws costs nothing but its own event", async () => {
   expect(world.log.lines.filter((line) => line.includes("listener broke")).length).toBeGreaterThan(0);
 });
 
+const SHUFFLED_RUNS = counted(50, 1000);
 test(
-  "signals that are repeated, reordered and delayed still connect, 50 times",
+  `signals that are repeated, reordered and delayed still connect, ${SHUFFLED_RUNS} times`,
   async () => {
-    for (let run = 0; run < counted(50, 1000); run += 1) {
+    for (let run = 0; run < SHUFFLED_RUNS; run += 1) {
       const made = pair();
       // Candidates are small and later than descriptions: with random delays they come first in about half of the runs.
       made.world.fate = () => [Math.random() * 30, Math.random() * 30];
@@ -215,10 +217,11 @@ test(
   counted(120_000, 1_200_000),
 );
 
+const GLARE_RUNS = counted(50, 500);
 test(
-  "both call at once, 50 times: one connection each time",
+  `both call at once, ${GLARE_RUNS} times: one connection each time`,
   async () => {
-    for (let run = 0; run < counted(50, 500); run += 1) {
+    for (let run = 0; run < GLARE_RUNS; run += 1) {
       const { alice, bob, aliceId, bobId, bobGeneration } = await linked();
       const got = new Promise<void>((resolve) => void alice.onMessage(() => resolve()));
       expect(bob.send(aliceId, bobGeneration, { type: "stop", tag: 1 })).toBe(true);
