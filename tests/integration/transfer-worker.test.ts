@@ -352,7 +352,7 @@ describe("kill -9", () => {
   const CHUNKS = 200;
 
   test(`${KILLS} times at random: what was stored is never fetched again, and a final name means a whole file`, {
-    timeout: 1_200_000,
+    timeout: counted(240_000, 3_600_000),
   }, async () => {
     let kills = 0;
     let killedMidway = 0;
