@@ -607,14 +607,25 @@ export class LinkConnection {
     this.#liveness.dispose();
     const { clock } = this.#deps.env;
     this.#closeByMs = clock.monotonicMs() + (reason === REPLACED ? FIN_DRAIN_MAX_MS : FIN_TIMEOUT_MS);
-    this.#watchClosing(this.#moved());
+    this.#watchClosing(this.#moved(), false);
   }
 
-  #watchClosing(before: string): void {
-    this.#later(FIN_TIMEOUT_MS, () => {
+  /**
+   * What we sent may wait in the library for long after it has left our queue: only the peer sees it move. So whoever sees
+   * something move says so. Twice nothing is the end.
+   */
+  #watchClosing(before: string, wasStill: boolean): void {
+    const { clock } = this.#deps.env;
+    const leftMs = this.#closeByMs - clock.monotonicMs();
+    this.#later(Math.max(0, Math.min(FIN_TIMEOUT_MS / 2, leftMs)), () => {
       const now = this.#moved();
-      if (now === before || this.#deps.env.clock.monotonicMs() >= this.#closeByMs) this.close();
-      else this.#watchClosing(now);
+      const isStill = now === before;
+      if ((isStill && wasStill) || clock.monotonicMs() >= this.#closeByMs) {
+        this.close();
+        return;
+      }
+      if (!isStill) this.#sendControl({ type: "ping", id: 0 });
+      if (this.#stage.name === "closing") this.#watchClosing(now, isStill);
     });
   }
 

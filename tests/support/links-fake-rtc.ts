@@ -62,6 +62,8 @@ export class FakeRtc {
   silent = false;
   /** Nobody reads: what is sent stays in the queue of its sender. */
   unread = false;
+  /** Bulk frames leave the queue at once, and arrive one after the other, this far apart. */
+  bulkPace: { readonly clock: ManualClock; readonly ms: number } | null = null;
   /** WebRTC finds no path; the relay works. */
   blocked = false;
   /** Where a connection of WebRTC that opens now leads. */
@@ -114,6 +116,7 @@ export class FakeConnection implements LinkTransport {
   /** Name of the connection that made the offer. */
   #offeredBy: string | null = null;
   #lastDueMs = 0;
+  #bulkDueMs = 0;
   received = 0;
   #closed = false;
   readonly #queued = { control: 0, bulk: 0 };
@@ -195,12 +198,21 @@ export class FakeConnection implements LinkTransport {
   send(channel: LinkChannel, bytes: Uint8Array) {
     if (this.#closed) return fail("rtc_failed", "closed");
     const copy = new Uint8Array(bytes);
-    if (this.#rtc.unread) this.#queued[channel] += copy.length;
-    else if (!this.#rtc.silent) {
-      if (this.#peer !== null) this.#peer.received += copy.length;
-      this.#peer?.tell({ type: "message", channel, bytes: copy });
+    const { bulkPace } = this.#rtc;
+    if (channel === "bulk" && bulkPace !== null) {
+      const nowMs = bulkPace.clock.monotonicMs();
+      this.#bulkDueMs = Math.max(this.#bulkDueMs, nowMs) + bulkPace.ms;
+      bulkPace.clock.setTimer(this.#bulkDueMs - nowMs, () => this.#deliver(channel, copy));
+      return ok(undefined);
     }
+    if (this.#rtc.unread) this.#queued[channel] += copy.length;
+    else if (!this.#rtc.silent) this.#deliver(channel, copy);
     return ok(undefined);
+  }
+  #deliver(channel: LinkChannel, bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#closed || this.#peer === null) return;
+    this.#peer.received += bytes.length;
+    this.#peer.tell({ type: "message", channel, bytes });
   }
   bufferedAmount(channel: LinkChannel): number {
     return this.#queued[channel];

@@ -13,6 +13,7 @@ import {
   PING_TIMEOUT_MS,
 } from "#shared/base/limits.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
+import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
 import type { LinksDeps } from "../../src-main/links/connection-manager.ts";
 import type { LinkManager, Links } from "../../src-main/links/links.ts";
 import { FakeRtc, ManualClock } from "../support/links-fake-rtc.ts";
@@ -167,6 +168,28 @@ test("disable waits for the goodbye, and not longer than its bound", async () =>
   expect(left).toBe(true);
   expect(alice.view(bobId).state).toBe("disconnected");
   expect(bob.view(aliceId).state).toBe("connected");
+});
+
+test("a replaced connection delivers what has left its queue, however slowly, while the peer sees it come", async () => {
+  const { alice, bob, bobId, clock, rtc } = await connected();
+  const got: number[] = [];
+  bob.onBulk(({ peer, generation, frame, bytes }) => {
+    got.push(frame.sequence);
+    bob.release(peer, generation, bytes);
+  });
+  rtc.bulkPace = { clock, ms: 800 };
+  const { generation } = alice.view(bobId);
+  for (let sequence = 0; sequence < 10; sequence += 1) {
+    const frame = new Uint8Array(BULK_HEADER_BYTES + 100);
+    writeBulkHeader(frame, { kind: "chunk", tag: 1, sequence, index: sequence }, 100);
+    expect(alice.sendBulk(bobId, generation, frame)).toBe("sent");
+  }
+  alice.networkChanged();
+  await clock.advance(1000);
+  expect(alice.view(bobId).generation).toBeGreaterThan(generation);
+  await clock.advance(10_000);
+  expect(got).toEqual(Array.from({ length: 10 }, (_, i) => i));
+  expect(rtc.live.size).toBe(2);
 });
 
 test("messages that were sent before a goodbye are delivered, later ones refused", async () => {
