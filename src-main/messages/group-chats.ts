@@ -215,17 +215,18 @@ export class GroupChats {
     return { received: { delivered, read, of: states.length } };
   }
 
-  receipts(chatId: ChatId, messageId: MessageId): Result<MessageReceiptView[]> {
-    const groupId = groupOfChat(chatId);
+  /** Of an own message. */
+  receipts(groupId: GroupId, { messageId, state }: MessageRecord): MessageReceiptView[] {
     const { groups } = this.#deps;
-    if (groupId === null) return unknownChat();
     const reached = this.#table.receiptsOf(messageId);
     // It was written just now, and is not sealed yet.
-    const isWaiting = reached.length === 0 && this.#messages.get(chatId, messageId)?.state === "queued";
+    const isWaiting = reached.length === 0 && state === "queued";
     const expected = isWaiting ? groups.others(groupId).map((peer) => ({ peer, ...NOT_YET })) : reached;
-    return ok(
-      expected.map(({ peer, ...receipt }) => ({ userId: peer, name: groups.nameOf(groupId, peer), ...receipt })),
-    );
+    return expected.map(({ peer, ...receipt }) => ({
+      userId: peer,
+      name: groups.nameOf(groupId, peer),
+      ...receipt,
+    }));
   }
 
   /** What became of the group, in words for the chat; ourselves with an empty name. */

@@ -299,7 +299,8 @@ class AllMessages implements Messages {
     const message = this.#messages.get(chatId, messageId);
     if (message === null) return unknownMessage();
     if (message.senderId !== this.#self || message.state === "failed") return ok([]);
-    if (groupOfChat(chatId) !== null) return this.groups.receipts(chatId, messageId);
+    const groupId = groupOfChat(chatId);
+    if (groupId !== null) return ok(this.groups.receipts(groupId, message));
     const name = defined(this.#nameOf(chatId), "the name of a contact");
     const times = this.#messages.receiptTimes(chatId, messageId);
     return ok([{ userId: peerOfChat(chatId), name, state: message.state, ...times }]);

@@ -92,8 +92,7 @@ export class SimWorld {
   /** What the disk holds; the truth that progress is compared with. */
   readonly #disk = new Set<number>();
   readonly #pages = new Set<number>();
-  /** `commit`: what reaches the disk before anybody is told. */
-  /** `gone`: what it is told when the frame was lost with its connection. */
+  /** `commit`: what reaches the disk before anybody is told; `gone`: what is told when the frame was lost with its connection. */
   #work: { label: string; act: () => void; commit?: () => void; gone?: () => void }[] = [];
   readonly #frames = new Map<number, { bad: boolean }>();
   #nextFrame = 1;
