@@ -1,19 +1,13 @@
 import { assert, assertNever } from "#shared/base/assert.ts";
 import type { Bytes } from "#shared/base/bytes.ts";
-import type { Disposable } from "#shared/base/disposable.ts";
 import type { Env } from "#shared/base/env.ts";
 import type { Generation, UserId } from "#shared/base/ids.ts";
 import {
   CONTROL_MESSAGE_BYTES_MAX,
   CONTROL_QUEUED_BYTES_MAX,
-  FIN_DRAIN_MAX_MS,
-  FIN_TIMEOUT_MS,
-  ICE_HEAD_START_MS,
   LINK_MESSAGE_BYTES_MAX,
-  SEND_QUEUED_BYTES_LOW,
   UNEXPECTED_CHANNELS_MAX,
 } from "#shared/base/limits.ts";
-import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { LinkAttemptView } from "#shared/ipc/views.ts";
 import { type ControlMessage, type ControlOf, decodeControl, encodeControl } from "#shared/wire/control.ts";
 import {
@@ -25,6 +19,7 @@ import {
   type Payload,
 } from "#shared/wire/frame.ts";
 import { CandidateBook, type PathFacts } from "./candidate-book.ts";
+import { Closing } from "./closing.ts";
 import { ControlBudget, ReceiveCredit, SendGate } from "./flow.ts";
 import {
   type HandshakeKeys,
@@ -37,16 +32,9 @@ import { type LinkVia, REPLACED } from "./link-state.ts";
 import type { AppMessage } from "./links.ts";
 import { Liveness } from "./liveness.ts";
 import { MessageLanes } from "./message-lanes.ts";
-import { fingerprintOf, isHostCandidate } from "./sdp.ts";
+import { Negotiation, type NegotiationDeps } from "./negotiation.ts";
 import { Stripes } from "./stripes.ts";
-import type {
-  LinkChannel,
-  LinkTransport,
-  TransportDriver,
-  TransportError,
-  TransportEvent,
-  TransportOptions,
-} from "./transport.ts";
+import type { LinkChannel, LinkTransport, TransportEvent } from "./transport.ts";
 
 /**
  * One connection to one peer, from its first description to its last byte: two channels, the proof of identity, liveness,
@@ -74,11 +62,9 @@ export type ConnectionReport =
   /** Path or round-trip time is known anew. */
   | { readonly type: "measured" };
 
-export interface ConnectionDeps {
+export interface ConnectionDeps extends Pick<NegotiationDeps, "driver" | "rtc" | "iceServers"> {
   readonly env: Env;
-  readonly driver: TransportDriver;
   readonly via: LinkVia;
-  readonly rtc: Omit<TransportOptions, "bulkLowBytes">;
   readonly localUserId: UserId;
   readonly peer: UserId;
   readonly generation: Generation;
@@ -90,8 +76,6 @@ export interface ConnectionDeps {
   readonly provenBytes?: number | undefined;
   /** Whether further connections of the same kind may carry bulk frames: the relay has nothing to gain. */
   readonly canStripe?: boolean | undefined;
-  /** STUN and TURN servers to ask, found out when the connection opens; null when it opens without. Never rejects. */
-  readonly iceServers: (() => Promise<readonly string[]>) | null;
   /** Whether a candidate, ours or the peer's, may be told or used under the contact's network policy. */
   admits(candidate: string): boolean;
   report(report: ConnectionReport): void;
@@ -101,8 +85,7 @@ type Stage =
   | { readonly name: "opening"; readonly open: ReadonlySet<LinkChannel> }
   | { readonly name: "handshaking"; readonly handshake: HandshakeState }
   | { readonly name: "open"; readonly confirmed: boolean }
-  /** `awaited`: bulk bytes that the peer says it sent in all; null until it said so. */
-  | { readonly name: "closing"; readonly awaited: number | null; readonly acked: boolean }
+  | { readonly name: "closing"; readonly closing: Closing }
   | { readonly name: "closed" };
 
 export interface ConnectionStats extends PathFacts {
@@ -122,42 +105,37 @@ const END_REASONS = { failed: "unreachable", closed: "connection_closed", floode
 export class LinkConnection {
   readonly generation: Generation;
   readonly #deps: ConnectionDeps;
-  readonly #timers = new Set<Disposable>();
   readonly #gate = new SendGate();
   readonly #credit = new ReceiveCredit();
   readonly #controlBudget: ControlBudget;
   readonly #ended = Promise.withResolvers<{ readonly complete: boolean }>();
-  #rtc: LinkTransport | null = null;
   #stage: Stage = { name: "opening", open: new Set() };
-  #localSdp: string | null = null;
-  #remoteSdp: string | null = null;
   /** The peer's hello can come before our own channels are reported open. */
   #early: ControlMessage[] = [];
   readonly #candidates: CandidateBook;
-  #servers: ConnectionStats["servers"] = null;
-  /** The peer's, while the list of servers is being fetched. */
-  readonly #waiting: { candidate: string; mid: string }[] = [];
+  readonly #negotiation: Negotiation;
   readonly #lanes: MessageLanes;
   readonly #liveness: Liveness;
   /** Of a proven connection of WebRTC. */
   #stripes: Stripes | null = null;
   #peerTakesStripes = false;
   #peerRunId: string | null = null;
-  #iceServers: readonly string[] = [];
-  /** The answerer lets the dialer's checks come first; see `addCandidate`. */
-  #yields = false;
   #unexpectedChannels = 0;
   #unknownMessages = 0;
-  #closeByMs = 0;
-  /** We have all that the peer sent, and told it so. */
-  #saidAll = false;
-  /** Both said goodbye, and everything that either sent before has been handled. */
-  #complete = false;
 
   constructor(deps: ConnectionDeps) {
     this.#deps = deps;
     this.generation = deps.generation;
     this.#candidates = new CandidateBook((candidate) => deps.admits(candidate));
+    this.#negotiation = new Negotiation({
+      clock: deps.env.clock,
+      driver: deps.driver,
+      rtc: deps.rtc,
+      iceServers: deps.iceServers,
+      candidates: this.#candidates,
+      onEvent: (event) => this.#onRtc(event),
+      lose: (reason) => this.#lose(reason),
+    });
     this.#controlBudget = new ControlBudget(deps.env.clock.monotonicMs());
     this.#liveness = new Liveness({
       clock: deps.env.clock,
@@ -181,7 +159,7 @@ export class LinkConnection {
       rttMs: this.#liveness.rttMs,
       unknownMessages: this.#unknownMessages,
       droppedMessages: this.#lanes.dropped,
-      servers: this.#servers,
+      servers: this.#negotiation.servers,
       via: this.#deps.via,
       stripes: this.#stripes?.count ?? 0,
     };
@@ -198,72 +176,25 @@ export class LinkConnection {
   }
 
   dial(): void {
-    this.#open((rtc) => rtc.createOffer());
+    this.#negotiation.dial();
   }
 
   answer(offer: string): void {
-    this.#remoteSdp = offer;
-    this.#yields = true;
-    this.#open((rtc) => rtc.acceptOffer(this.#candidates.admitted(offer)));
-  }
-
-  #open(start: (rtc: LinkTransport) => Result<void, TransportError>): void {
-    const { iceServers } = this.#deps;
-    if (iceServers === null) {
-      this.#openWith(this.#deps.rtc.iceServers, start);
-      return;
-    }
-    void iceServers().then((servers) => {
-      if (this.#isClosed) return;
-      const count = (scheme: string): number => servers.filter((url) => url.startsWith(scheme)).length;
-      this.#servers = { stun: count("stun:"), turn: count("turn:") };
-      this.#openWith(servers, start);
-    });
-  }
-
-  #openWith(iceServers: readonly string[], start: (rtc: LinkTransport) => Result<void, TransportError>): void {
-    this.#iceServers = iceServers;
-    const options = { ...this.#deps.rtc, iceServers, bulkLowBytes: SEND_QUEUED_BYTES_LOW };
-    const opened = this.#deps.driver.open(options, (event) => this.#onRtc(event));
-    if (!opened.ok) {
-      this.#lose(opened.error.type);
-      return;
-    }
-    this.#rtc = opened.value;
-    if (!start(opened.value).ok) {
-      this.#lose("bad_description");
-      return;
-    }
-    for (const { candidate, mid } of this.#waiting.splice(0)) this.#rtc?.addRemoteCandidate(candidate, mid);
+    this.#negotiation.answer(offer);
   }
 
   acceptAnswer(sdp: string): void {
-    this.#remoteSdp = sdp;
-    const result = this.#rtc?.acceptAnswer(this.#candidates.admitted(sdp));
-    if (result?.ok === false) this.#lose("bad_description");
+    this.#negotiation.acceptAnswer(sdp);
   }
 
-  /**
-   * An unusable candidate costs nothing but itself; too many of them are not used.
-   *
-   * The answerer is the DTLS client, and greets as soon as its own ICE check succeeds. If that is before a check of the
-   * dialer has, nobody there takes it up (or worse, see ADR 8), and DTLS repeats its greeting only after a second. Where
-   * no address translator is between them, whose check is sent first succeeds first: so the dialer's addresses wait for a moment here.
-   */
+  /** An unusable candidate costs nothing but itself; too many of them are not used. */
   addCandidate(candidate: string, mid: string): void {
-    if (!this.#candidates.told(candidate)) return;
-    if (this.#yields && isHostCandidate(candidate)) this.#later(ICE_HEAD_START_MS, () => this.#use(candidate, mid));
-    else this.#use(candidate, mid);
-  }
-
-  #use(candidate: string, mid: string): void {
-    if (this.#rtc === null) this.#waiting.push({ candidate, mid });
-    else this.#rtc.addRemoteCandidate(candidate, mid);
+    this.#negotiation.addCandidate(candidate, mid);
   }
 
   startHandshake(): void {
     if (this.#stage.name !== "opening") return;
-    const fingerprints = this.#fingerprints();
+    const fingerprints = this.#negotiation.fingerprints();
     if (!fingerprints.ok) {
       this.#lose(fingerprints.error.type);
       return;
@@ -282,16 +213,6 @@ export class LinkConnection {
     const early = this.#early;
     this.#early = [];
     for (const message of early) this.#onControl(message);
-  }
-
-  /** Both certificates as the descriptions name them, the peer's compared with the one it really used. */
-  #fingerprints(): Result<{ localFingerprint: string; remoteFingerprint: string }> {
-    const local = this.#localSdp === null ? null : fingerprintOf(this.#localSdp);
-    const remote = this.#remoteSdp === null ? null : fingerprintOf(this.#remoteSdp);
-    if (local === null || remote === null) return fail("bad_description", "A description names no certificate.");
-    if (this.#rtc?.remoteFingerprint() !== remote)
-      return fail("fingerprint_mismatch", "The peer's certificate is not the one it announced.");
-    return ok({ localFingerprint: local, remoteFingerprint: remote });
   }
 
   send(message: AppMessage): boolean {
@@ -340,16 +261,19 @@ export class LinkConnection {
   /** Callbacks are detached first, then the channels close, the queues are cleared, and whoever waits is woken. */
   close(): void {
     if (this.#stage.name === "closed") return;
+    const closing = this.#stage.name === "closing" ? this.#stage.closing : null;
     this.#stage = { name: "closed" };
-    for (const timer of this.#timers) timer.dispose();
-    this.#timers.clear();
+    closing?.dispose();
     this.#liveness.dispose();
     this.#stripes?.dispose();
-    this.#rtc?.close();
-    this.#rtc = null;
+    this.#negotiation.dispose();
     this.#early = [];
     this.#lanes.dispose();
-    this.#ended.resolve({ complete: this.#complete });
+    this.#ended.resolve({ complete: closing?.isComplete ?? false });
+  }
+
+  get #rtc(): LinkTransport | null {
+    return this.#negotiation.transport;
   }
 
   get #isClosed(): boolean {
@@ -361,27 +285,17 @@ export class LinkConnection {
     // What came in order before it broke counts; a listener may close us over it.
     this.#lanes.flush();
     if (this.#isClosed) return;
-    const wasClosing = this.#stage.name === "closing";
-    // The peer closes when it has everything too.
-    if (wasClosing && reason === "connection_closed") this.#complete = this.#saidAll;
+    const closing = this.#stage.name === "closing" ? this.#stage.closing : null;
+    if (reason === "connection_closed") closing?.peerClosed();
     this.close();
-    if (!wasClosing) this.#deps.report({ type: "lost", reason });
-  }
-
-  #later(delayMs: number, fn: () => void): void {
-    const timer = this.#deps.env.clock.setTimer(delayMs, () => {
-      this.#timers.delete(timer);
-      fn();
-    });
-    this.#timers.add(timer);
+    if (closing === null) this.#deps.report({ type: "lost", reason });
   }
 
   #onRtc(event: TransportEvent): void {
     if (this.#stage.name === "closed") return;
     switch (event.type) {
       case "localDescription":
-        this.#localSdp = event.sdp;
-        this.#deps.report({ type: "localDescription", sdp: this.#candidates.admitted(event.sdp) });
+        this.#deps.report({ type: "localDescription", sdp: this.#negotiation.described(event.sdp) });
         return;
       case "localCandidate":
         if (this.#candidates.found(event.candidate))
@@ -542,7 +456,7 @@ export class LinkConnection {
     const stripes = new Stripes({
       clock: this.#deps.env.clock,
       driver: this.#deps.driver,
-      options: { ...this.#deps.rtc, iceServers: this.#iceServers },
+      options: { ...this.#deps.rtc, iceServers: this.#negotiation.iceServers },
       admits: (candidate) => this.#deps.admits(candidate),
       path: () => this.#candidates.facts.path,
       isOpen: () => this.#stage.name === "open",
@@ -587,8 +501,8 @@ export class LinkConnection {
       this.#lose(frame.error.type);
       return;
     }
-    if (this.#lanes.bulk(frame.value, bytes)) this.#completeClosing();
-    else this.#lose("receive_overflow");
+    if (!this.#lanes.bulk(frame.value, bytes)) this.#lose("receive_overflow");
+    else if (this.#stage.name === "closing") this.#stage.closing.check();
   }
 
   /** Of a connection that is already closed nothing is reported, also when a report before closed it. */
@@ -597,45 +511,26 @@ export class LinkConnection {
       this.#deps.report(report);
   }
 
-  // ---- The orderly end ----------------------------------------------------------------------------------------------
-  // `fin` travels on another channel than bulk frames and can overtake them, so it says how many bytes were sent there.
-  // It is answered only when all of them are here, and then nothing is left on its way in that direction.
-
-  /** A connection that was replaced has time for what is on its way, as long as something moves. */
   #startClosing(reason: string): void {
-    this.#stage = { name: "closing", awaited: null, acked: false };
     this.#liveness.dispose();
-    const { clock } = this.#deps.env;
-    this.#closeByMs = clock.monotonicMs() + (reason === REPLACED ? FIN_DRAIN_MAX_MS : FIN_TIMEOUT_MS);
-    this.#watchClosing(this.#moved(), false);
+    const closing = new Closing(
+      {
+        clock: this.#deps.env.clock,
+        moved: () => `${this.#rtc?.bytesReceived() ?? 0} ${this.#queuedBytes()} ${this.#credit.receivedBytes}`,
+        receivedBytes: () => this.#credit.receivedBytes,
+        sendPing: () => void this.#sendControl({ type: "ping", id: 0 }),
+        sendFinAck: () => this.#sendControl({ type: "finAck", bulkBytes: this.#gate.sentBytes }),
+        flush: () => this.#lanes.flush(),
+        close: () => this.close(),
+      },
+      reason === REPLACED,
+    );
+    this.#stage = { name: "closing", closing };
   }
 
-  /**
-   * What we sent may wait in the library for long after it has left our queue: only the peer sees it move. So whoever sees
-   * something move says so. Twice nothing is the end.
-   */
-  #watchClosing(before: string, wasStill: boolean): void {
-    const { clock } = this.#deps.env;
-    const leftMs = this.#closeByMs - clock.monotonicMs();
-    this.#later(Math.max(0, Math.min(FIN_TIMEOUT_MS / 2, leftMs)), () => {
-      const now = this.#moved();
-      const isStill = now === before;
-      if ((isStill && wasStill) || clock.monotonicMs() >= this.#closeByMs) {
-        this.close();
-        return;
-      }
-      if (!isStill) this.#sendControl({ type: "ping", id: 0 });
-      if (this.#stage.name === "closing") this.#watchClosing(now, isStill);
-    });
-  }
-
-  #moved(): string {
-    return `${this.#rtc?.bytesReceived() ?? 0} ${this.#queuedBytes()} ${this.#credit.receivedBytes}`;
-  }
-
-  /** It says goodbye and nobody waits for it longer than that. */
+  /** It says goodbye and nobody waits for it much longer. */
   hurry(): void {
-    if (this.#stage.name === "closing") this.#later(FIN_TIMEOUT_MS, () => this.close());
+    if (this.#stage.name === "closing") this.#stage.closing.hurry();
   }
 
   #onFin(fin: ControlOf<"fin">): void {
@@ -643,38 +538,13 @@ export class LinkConnection {
       this.#startClosing(fin.reason);
       this.#deps.report({ type: "peerFin" });
     }
-    if (this.#stage.name !== "closing") return;
-    this.#stage = { ...this.#stage, awaited: fin.bulkBytes };
-    this.#completeClosing();
+    if (this.#stage.name === "closing") this.#stage.closing.fin(fin.bulkBytes);
   }
 
   #onFinAck(ack: ControlOf<"finAck">): void {
-    if (this.#stage.name !== "closing") {
-      this.#lose("unexpected_message");
-      return;
-    }
-    this.#stage = { ...this.#stage, awaited: ack.bulkBytes, acked: true };
-    this.#completeClosing();
+    if (this.#stage.name === "closing") this.#stage.closing.finAck(ack.bulkBytes);
+    else this.#lose("unexpected_message");
   }
-
-  #completeClosing(): void {
-    const stage = this.#stage;
-    if (stage.name !== "closing" || stage.awaited === null || this.#credit.receivedBytes < stage.awaited) return;
-    if (stage.acked) {
-      this.#lanes.flush();
-      this.#complete = true;
-      this.close();
-      return;
-    }
-    // Acknowledged means handled, not merely arrived.
-    this.#lanes.flush();
-    if (this.#isClosed) return;
-    // The peer closes once it has this; until then, and at most for FIN_TIMEOUT_MS, we keep our side open.
-    this.#saidAll = this.#sendControl({ type: "finAck", bulkBytes: this.#gate.sentBytes });
-    if (this.#stage.name === "closing") this.#stage = { ...stage, awaited: null };
-  }
-
-  // ---- Liveness -----------------------------------------------------------------------------------------------------
 
   #onPong(id: number): void {
     if (!this.#liveness.pong(id)) return;

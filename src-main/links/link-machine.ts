@@ -70,7 +70,7 @@ import { isHostCandidate } from "./sdp.ts";
  * Candidates and DTLS. The answerer is the DTLS client and greets when its ICE is through. If the dialer's is not by then,
  * nobody there takes the greeting up before it is repeated: a whole second, each time. So the dialer keeps the addresses of its
  * interfaces (`held`) until the answer is here, and the answerer, once it has them, waits a moment more before it uses
- * them (connection.ts). Behind address translators it is the other way round: whose checks begin later gets through
+ * them (negotiation.ts). Behind address translators it is the other way round: whose checks begin later gets through
  * first, because the other's have opened the way. So the dialer's other candidates go at once.
  */
 type State = LinkMachineState;

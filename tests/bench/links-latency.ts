@@ -11,7 +11,8 @@ import { cpuSecondsOf } from "./proc.ts";
 const MESSAGES = 200;
 const WARM_UP = 20;
 const LINKS = 20;
-const IDLE_MS = 20_000;
+/** Long enough that what the measurements before it left behind (collections, last timers) counts for what it is. */
+const IDLE_MS = 60_000;
 const PATIENCE_MS = 30_000;
 
 interface Spread {
