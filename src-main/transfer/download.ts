@@ -170,6 +170,15 @@ export class Download implements Disposable {
     this.#runner.dispatch({ ...event, now: this.#deps.env.clock.monotonicMs() } as Event);
   }
 
+  /** A seeder's link was given up, and another has its place already, over which these sessions were opened. */
+  moveSeeder(peer: UserId, from: Generation, to: Generation, sessions: readonly number[]): void {
+    for (const session of sessions) {
+      const route = this.#routes.get(session);
+      if (route !== undefined) this.#routes.set(session, { ...route, generation: to });
+    }
+    this.dispatch({ type: "seederMoved", peer, from, to, sessions });
+  }
+
   onFrame(session: number, kind: "chunk" | "leaves", index: number, held: HeldFrame): void {
     const frame = this.#nextFrame++;
     this.#frames.set(frame, held);

@@ -204,6 +204,24 @@ export const leavePeer = (swarm: Swarm, peer: UserId, generation: Generation): S
   return { ...cleared, peers: withoutEntry(cleared.peers, peer) };
 };
 
+/** A link is given up that had been replaced: all but the `sessions` of its successor goes with it. */
+export const movePeer = (
+  swarm: Swarm,
+  peer: UserId,
+  { from, to, sessions }: { from: Generation; to: Generation; sessions: readonly number[] },
+): Swarm => {
+  const before = swarm.peers.get(peer);
+  if (before?.generation !== from || swarm.banned.has(peer)) return joinPeer(swarm, peer, to);
+  const cleared = dropSessionsOf(swarm, peer, sessions);
+  const { standing } = before;
+  const goesOn = standing.kind === "session" && sessions.includes(standing.session);
+  const kept = sessions.reduce(
+    (rest, id) => (rest.sessions.has(id) ? withSession(rest, id, { generation: to }) : rest),
+    cleared,
+  );
+  return withPeer(kept, peer, { generation: to, standing: goesOn ? standing : { kind: "ready" } });
+};
+
 /** Those who may have the file and are not linked now. */
 export const absentOf = ({ members: { owner, others }, peers }: Swarm): UserId[] =>
   [...(owner === null ? [] : [owner]), ...others].filter((peer) => !peers.has(peer));
@@ -215,8 +233,8 @@ export const banPeer = (swarm: Swarm, peer: UserId, fault: Fault): Swarm => {
   return entry === undefined ? cleared : withPeer(cleared, peer, { ...entry, standing: { kind: "banned" } });
 };
 
-const dropSessionsOf = (swarm: Swarm, peer: UserId): Swarm => {
-  const gone = [...swarm.sessions].filter(([, session]) => session.peer === peer);
+const dropSessionsOf = (swarm: Swarm, peer: UserId, except: readonly number[] = []): Swarm => {
+  const gone = [...swarm.sessions].filter(([id, session]) => session.peer === peer && !except.includes(id));
   return gone.reduce((rest, [id]) => removeSession(rest, id, { kind: "ready" }), swarm);
 };
 

@@ -10,7 +10,7 @@ import type { AppMessage, Links } from "../links/links.ts";
  * first of them, so what is open over it stays open, and nothing that was asked for is asked for twice.
  *
  * A peer whose process died and came back looks the same at first: its new link replaces one that is already dead. When that
- * one is given up, what was open before begins anew, but not what the peer opened over the new link.
+ * one is given up, what was open before begins anew, but not what either side opened over the new link.
  */
 export interface SteadyLinks
   extends Pick<
@@ -29,6 +29,8 @@ export interface SteadyLinks
     bytes: number;
   }>;
   release(peer: UserId, releaseTo: Generation, bytes: number): void;
+  /** The generation of the link that takes what is sent over `generation` now. */
+  currentOf(peer: UserId, generation: Generation): Generation;
 }
 
 type Beneath = Pick<
@@ -131,19 +133,24 @@ class Steady implements SteadyLinks {
   }
 
   send(peer: UserId, generation: Generation, message: AppMessage): boolean {
-    return this.#links.send(peer, this.#currentOf(peer, generation), message);
+    return this.#links.send(peer, this.currentOf(peer, generation), message);
   }
 
   takesHeldFrames(peer: UserId, generation: Generation): boolean {
-    return this.#links.takesHeldFrames(peer, this.#currentOf(peer, generation));
+    return this.#links.takesHeldFrames(peer, this.currentOf(peer, generation));
   }
 
   sendBulk(peer: UserId, generation: Generation, frame: Parameters<Links["sendBulk"]>[2]): "sent" | "full" | "closed" {
-    return this.#links.sendBulk(peer, this.#currentOf(peer, generation), frame);
+    return this.#links.sendBulk(peer, this.currentOf(peer, generation), frame);
   }
 
   release(peer: UserId, releaseTo: Generation, bytes: number): void {
     this.#links.release(peer, releaseTo, bytes);
+  }
+
+  currentOf(peer: UserId, told: Generation): Generation {
+    const line = this.#lines.get(peer);
+    return line?.told === told ? line.current : told;
   }
 
   #follow({ peerId, state, generation }: LinkView): void {
@@ -185,11 +192,6 @@ class Steady implements SteadyLinks {
   #toldAs(peer: UserId, generation: Generation): Generation {
     const line = this.#lines.get(peer);
     return line !== undefined && (line.current === generation || line.leaving.has(generation)) ? line.told : generation;
-  }
-
-  #currentOf(peer: UserId, told: Generation): Generation {
-    const line = this.#lines.get(peer);
-    return line?.told === told ? line.current : told;
   }
 
   dispose(): void {

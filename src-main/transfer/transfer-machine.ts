@@ -2,7 +2,7 @@ import { assertNever } from "#shared/base/assert.ts";
 import type { TimeMs } from "#shared/base/env.ts";
 import { WORKER_LOSSES_MAX, WORKER_LOSSES_WINDOW_MS } from "#shared/base/limits.ts";
 import type { AppError } from "#shared/base/result.ts";
-import { endRests, forgive, joinPeer, leavePeer } from "./seeder-sessions.ts";
+import { endRests, forgive, joinPeer, leavePeer, movePeer } from "./seeder-sessions.ts";
 import { abandonAll, hopelessReason, onAnswer, refusalError, stopAll } from "./transfer-answers.ts";
 import {
   chunkArrived,
@@ -124,6 +124,8 @@ const handle = (state: State, event: Event, effects: Effect[]): State => {
       return isOver(state) ? state : { ...state, swarm: joinPeer(state.swarm, event.peer, event.generation) };
     case "seederLeft":
       return isOver(state) ? state : { ...state, swarm: leavePeer(state.swarm, event.peer, event.generation) };
+    case "seederMoved":
+      return isOver(state) ? state : { ...state, swarm: movePeer(state.swarm, event.peer, event) };
     case "limited":
       return { ...state, allowance: event.allowance };
     case "granted":

@@ -10,6 +10,12 @@ interface Route {
   readonly session: number;
 }
 
+interface OpenRoute extends Route {
+  readonly tag: number;
+  /** The link that it was opened over, which may have replaced the one that it is known by. */
+  readonly over: Generation;
+}
+
 type Answer = Extract<AppMessage, { type: "accept" | "have" | "refuse" | "unavailable" | "stopped" }>;
 type Received = Parameters<Parameters<SteadyLinks["onBulk"]>[0]>[0];
 
@@ -17,13 +23,13 @@ const TAG_MAX = 0xffffffff;
 
 /** Which session of which download a tag on a link belongs to. */
 export class TransferRoutes {
-  readonly #links: Pick<SteadyLinks, "release">;
+  readonly #links: Pick<SteadyLinks, "release" | "currentOf">;
   readonly #worker: Pick<ChunkWorker, "drop">;
-  readonly #routes = new Map<string, Route>();
+  readonly #routes = new Map<string, OpenRoute>();
   #nextTag = 1;
   #strayFrames = 0;
 
-  constructor(links: Pick<SteadyLinks, "release">, worker: Pick<ChunkWorker, "drop">) {
+  constructor(links: Pick<SteadyLinks, "release" | "currentOf">, worker: Pick<ChunkWorker, "drop">) {
     this.#links = links;
     this.#worker = worker;
   }
@@ -37,7 +43,8 @@ export class TransferRoutes {
   open(route: Route, peer: UserId, generation: Generation): number {
     const tag = this.#nextTag;
     this.#nextTag = tag === TAG_MAX ? 1 : tag + 1;
-    this.#routes.set(routeKey(peer, generation, tag), route);
+    const over = this.#links.currentOf(peer, generation);
+    this.#routes.set(routeKey(peer, generation, tag), { ...route, tag, over });
     return tag;
   }
 
@@ -45,10 +52,21 @@ export class TransferRoutes {
     this.#routes.delete(routeKey(peer, generation, tag));
   }
 
-  /** The link is gone, and with it everything that was open over it. */
-  closeLink(peer: UserId, generation: Generation): void {
+  /**
+   * The link is gone, and with it everything that was open over it. `next` has taken its place: the sessions that were
+   * opened over that one, by download, go on under its generation.
+   */
+  closeLink(peer: UserId, generation: Generation, next: Generation | null): ReadonlyMap<Download, readonly number[]> {
     const prefix = `${peer} ${generation} `;
-    for (const key of this.#routes.keys()) if (key.startsWith(prefix)) this.#routes.delete(key);
+    const goOn = new Map<Download, number[]>();
+    for (const [key, route] of [...this.#routes]) {
+      if (!key.startsWith(prefix)) continue;
+      this.#routes.delete(key);
+      if (route.over !== next) continue;
+      this.#routes.set(routeKey(peer, next, route.tag), route);
+      goOn.set(route.download, [...(goOn.get(route.download) ?? []), route.session]);
+    }
+    return goOn;
   }
 
   onAnswer(peer: UserId, generation: Generation, message: Answer): void {

@@ -138,6 +138,14 @@ export type Event = { readonly now: TimeMs } & (
   | { readonly type: "members"; readonly owner: UserId; readonly others: readonly UserId[] }
   | { readonly type: "seederJoined"; readonly peer: UserId; readonly generation: Generation }
   | { readonly type: "seederLeft"; readonly peer: UserId; readonly generation: Generation }
+  /** The link `from` was given up, and `to` has its place already. The `sessions` were opened over that one, and go on. */
+  | {
+      readonly type: "seederMoved";
+      readonly peer: UserId;
+      readonly from: Generation;
+      readonly to: Generation;
+      readonly sessions: readonly number[];
+    }
   /** It has begun to fetch the file itself, so it has, or soon will have, some of it. */
   | { readonly type: "seederInterested"; readonly peer: UserId }
   /** A limit begins (with this many chunks) or ends; `granted` adds to it. */

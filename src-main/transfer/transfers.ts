@@ -754,17 +754,20 @@ class FileTransfers implements Transfers {
     const before = this.#linked.get(peer);
     const now = view.state === "connected" ? view.generation : undefined;
     if (before === now) return;
+    const mayServe = ({ spec }: Download): boolean => this.#deps.files.seedersOf(spec.fileId).includes(peer);
+    if (now !== undefined) this.#linked.set(peer, now);
+    else this.#linked.delete(peer);
     if (before !== undefined) {
-      this.#linked.delete(peer);
       this.#seeder.onLinkLost(peer, now ?? null);
-      this.#routes.closeLink(peer, before);
-      for (const download of this.#unfinished()) download.dispatch({ type: "seederLeft", peer, generation: before });
+      const goOn = this.#routes.closeLink(peer, before, now ?? null);
+      for (const download of this.#unfinished())
+        if (now !== undefined && goOn.has(download) && mayServe(download))
+          download.moveSeeder(peer, before, now, goOn.get(download) ?? []);
+        else download.dispatch({ type: "seederLeft", peer, generation: before });
     }
     if (now === undefined) return;
-    this.#linked.set(peer, now);
     for (const download of this.#unfinished())
-      if (this.#deps.files.seedersOf(download.spec.fileId).includes(peer))
-        download.dispatch({ type: "seederJoined", peer, generation: now });
+      if (mayServe(download)) download.dispatch({ type: "seederJoined", peer, generation: now });
     this.#schedule();
   }
 

@@ -138,6 +138,21 @@ describe("a file between two peers", () => {
     expect(world.links.heldBytes).toBe(0);
   });
 
+  test("is asked for once when it began over the link that had replaced another, and that one is given up later", async () => {
+    const { file, sha256 } = await shareRandom(24 * MiB);
+    world.links.connect();
+    world.links.replace();
+    const passed = framesPassed(100);
+    await world.bob.transfers.start(file.fileId);
+    await passed;
+    world.links.endReplaced("broken");
+    expect(world.bob.transfers.list()[0]?.phase).toBe("downloading");
+    const done = await viewWhere(world.bob, ({ phase }) => phase === "complete");
+    expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    expect(done).toMatchObject({ requestedChunks: file.chunkCount, duplicateChunks: 0, lateChunks: 0 });
+    expect(world.links.heldBytes).toBe(0);
+  });
+
   test("whose frames are doubled on the way counts every chunk once", async () => {
     const { file, sha256 } = await shareRandom(4 * MiB);
     let doubled = 0;

@@ -260,7 +260,10 @@ export class SimWorld {
     if (this.#work.length > 0) choices.push({ label: "worker lost", act: () => this.#loseWorker() });
     for (const seeder of this.#seeders) {
       if (!seeder.linked) choices.push({ label: "join", act: () => this.#join(seeder) });
-      else choices.push({ label: "leave", act: () => this.#leave(seeder) });
+      else {
+        choices.push({ label: "leave", act: () => this.#leave(seeder) });
+        choices.push({ label: "move", act: () => this.#move(seeder) });
+      }
       for (const s of seeder.sessions.values()) {
         if (seeder.kind === "unasked") choices.push({ label: "unasked", act: () => this.#sendUnasked(s) });
         choices.push({ label: "refuse", act: () => this.#refuse(s) });
@@ -336,6 +339,20 @@ export class SimWorld {
     const left = [...seeder.sessions.values()].flatMap((s) => s.frames.slice(0, 1).map((frame) => ({ s, frame })));
     seeder.sessions.clear();
     this.dispatch({ type: "seederLeft", peer: seeder.id, generation: seeder.generation });
+    for (const { s, frame } of left) this.#deliver(s, frame);
+  }
+
+  /** Its link is given up and had been replaced; every second session had been opened over the other link. */
+  #move(seeder: SimSeeder): void {
+    const from = seeder.generation;
+    seeder.generation += 1;
+    const goOn = new Map([...seeder.sessions].filter(([session]) => session % 2 === 0));
+    const left = [...seeder.sessions.values()]
+      .filter(({ session }) => !goOn.has(session))
+      .flatMap((s) => s.frames.slice(0, 1).map((frame) => ({ s, frame })));
+    seeder.sessions = goOn;
+    const sessions = [...goOn.keys()];
+    this.dispatch({ type: "seederMoved", peer: seeder.id, from, to: seeder.generation, sessions });
     for (const { s, frame } of left) this.#deliver(s, frame);
   }
 

@@ -253,6 +253,33 @@ describe("seeders", () => {
     expect(run.requested()).toEqual(range(8, 2));
   });
 
+  test("what was opened over the successor of a link that is given up goes on; the rest is asked for again", () => {
+    const run = new Run(40, 8).opened();
+    const before = run.serving(ALICE);
+    run.do({ type: "refused", session: before, reason: "busy" });
+    run.now += SEEDER_RETRY_MS;
+    run.do({ type: "wake" });
+    const { session } = run.one("open");
+    run.do({ type: "have", session, available: null, leaves: true });
+    const carol = run.serving(CAROL);
+    expect(run.requested()).toEqual(range(8, 8));
+    run.do({ type: "seederMoved", peer: ALICE, from: 1, to: 2, sessions: [session] });
+    run.do({ type: "seederJoined", peer: ALICE, generation: 2 });
+    expect(run.effects.map(({ type }) => type)).toEqual(["publish"]);
+    run.get(session, 0, 1);
+    expect(run.state.counters).toMatchObject({ late: 0, cancelled: 8 });
+    expect(run.requested()).toEqual([16, 17]);
+    run.do({ type: "seederLeft", peer: ALICE, generation: 1 });
+    run.get(session, 2);
+    expect(storedCountOf(run.state)).toBe(3);
+    run.do({ type: "seederMoved", peer: CAROL, from: 1, to: 2, sessions: [] });
+    expect(run.one("open")).toMatchObject({ peer: CAROL, generation: 2 });
+    run.arrive(carol, 8);
+    expect(run.state.counters).toMatchObject({ late: 1, cancelled: 16 });
+    run.do({ type: "seederLeft", peer: ALICE, generation: 2 });
+    expect(run.state.swarm.peers.has(ALICE)).toBe(false);
+  });
+
   test("a bad chunk bans its sender for the file, and another seeder is asked", () => {
     const run = new Run().opened();
     const alice = run.serving(ALICE);
