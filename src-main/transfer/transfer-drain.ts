@@ -5,14 +5,11 @@ import { isSettled, outstandingOf, type Peer, removeSession, type Swarm } from "
 import { stopAll } from "./transfer-answers.ts";
 import {
   common,
-  count,
   type Downloading,
-  type Drain,
   type Draining,
   type Effect,
   type Idle,
   type Pausing,
-  type Pieces,
   type Receiving,
   type State,
   storedSumOf,
@@ -57,7 +54,7 @@ export const beginDraining = (state: Downloading, now: TimeMs, effects: Effect[]
   return { ...draining, cutBy: "idle" };
 };
 
-export const assemble = (state: Draining, endedBy: NonNullable<Drain["endedBy"]>, effects: Effect[]): State => {
+export const assemble = (state: Draining, effects: Effect[]): State => {
   assert(state.pieces.stored.isFull, "nothing is assembled with a hole");
   const run = state.run + 1;
   // Courtesy: nothing is owed any more, so nobody waits for the answers.
@@ -68,7 +65,7 @@ export const assemble = (state: Draining, endedBy: NonNullable<Drain["endedBy"]>
     kind: "assembling",
     run,
     swarm,
-    drain: { ...state.drain, endedBy },
+    drain: { ...state.drain, endedBy: state.cutBy },
     pieces: state.pieces,
     assembled: 0,
   };
@@ -79,19 +76,16 @@ export const endPausing = (state: Pausing): Idle => {
 };
 
 /**
- * The backstop of draining: what is still outstanding is given up; it is late if it comes, and asked for again if needed,
- * from others first. What the disk worker has not answered is stale when it does, so that each request ends once.
+ * The backstop of draining: what seeders still owe is given up, and late if it comes. What has arrived is not: the disk
+ * worker answers for every chunk, also when it dies, and asking for them again would only give a slow disk more to do.
  */
-export const giveUp = (state: Draining | Pausing, now: TimeMs, effects: Effect[]): State => {
+export const giveUp = <S extends Draining | Pausing>(state: S, now: TimeMs): S => {
   let swarm = state.swarm;
   const isAnyOther = [...swarm.sessions.values()].some(isSettled);
   const standing: Peer["standing"] = isAnyOther
     ? { kind: "resting", untilMs: now + SEEDER_RETRY_MS, silent: true }
     : { kind: "ready" };
   for (const [id, session] of swarm.sessions) if (!isSettled(session)) swarm = removeSession(swarm, id, standing);
-  const pieces: Pieces = { ...state.pieces, storing: new Map(), pagesStoring: new Set() };
-  const given = count({ ...state, swarm, pieces, run: state.run + 1 }, "cancelled", state.pieces.storing.size);
-  if (given.kind === "pausing") return given;
-  if (pieces.stored.isFull) return assemble(given, "timeout", effects);
-  return { ...common(given), kind: "downloading", pieces, drain: { ...given.drain, endedBy: "timeout" } };
+  const cut = state.kind === "draining" && swarm !== state.swarm ? { cutBy: "timeout" as const } : {};
+  return { ...state, swarm, giveUpAtMs: null, ...cut };
 };

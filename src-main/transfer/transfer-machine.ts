@@ -65,8 +65,8 @@ import {
  *
  * I1  Progress is the number of distinct chunks stored: only `stored` grows it.
  * I2  Draining ends when everything was answered, or the seeders' `stopped` says that no more frames come. Its timeout is a
- *     backstop: it gives up what is outstanding, and a chunk that is then missing is asked for again. Assembly begins only
- *     with every chunk stored.
+ *     backstop: it gives up what seeders owe, and never what has arrived. Assembly begins only with every chunk stored; one
+ *     that turns out to be missing is asked for again.
  * I3  A chunk that comes when none is wanted is counted and dropped.
  * I5  Results carry their run and arrivals their session; those of an older run or a closed session change nothing.
  *
@@ -319,7 +319,7 @@ const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
     case "draining":
       if (!hasAllArrived(tidy))
         return advance({ ...common(tidy), kind: "downloading", pieces: tidy.pieces }, now, effects);
-      return isQuiet(tidy) ? assemble(tidy, tidy.cutBy, effects) : tidy;
+      return isQuiet(tidy) ? assemble(tidy, effects) : tidy;
     case "pausing":
       return isQuiet(tidy) ? endPausing(tidy) : tidy;
     default:
@@ -332,7 +332,7 @@ const advance = (state: State, now: TimeMs, effects: Effect[]): State => {
 const wake = (state: State, now: TimeMs, effects: Effect[]): State => {
   const rested = { ...state, swarm: endRests(state.swarm, now) };
   if (rested.kind === "draining" || rested.kind === "pausing")
-    return now >= rested.giveUpAtMs ? giveUp(rested, now, effects) : rested;
+    return rested.giveUpAtMs !== null && now >= rested.giveUpAtMs ? giveUp(rested, now) : rested;
   return rested.kind === "downloading" ? expireSilent(rested, now, effects) : rested;
 };
 

@@ -127,7 +127,8 @@ const cancelOwed = (id: number, { owed }: Session, effects: Effect[]): void => {
 /** When something has to be looked at again though nothing arrived. */
 export const nextWake = (state: State, now: TimeMs): TimeMs | null => {
   const times: TimeMs[] = [];
-  if (state.kind === "draining" || state.kind === "pausing") times.push(state.giveUpAtMs);
+  if ((state.kind === "draining" || state.kind === "pausing") && state.giveUpAtMs !== null)
+    times.push(state.giveUpAtMs);
   if (state.kind === "downloading") {
     const sessions = [...state.swarm.sessions.values()];
     const isAnyIdle = sessions.some(({ stage, owed }) => stage.kind === "serving" && owed.size === 0);

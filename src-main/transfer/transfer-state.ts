@@ -88,15 +88,19 @@ export type Pausing = Common & {
   readonly kind: "pausing";
   readonly rest: Rest;
   readonly pieces: Pieces;
-  readonly giveUpAtMs: TimeMs;
+  /** Null when that has been done; what the disk worker has is waited for all the same. */
+  readonly giveUpAtMs: TimeMs | null;
 };
 export type Draining = Common & {
   readonly kind: "draining";
   readonly pieces: Pieces;
   readonly drain: Drain;
-  readonly giveUpAtMs: TimeMs;
-  /** What it will have been ended by, as far as is known: a `stopped` that cut short what was owed, answers, or nothing at all. */
-  readonly cutBy: "idle" | "answered" | "stopped";
+  readonly giveUpAtMs: TimeMs | null;
+  /**
+   * What it will have been ended by, as far as is known: a `stopped` that cut short what was owed, the timeout, answers, or
+   * nothing at all.
+   */
+  readonly cutBy: NonNullable<Drain["endedBy"]>;
 };
 export type Assembling = Common & { readonly kind: "assembling"; readonly pieces: Pieces; readonly assembled: number };
 export type Verifying = Common & {

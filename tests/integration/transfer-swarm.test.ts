@@ -311,7 +311,7 @@ describe("somebody whose program lies", () => {
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
     // The first bad chunk ends it: those that were under way by then are all that is lost.
     expect(done.rejectedChunks).toBeLessThanOrEqual(REQUEST_WINDOW_CHUNKS);
-    expectInOrder(views, { drainMayTimeOut: true });
+    expectInOrder(views);
     expect((await readFile(`${lieFile}.told`)).length).toBeGreaterThan(0);
     const dropped = views.flatMap((view) => view.dropped.filter(({ userId }) => userId === carol.userId));
     const reasons = async (): Promise<(string | null)[]> => {

@@ -92,8 +92,8 @@ export class SimWorld {
   /** What the disk holds; the truth that progress is compared with. */
   readonly #disk = new Set<number>();
   readonly #pages = new Set<number>();
-  /** `commit`: what reaches the disk before anybody is told; `gone`: what is told when the frame was lost with its connection. */
-  #work: { label: string; act: () => void; commit?: () => void; gone?: () => void }[] = [];
+  /** `commit`: what reaches the disk before anybody is told; `gone`: what is told when the frame was lost with its connection; `index` of a chunk. */
+  #work: { label: string; act: () => void; index?: number; commit?: () => void; gone?: () => void }[] = [];
   readonly #frames = new Map<number, { bad: boolean }>();
   #nextFrame = 1;
   #wakeAtMs: number | null = null;
@@ -415,8 +415,13 @@ export class SimWorld {
       }
       case "request": {
         const s = this.#session(effect.session);
-        for (const index of effect.indices)
+        for (const index of effect.indices) {
           assert(this.state.kind === "downloading" && !this.#isStored(index), "asked for what is stored");
+          assert(
+            !this.#work.some((work) => work.index === index),
+            "asked for what has arrived, and waits for the disk",
+          );
+        }
         if (s !== undefined && !s.ended) s.queue.push(...effect.indices.filter((index) => !s.queue.includes(index)));
         return;
       }
@@ -455,6 +460,7 @@ export class SimWorld {
         const peer = this.#peerOf(session);
         this.#work.push({
           label: `store ${index}`,
+          index,
           commit: () => {
             if (held?.bad !== true) this.#disk.add(index);
           },

@@ -158,17 +158,59 @@ describe("the four scenarios of the drain phase", () => {
   test("timeout with a chunk missing: it is fetched again, never assembled with a hole", () => {
     const run = new Run().opened();
     const alice = run.serving(ALICE);
+    const carol = run.serving(CAROL);
     run.get(alice, ...range(7), 9);
     run.arrive(alice, 7).arrive(alice, 8).stored(alice, 7);
     expect(run.state.kind).toBe("draining");
     run.now += 5000;
     run.do({ type: "wake" });
+    // It has arrived: what the disk will say of it is waited for.
+    expect(run.state.kind).toBe("draining");
+    run.do({ type: "chunkRejected", run: run.state.run, session: alice, index: 8, peer: ALICE });
     expect(run.state.kind).toBe("downloading");
-    expect(run.state.drain?.endedBy).toBe("timeout");
-    expect(run.requested()).toEqual([8]);
-    run.get(alice, 8);
+    expect(run.one("request")).toEqual({ type: "request", session: carol, indices: [8] });
+    run.get(carol, 8);
     expect(run.state.kind).toBe("assembling");
     expect(run.phases).not.toContain("failed");
+  });
+
+  test("a disk that takes longer than the timeout: nothing is fetched again, however often it passes", () => {
+    const run = new Run().opened();
+    run.do({ type: "configured", drainTimeoutMs: 100 });
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(7));
+    for (const index of [7, 8, 9]) run.arrive(alice, index);
+    expect(run.one("wakeAt").atMs).toBe(run.now + 100);
+    for (let late = 0; late < 5; late += 1) {
+      run.now += 100;
+      run.do({ type: "wake" });
+      expect(run.state.kind).toBe("draining");
+      expect(run.state.wakeAtMs).toBeNull();
+      expect(run.requested()).toEqual([]);
+    }
+    run.stored(alice, 7).stored(alice, 9).stored(alice, 8);
+    expect(run.state).toMatchObject({ kind: "assembling", drain: { endedBy: "answered" }, staleResults: 0 });
+    expect(run.state.counters).toMatchObject({ requested: 10, cancelled: 0, duplicate: 0, late: 0 });
+  });
+
+  test("a seeder that never answers `stop`: the timeout gives up what it owes, and the disk is waited for", () => {
+    const run = new Run().opened();
+    const alice = run.serving(ALICE);
+    run.get(alice, ...range(9));
+    run.now += SEEDER_PATIENCE_MS;
+    run.do({ type: "wake" });
+    const carol = run.serving(CAROL);
+    expect(run.requested()).toEqual([9]);
+    run.arrive(carol, 9);
+    expect(run.state.kind).toBe("draining");
+    run.now += 5000;
+    run.do({ type: "wake" });
+    expect(run.state.kind).toBe("draining");
+    run.stored(carol, 9);
+    expect(run.state).toMatchObject({ kind: "assembling", drain: { endedBy: "timeout" } });
+    expect(run.state.counters).toMatchObject({ requested: 11, cancelled: 1, late: 0 });
+    run.arrive(alice, 9);
+    expect(run.state.counters.late).toBe(1);
   });
 
   test("a chunk that is lost with its connection is fetched again, however often, and the work goes on", () => {
@@ -394,6 +436,18 @@ describe("the user", () => {
     expect(run.state).toMatchObject({ kind: "idle", rest: "paused", storedCount: 2 });
     run.opened([0, 1]);
     expect(run.one("open").peer).toBe(ALICE);
+  });
+
+  test("pauses while the disk is slower than the timeout: it rests with what has arrived", () => {
+    const run = new Run(100, 8).opened();
+    const alice = run.serving(ALICE);
+    run.arrive(alice, 0).arrive(alice, 1).do({ type: "pause" });
+    run.now += 5000;
+    run.do({ type: "wake" });
+    expect(run.state).toMatchObject({ kind: "pausing", wakeAtMs: null });
+    run.stored(alice, 0).stored(alice, 1);
+    expect(run.state).toMatchObject({ kind: "idle", rest: "paused", storedCount: 2 });
+    expect(run.state.counters).toMatchObject({ requested: 8, cancelled: 6 });
   });
 
   test("pauses and goes on before the seeder answered: it is asked again once it has stopped", () => {
