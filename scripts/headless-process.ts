@@ -37,7 +37,7 @@ export interface Place {
   connect(port: number): Promise<Socket>;
 }
 
-const startProcess = async <Ready>(
+export const startProcess = async <Ready>(
   entry: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,

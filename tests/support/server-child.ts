@@ -17,6 +17,7 @@ const { values } = parseArgs({
     database: { type: "string" },
     redis: { type: "string" },
     port: { type: "string", default: "0" },
+    "log-level": { type: "string", default: "warn" },
   },
 });
 const { data, database = "", redis = "", port } = values;
@@ -30,7 +31,7 @@ const server = await createServer({
   data: data ?? distributedEngine({ database, redis }),
   host: "127.0.0.1",
   port: Number(port),
-  env: systemEnv("warn"),
+  env: systemEnv(values["log-level"]),
   rates: generous,
   metrics,
 });
