@@ -71,6 +71,8 @@ export interface WorldOptions {
   readonly seed?: number;
   /** libsignal, or the small double that counts. */
   readonly crypto?: "signal" | "counting";
+  /** Every commit waits for the disk, as outside of tests. */
+  readonly durable?: boolean;
   /** Where the profiles are; a fresh folder, removed at the end, if not given. */
   readonly folder?: string;
   /** Real links in place of the double, and what becomes of their signals. */
@@ -88,6 +90,7 @@ export class ChatWorld {
   /** Another one makes it another server, with mailboxes of its own. */
   serverId = "server-1";
   readonly crypto: "signal" | "counting";
+  readonly durable: boolean;
   readonly number: () => number;
   readonly peers = new Map<UserId, ChatPeer>();
   readonly wire: Frame[] = [];
@@ -105,6 +108,7 @@ export class ChatWorld {
 
   constructor(options: WorldOptions = {}) {
     this.crypto = options.crypto ?? "signal";
+    this.durable = options.durable ?? false;
     this.number = seededNumbers(options.seed ?? 1);
     this.folder = options.folder ?? mkdtempSync(join(tmpdir(), "weir-chat-"));
     this.network = options.network ?? null;
@@ -331,7 +335,7 @@ export class ChatPeer {
     const env = this.world.envFor(life);
     const db = Database.openApp(this.path, new Uint8Array(32).fill(7), appMigrations);
     // A killed process loses nothing that the system has taken; only power cuts need the sync that costs most of the time.
-    db.sql.pragma("synchronous = OFF");
+    if (!this.world.durable) db.sql.pragma("synchronous = OFF");
     const account = loadOrCreateAccount(db, env);
     this.#userId = account.userId;
     const sessions =

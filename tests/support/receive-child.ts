@@ -1,9 +1,12 @@
 import { ChatWorld } from "./chat-world.ts";
 import { acknowledge, loadMailbox } from "./mailbox-file.ts";
 
-/** Receives Bob's mailbox in a process of its own and kills itself at the `hit`th time that `point` is reached. */
-const [folder = "", mailbox = "", acked = "", point = "never", hit = "0"] = process.argv.slice(2);
-const world = new ChatWorld({ crypto: "signal", folder, seed: process.pid });
+/**
+ * Receives Bob's mailbox in a process of its own and kills itself at the `hit`th time that `point` is reached. `durable`: it
+ * waits for the disk.
+ */
+const [folder = "", mailbox = "", acked = "", point = "never", hit = "0", durable] = process.argv.slice(2);
+const world = new ChatWorld({ crypto: "signal", folder, seed: process.pid, durable: durable === "durable" });
 const bob = await world.join("Bob");
 let left = Number(hit);
 bob.checkpoint = (reached) => {
