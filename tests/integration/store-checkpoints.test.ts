@@ -154,31 +154,35 @@ describe("the WAL of chunks.db", () => {
 
 const KILLS = counted(2, 100);
 
-test(`${KILLS} kills while the thread copies: what was committed is there and right`, async () => {
-  const committed = new Map<number, number>();
-  for (let kill = 0; kill < KILLS; kill += 1) {
-    const script = join(import.meta.dirname, "../support/checkpoint-child.ts");
-    const child = spawn(process.execPath, [script, path], { stdio: ["ignore", "pipe", "inherit"] });
-    const chunks = 600 + Math.floor(Math.random() * 600);
-    let text = "";
-    child.stdout.on("data", (data: Buffer) => {
-      text += data.toString();
-      if (Number(text.trim().split(" ").at(-1)) >= chunks) child.kill("SIGKILL");
-    });
-    await new Promise((resolve) => child.once("close", resolve));
-    for (const line of text.split("\n").slice(0, -1)) {
-      const [file = 0, count = 0] = line.split(" ").map(Number);
-      committed.set(file, count);
+test(
+  `${KILLS} kills while the thread copies: what was committed is there and right`,
+  async () => {
+    const committed = new Map<number, number>();
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      const script = join(import.meta.dirname, "../support/checkpoint-child.ts");
+      const child = spawn(process.execPath, [script, path], { stdio: ["ignore", "pipe", "inherit"] });
+      const chunks = 600 + Math.floor(Math.random() * 600);
+      let text = "";
+      child.stdout.on("data", (data: Buffer) => {
+        text += data.toString();
+        if (Number(text.trim().split(" ").at(-1)) >= chunks) child.kill("SIGKILL");
+      });
+      await new Promise((resolve) => child.once("close", resolve));
+      for (const line of text.split("\n").slice(0, -1)) {
+        const [file = 0, count = 0] = line.split(" ").map(Number);
+        committed.set(file, count);
+      }
+      const db = Database.openChunks(path, chunksMigrations);
+      try {
+        expect(db.sql.pragma("integrity_check", { simple: true })).toBe("ok");
+        const tables = new ChunkTables(db);
+        for (const [file, count] of committed) expectWhole(tables, file, count);
+        for (const file of committed.keys()) while (tables.removeSomeChunks(file));
+        committed.clear();
+      } finally {
+        db.dispose();
+      }
     }
-    const db = Database.openChunks(path, chunksMigrations);
-    try {
-      expect(db.sql.pragma("integrity_check", { simple: true })).toBe("ok");
-      const tables = new ChunkTables(db);
-      for (const [file, count] of committed) expectWhole(tables, file, count);
-      for (const file of committed.keys()) while (tables.removeSomeChunks(file));
-      committed.clear();
-    } finally {
-      db.dispose();
-    }
-  }
-}, 600_000);
+  },
+  counted(240_000, 3_600_000),
+);
