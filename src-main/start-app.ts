@@ -4,7 +4,7 @@ import * as v from "valibot";
 import { defined } from "#shared/base/assert.ts";
 import { Emitter } from "#shared/base/emitter.ts";
 import { type ChatId, type FileId, FileIdSchema, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { LOCAL_MTU_BYTES, NOTICE_AT_START_MS } from "#shared/base/limits.ts";
+import { LOCAL_MTU_BYTES, NOTICE_AT_START_MS, QUIT_FIN_TIMEOUT_MS } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import type { ErrorView } from "#shared/ipc/views.ts";
 import { type Activity, createActivity } from "./activity/activity.ts";
@@ -322,7 +322,7 @@ const build = async (
   if (!serverUrl.ok) throw new AppStartError(serverUrl.error.message);
   links.enable();
   stops.push(async () => {
-    await links.disable();
+    await links.disable(QUIT_FIN_TIMEOUT_MS);
     signaling.disable();
     await defined(messages, "messages").settled();
   });

@@ -62,9 +62,9 @@ export class Closing implements Disposable {
     this.#isComplete = this.#saidAll;
   }
 
-  /** Nobody waits for it longer than that. */
-  hurry(): void {
-    this.#later(FIN_TIMEOUT_MS, () => this.#deps.close());
+  /** Nobody waits for it longer than so many milliseconds from now. */
+  hurry(patienceMs: number): void {
+    this.#later(patienceMs, () => this.#deps.close());
   }
 
   /** To be asked again whenever bulk bytes came. */

@@ -5,6 +5,7 @@ import type { Generation, UserId } from "#shared/base/ids.ts";
 import {
   ATTEMPTS_BURST,
   ATTEMPTS_PER_SECOND,
+  FIN_TIMEOUT_MS,
   ICE_SERVERS_WAIT_MS,
   LINK_TEST_TIMEOUT_MS,
   LINKS_MAX,
@@ -279,14 +280,14 @@ class ConnectionManager implements LinkManager {
     else link.countStale();
   }
 
-  async disable(): Promise<void> {
+  async disable(patienceMs = FIN_TIMEOUT_MS): Promise<void> {
     const session = this.#session;
     if (session === null) return;
     this.#session = null;
     this.#leaving.add(session);
     for (const peer of session.peers.values()) peer.dispatch({ type: "disconnect", reason: "disabled" });
     await goodbyeStarted();
-    await Promise.all([...session.peers.values()].map((peer) => peer.leave()));
+    await Promise.all([...session.peers.values()].map((peer) => peer.leave(patienceMs)));
     this.#leaving.delete(session);
     session.dispose();
   }
@@ -305,7 +306,7 @@ class ConnectionManager implements LinkManager {
     const link = this.#session?.peers.get(peer);
     link?.dispatch({ type: "disconnect", reason: "closed" });
     await goodbyeStarted();
-    await link?.leave();
+    await link?.leave(FIN_TIMEOUT_MS);
   }
 
   reconnect(peer: UserId): void {

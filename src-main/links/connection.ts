@@ -528,9 +528,9 @@ export class LinkConnection {
     this.#stage = { name: "closing", closing };
   }
 
-  /** It says goodbye and nobody waits for it much longer. */
-  hurry(): void {
-    if (this.#stage.name === "closing") this.#stage.closing.hurry();
+  /** It says goodbye and nobody waits for it longer than so many milliseconds. */
+  hurry(patienceMs: number): void {
+    if (this.#stage.name === "closing") this.#stage.closing.hurry(patienceMs);
   }
 
   #onFin(fin: ControlOf<"fin">): void {

@@ -36,9 +36,9 @@ export interface Links extends Disposable {
   /** A replaced link is gone. `complete`: nothing that was on its way is lost. */
   readonly onLeft: Event<{ peer: UserId; generation: Generation; complete: boolean }>;
 
-  /** Lets links be made at all (the user's switch and the app's start). Disabling closes every link with FIN. */
+  /** Lets links be made at all (the user's switch and the app's start). Disabling closes every link with FIN, for whose answer it waits. */
   enable(): void;
-  disable(): Promise<void>;
+  disable(patienceMs?: number): Promise<void>;
   /** Wants a link to this peer and keeps it up (backoff, new generations) until `disconnect`. Idempotent. */
   connect(peer: UserId): void;
   disconnect(peer: UserId): Promise<void>;

@@ -125,8 +125,8 @@ export class PeerLink implements Disposable {
   }
 
   /** Lets everything go that says goodbye, and resolves when it is gone. */
-  leave(): Promise<void> {
-    for (const connection of this.#leaving) connection.hurry();
+  leave(patienceMs: number): Promise<void> {
+    for (const connection of this.#leaving) connection.hurry(patienceMs);
     return Promise.all([...this.#leaving].map((connection) => connection.ended)).then(() => undefined);
   }
 

@@ -332,6 +332,8 @@ export const PING_INTERVAL_MS = 2 * SECOND;
 export const PING_TIMEOUT_MS = 5 * SECOND;
 /** Wait for `finAck` before channels are closed anyway. */
 export const FIN_TIMEOUT_MS = 2 * SECOND;
+/** The same at the end of the program, which is to be over in 3 s with all the rest, also on a busy machine. */
+export const QUIT_FIN_TIMEOUT_MS = 1500;
 /** A connection that was replaced by a better one may take this long to deliver what is on its way, while it moves. */
 export const FIN_DRAIN_MAX_MS = 30 * SECOND;
 export const RECONNECT_BASE_MS = 500;

@@ -11,6 +11,7 @@ import {
   LINKS_MAX,
   PING_INTERVAL_MS,
   PING_TIMEOUT_MS,
+  QUIT_FIN_TIMEOUT_MS,
 } from "#shared/base/limits.ts";
 import type { LinkView } from "#shared/ipc/views.ts";
 import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
@@ -168,6 +169,19 @@ test("disable waits for the goodbye, and not longer than its bound", async () =>
   expect(left).toBe(true);
   expect(alice.view(bobId).state).toBe("disconnected");
   expect(bob.view(aliceId).state).toBe("connected");
+});
+
+test("the end of the program waits for less than other goodbyes, whose peers are gone", async () => {
+  const { alice, clock, rtc } = await connected();
+  let left = false;
+  rtc.silent = true;
+  void alice.disable(QUIT_FIN_TIMEOUT_MS).then(() => {
+    left = true;
+  });
+  await clock.advance(QUIT_FIN_TIMEOUT_MS - 1);
+  expect(left).toBe(false);
+  await clock.advance(1);
+  expect(left).toBe(true);
 });
 
 test("a replaced connection delivers what has left its queue, however slowly, while the peer sees it come", async () => {
