@@ -12,9 +12,9 @@ import type { OpenRelation, RelationState, Trust } from "../store/contacts.ts";
  * | accepted         | accepted, request   | accepted, answer      | accepted     | no change             | blocked | no change | removed  |
  * | blocked          | refused             | ignored               | ignored      | refused               | blocked | before    | ignored  |
  *
- * `inviteAccepted`: we used an invitation of theirs. `requested`: they used one of ours and proved it. In `outgoing`
- * the second of the two makes mutual invitations converge. In `accepted` a further request is sent, or answered, because
- * the other side may have removed us since.
+ * `inviteAccepted`: we used an invitation of theirs. `requested`: they used one of ours and proved it. `peerAccepted`: they
+ * said so, or wrote to us. In `outgoing` the second of these makes mutual invitations converge. In `accepted` a further
+ * request is sent, or answered, because the other side may have removed us since.
  *
  * Trust stands beside the relation: unverified -> verified by the user; any -> changed when another identity key is seen;
  * changed -> unverified when the user accepts it (`userAccepted`).

@@ -86,7 +86,12 @@ export interface Contacts extends Disposable {
    * device, received it. "refused": it has no place here (no valid invitation, say) and changed nothing.
    */
   receive(peer: UserId, content: ContactContent, arrivedAtMs: TimeMs): "applied" | "refused";
-  /** After the transaction of `receive` has ended, whatever its outcome: tells everybody who listens. */
+  /**
+   * A message of `peer`, inside the transaction that stores it: whoever writes one has accepted us. It can come before the
+   * acceptance itself, when it waited for longer than that (for a new key of ours to be accepted).
+   */
+  wrote(peer: UserId): void;
+  /** After the transaction of `receive` or `wrote` has ended, whatever its outcome: tells everybody who listens. */
   settle(): void;
   identityChanged(userId: UserId): void;
   /** Fetches the peer's keys and starts a session with a contact that has none, or with "renew" a fresh one in any case. */

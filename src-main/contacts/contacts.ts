@@ -192,6 +192,10 @@ class ContactBook implements Contacts {
     }
   }
 
+  wrote(peer: UserId): void {
+    if (this.relationOf(peer)?.kind === "outgoing") this.#step(peer, { type: "peerAccepted" }, null);
+  }
+
   settle(): void {
     const touched = this.#touched;
     const warnings = this.#warnings;

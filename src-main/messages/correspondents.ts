@@ -10,6 +10,7 @@ export type Correspondents = Pick<
   | "isKeyChanged"
   | "nameOf"
   | "receive"
+  | "wrote"
   | "settle"
   | "identityChanged"
   | "startSession"
@@ -29,6 +30,7 @@ export const correspondentsOf = (contacts: Contacts, groups: Pick<Groups, "isFel
   isKeyChanged: (peer) => contacts.isKeyChanged(peer),
   nameOf: (peer) => contacts.nameOf(peer),
   receive: (peer, content, arrivedAtMs) => contacts.receive(peer, content, arrivedAtMs),
+  wrote: (peer) => contacts.wrote(peer),
   settle: () => contacts.settle(),
   identityChanged: (peer) => contacts.identityChanged(peer),
   startSession: (peer, existing) => contacts.startSession(peer, existing),

@@ -360,9 +360,11 @@ export class Inbox implements Disposable {
         if (this.#deps.contacts.receive(peer, content, arrivedAtMs) === "refused") this.counters.refused += 1;
         return;
       case "text":
+        this.#deps.contacts.wrote(peer);
         this.#addMessage(peer, content, content.text, null, changes);
         return;
       case "file":
+        this.#deps.contacts.wrote(peer);
         this.#addFile(peer, content, changes);
         return;
       case "receipt":

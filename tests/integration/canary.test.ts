@@ -338,7 +338,8 @@ describe("what the server may not know", () => {
       await bob.call("chats.markRead", { chatId: alice.userId });
       done("typing");
       done("chats read");
-      if (round % 7 === 0) {
+      // Only so many may be open at a time.
+      if (round < 5) {
         await alice.call("invites.create", {});
         done("invitations");
       }

@@ -1,9 +1,13 @@
+import { rmSync } from "node:fs";
 import { afterEach, describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
 import { chatIdOf } from "#shared/base/ids.ts";
 import { INVITE_TTL_MS } from "#shared/base/limits.ts";
 import { decodeInviteLink, encodeInviteLink } from "#shared/wire/invite.ts";
 import { commitTo, identitySigningBytes } from "../../src-main/contacts/pairing.ts";
+import { AccountTable } from "../../src-main/store/account.ts";
+import { Database } from "../../src-main/store/database.ts";
+import { appMigrations } from "../../src-main/store/schema/app.ts";
 import { type ChatPeer, ChatWorld, pair, type WorldOptions } from "../support/chat-world.ts";
 import { typeOf, unwrap } from "../support/session-peer.ts";
 
@@ -17,6 +21,17 @@ const meet = async (options: WorldOptions = {}): Promise<{ alice: ChatPeer; bob:
 
 afterEach(() => world.dispose());
 
+const MINUTE = 60_000;
+/** Nothing is left of a profile that does not run but its account key. */
+const reinstall = (peer: ChatPeer): void => {
+  const db = Database.openApp(peer.path, new Uint8Array(32).fill(7), appMigrations);
+  const seed = defined(new AccountTable(db).seed(), "the account");
+  db.dispose();
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(`${peer.path}${suffix}`, { force: true });
+  const fresh = Database.openApp(peer.path, new Uint8Array(32).fill(7), appMigrations);
+  new AccountTable(fresh).insert(seed, 0);
+  fresh.dispose();
+};
 const stateOf = (peer: ChatPeer, of: ChatPeer) => peer.contacts.get(of.userId)?.state ?? null;
 const inviteOf = async (peer: ChatPeer) => unwrap(await peer.contacts.createInvite());
 
@@ -362,6 +377,35 @@ describe("afterwards", () => {
     await world.run();
     expect(alice.texts(bob, bob)).toEqual(["again"]);
     expect(bob.texts(alice, alice)).toEqual(["welcome back"]);
+  });
+
+  test("who comes back with a new key gets what waited, in order, when that is accepted", async () => {
+    const { alice, bob } = await meet();
+    await pair(world, alice, bob);
+    unwrap(alice.contacts.verify(bob.userId, true));
+    // Says that he has the acceptance, so that it does not come again.
+    bob.send(alice, "hello");
+    await world.run();
+    bob.kill();
+    for (const text of ["one", "two"]) alice.send(bob, text);
+    await world.settle();
+    reinstall(bob);
+    world.keys.delete(bob.userId);
+    await bob.start();
+    // Sealed for the old key, from somebody whom the new program does not know.
+    await world.run();
+    const { link } = await inviteOf(alice);
+    unwrap(await bob.contacts.acceptInvite(link));
+    await world.run();
+    expect(alice.contacts.get(bob.userId)).toMatchObject({ state: "accepted", verified: false, keyChanged: true });
+    alice.send(bob, "three");
+    await world.runFor(MINUTE);
+    expect(bob.texts(alice)).toEqual([]);
+    // What waited is older than the acceptance, and comes before it.
+    unwrap(await alice.contacts.accept(bob.userId));
+    await world.runFor(MINUTE);
+    expect(stateOf(bob, alice)).toBe("accepted");
+    expect(bob.texts(alice)).toEqual(["one", "two", "three"]);
   });
 
   test("a removed contact cannot use its old invitation again", async () => {
