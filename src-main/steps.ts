@@ -1,5 +1,5 @@
 import { channel } from "node:diagnostics_channel";
-import type { FileId } from "#shared/base/ids.ts";
+import type { FileId, UserId } from "#shared/base/ids.ts";
 
 /**
  * Named moments in the life of a transfer, so that a test can end a process at exactly one of them. Whoever starts the
@@ -35,13 +35,15 @@ export interface Reached {
   readonly fileId: FileId;
   /** Of chunks, or of a page of leaves. */
   readonly indices: readonly number[];
+  /** To whom a chunk was sent. */
+  readonly peer?: UserId;
 }
 
 const NONE: readonly number[] = [];
 const steps = channel("weir:step");
 
-export const reached = (step: Step, fileId: FileId, of: number | readonly number[] = NONE): void => {
+export const reached = (step: Step, fileId: FileId, of: number | readonly number[] = NONE, peer?: UserId): void => {
   if (!steps.hasSubscribers) return;
   const indices = typeof of === "number" ? [of] : of;
-  steps.publish({ step, fileId, indices } satisfies Reached);
+  steps.publish({ step, fileId, indices, ...(peer === undefined ? {} : { peer }) } satisfies Reached);
 };

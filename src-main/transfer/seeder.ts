@@ -423,7 +423,7 @@ export class Seeder implements Disposable {
         // The link has its own copy.
         const buffer = this.#batches.sent(frame.bytes);
         if (buffer !== null) this.#deps.worker.recycle(buffer);
-        reached("chunkSent", fileId, frame.index);
+        reached("chunkSent", fileId, frame.index, peer.userId);
       }
       if (outcome === "full") {
         peer.blocked = true;

@@ -8,6 +8,7 @@ import { CommandError, type HeadlessProfile, pair } from "../../scripts/headless
 import { logCrypto } from "../../src-main/crypto/signed-log.ts";
 import { sha256OfFile, writeRandomFile } from "../support/files.ts";
 import { createWorld, type World } from "../support/profiles.ts";
+import { SERVED_VARIABLE, servedAround } from "../support/served.ts";
 
 /**
  * Whole programs: Alice owns a file, Bob and Carol may have it, Dave is in contact with Bob alone. One world for all of
@@ -22,6 +23,7 @@ const me = (profile: HeadlessProfile | undefined): HeadlessProfile => {
 };
 let file: FileView;
 let sha256: string;
+const servedLog = (name: string): string => join(world.dir, `served by ${name}`);
 const notices: { name: string; notice: NoticeView }[] = [];
 
 const errorOf = (promise: Promise<unknown>): Promise<string | null> =>
@@ -70,7 +72,13 @@ beforeAll(async () => {
   world = await createWorld();
   // One after the other: four starts at once take longer than a start may.
   const profiles: HeadlessProfile[] = [];
-  for (const name of ["alice", "bob", "carol", "dave"]) profiles.push(await world.profile(name));
+  for (const name of ["alice", "bob", "carol", "dave"])
+    profiles.push(
+      await world.profile(name, {
+        entry: "tests/support/served-headless-process.ts",
+        env: { [SERVED_VARIABLE]: servedLog(name) },
+      }),
+    );
   [alice, bob, carol, dave] = profiles;
   for (const [name, profile] of [
     ["bob", bob],
@@ -138,9 +146,7 @@ describe("access that holds", { timeout: 300_000 }, () => {
       "the end of the download",
       (view) => view.error?.type === "access_revoked",
     );
-    process.stderr.write(
-      `revoked: the download ended ${Math.round(performance.now() - startedAt)} ms after the command\n`,
-    );
+    const stoppedMs = performance.now() - startedAt;
     // A refusal may come before the news of why.
     expect(ended.phase).toBe("failed");
     expect(ended.chunksStored).toBe(0);
@@ -152,6 +158,15 @@ describe("access that holds", { timeout: 300_000 }, () => {
     await fileWhere(bob, "the end of Carol's access", ({ sharedWith }) => same(sharedWith, [bob]));
     const done = await transferWhere(bob, "complete", ({ phase }) => phase === "complete");
     expect(await sha256OfFile(done.savedPath ?? "")).toBe(sha256);
+    // Both who served her stopped in the very moment in which they knew.
+    const served = ["alice", "bob"].map((name) => servedAround(servedLog(name), file.fileId, me(carol).userId));
+    const sum = (when: "before" | "after"): number => served.reduce((chunks, by) => chunks + by[when], 0);
+    process.stderr.write(
+      `revoked with three programs: the download stopped ${(stoppedMs / 1000).toFixed(2)} s after the command; ${sum("before")} ` +
+        `chunks served before the seeders saw it, ${sum("after")} after; the other download of ${done.chunkCount} chunks completed\n`,
+    );
+    expect(sum("before")).toBeGreaterThan(20);
+    expect(sum("after")).toBe(0);
     // Whoever the owner revoked comes back through the owner alone.
     expect(await errorOf(me(bob).call("files.grant", { fileId: file.fileId, userIds: [me(carol).userId] }))).toBe(
       "unknown_contact",
