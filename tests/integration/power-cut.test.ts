@@ -2,13 +2,16 @@ import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import Sqlite from "better-sqlite3";
 import * as v from "valibot";
 import { afterAll, beforeAll, expect, type TestContext, test } from "vitest";
 import { chatIdOf } from "#shared/base/ids.ts";
 import { CHUNK_BYTES, CHUNK_TAG_BYTES, CHUNKS_PAGE_BYTES } from "#shared/base/limits.ts";
+import { systemClock, systemRandom } from "../../src-main/env.ts";
 import { ChunkTables } from "../../src-main/store/chunks.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { chunksMigrations } from "../../src-main/store/schema/chunks.ts";
+import { openDatabase } from "../../src-server/database.ts";
 import { ChatWorld, pair } from "../support/chat-world.ts";
 import { counted } from "../support/counts.ts";
 import {
@@ -18,10 +21,12 @@ import {
   receiveDescribed,
   runDownloadChild,
 } from "../support/described-download.ts";
-import { sha256OfFile, startWorker } from "../support/files.ts";
+import { quietLog, sha256OfFile, startWorker } from "../support/files.ts";
 import { loadMailbox, saveMailbox } from "../support/mailbox-file.ts";
-import { buildTracer, type Call, Disk, type Luck, readTrace } from "../support/power-cut.ts";
+import { buildTracer, type Call, Disk, type Luck, noteInTrace, readTrace } from "../support/power-cut.ts";
+import { createIdentity, freshEnvelopeId, RawClient, sealed } from "../support/rendezvous.ts";
 import { seededNumbers } from "../support/seeded.ts";
+import { startServerChildIn } from "../support/server-process.ts";
 
 /**
  * What was promised outlives a power cut at any moment: a process is traced, and the disks that may be left of it are made
@@ -33,6 +38,8 @@ const CUTS = counted(2, 170);
 const ROUNDS = counted(1, 10);
 const CHUNKS = counted(20, 100);
 const MESSAGES = counted(20, 100);
+const ENVELOPES = counted(16, 400);
+const AT_ONCE = 8;
 const COPIED_CHUNKS = counted(500, 1200);
 const TIMEOUT_MS = counted(180_000, 3_600_000);
 const LUCK: readonly Luck[] = ["nothing", "some", "torn", "everything"];
@@ -338,4 +345,49 @@ test(`${CUTS} power cuts while the log of commits is copied into the database: w
   );
   rmSync(under, { recursive: true });
   rmSync(log);
+});
+
+test(`${CUTS} power cuts of a server: no envelope that it has answered is lost`, {
+  timeout: TIMEOUT_MS,
+}, async (context) => {
+  if (skipped(context)) return;
+  const [under, log] = [join(folder, "server"), join(folder, "trace")];
+  mkdirSync(under);
+  const server = await startServerChildIn(tracing(under, log), "--data", under);
+  const [recipient, sender] = [createIdentity(), createIdentity()];
+  (await RawClient.loggedIn(server.url, recipient)).close();
+  const client = await RawClient.loggedIn(server.url, sender);
+  const putOne = async (): Promise<void> => {
+    const id = freshEnvelopeId();
+    const outcome = await client.outcome("mailbox.put", { to: recipient.userId, id, sealed: sealed(300) });
+    expect(outcome).toBe("ok");
+    noteInTrace(log, `${id}\n`);
+  };
+  for (let put = 0; put < ENVELOPES; put += AT_ONCE) await Promise.all(Array.from({ length: AT_ONCE }, putOne));
+  client.close();
+  await server.end("SIGKILL");
+
+  const calls = readTrace(log);
+  const answered: string[] = [];
+  const isAnswer = (call: Call): boolean => call.kind === "say" && !call.text.startsWith("{");
+  await cutAt(placesIn(calls, isAnswer, CUTS), calls, new Disk(under), {
+    onCall: (call) => {
+      if (call.kind === "say" && isAnswer(call)) answered.push(call.text.trim());
+    },
+    onCut: async (image, what) => {
+      const store = await openDatabase(image, { clock: systemClock, random: systemRandom, log: quietLog });
+      const rows = await store.db.selectFrom("mailbox").select("id").execute();
+      await store.close();
+      const there = new Set(rows.map(({ id }) => id));
+      expect(
+        answered.filter((id) => !there.has(id)),
+        what,
+      ).toEqual([]);
+      const db = new Sqlite(join(image, "server.db"));
+      expect(db.pragma("integrity_check", { simple: true }), what).toBe("ok");
+      db.close();
+    },
+  });
+  expect(answered).toHaveLength(ENVELOPES);
+  for (const path of [under, log]) rmSync(path, { recursive: true });
 });

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { assert } from "#shared/base/assert.ts";
 import { messageOf } from "#shared/base/result.ts";
@@ -58,6 +58,14 @@ export const readTrace = (path: string): Call[] => {
     at = end;
   }
   return calls;
+};
+
+/** Notes what another process has heard from the traced one, as if that had said it now. */
+export const noteInTrace = (path: string, text: string): void => {
+  const head = Buffer.alloc(HEAD_BYTES);
+  head.write("S");
+  head.writeBigUInt64LE(BigInt(Buffer.byteLength(text)), 21);
+  appendFileSync(path, Buffer.concat([head, Buffer.from(text)]));
 };
 
 const callOf = (kind: string, on: { path: string; file: number; place: number; data: Buffer }): Call | null => {

@@ -18,8 +18,15 @@ export const startServerProcess = (dataDir: string, ...args: string[]): Promise<
 export const startServerChild = (...args: string[]): Promise<ServerProcess> =>
   start("tests/support/server-child.ts", args);
 
-const start = async (script: string, args: readonly string[]): Promise<ServerProcess> => {
-  const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+/** That one with other variables in its environment. */
+export const startServerChildIn = (env: NodeJS.ProcessEnv, ...args: string[]): Promise<ServerProcess> =>
+  start("tests/support/server-child.ts", args, env);
+
+const start = async (script: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<ServerProcess> => {
+  const child = spawn(process.execPath, [script, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
   let log = "";
   child.stderr.on("data", (chunk: Buffer) => {
     log += chunk.toString();

@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define PARTS_MAX 1022
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define LOCKED(statement) pthread_mutex_lock(&lock); statement; pthread_mutex_unlock(&lock)
 
@@ -58,17 +59,17 @@ static void tell(char kind, const char *path, uint64_t file, uint64_t place, con
   memcpy(head + 5, &file, 8);
   memcpy(head + 13, &place, 8);
   memcpy(head + 21, &length, 8);
-  syscall(SYS_write, log, head, sizeof head);
-  syscall(SYS_write, log, path, (size_t)path_length);
-  for (int i = 0; i < parts && length > 0; i++) {
-    size_t part = data[i].iov_len < length ? data[i].iov_len : length;
-    for (size_t at = 0; at < part;) {
-      long written = syscall(SYS_write, log, (char *)data[i].iov_base + at, part - at);
-      if (written <= 0) abort();
-      at += written;
-    }
-    length -= part;
+  /* In one call: others may append to the log, too. */
+  struct iovec all[2 + PARTS_MAX] = {{head, sizeof head}, {(void *)path, path_length}};
+  if (parts > PARTS_MAX) abort();
+  int count = 2;
+  uint64_t left = length;
+  for (int i = 0; i < parts && left > 0; i++) {
+    all[count].iov_base = data[i].iov_base;
+    all[count].iov_len = data[i].iov_len < left ? data[i].iov_len : left;
+    left -= all[count++].iov_len;
   }
+  if (syscall(SYS_writev, log, all, count) != (long)(sizeof head + path_length + length)) abort();
 }
 
 /* At `place`, or where the file stands when it is negative. `call` does it. */
