@@ -1,39 +1,24 @@
-import { realpath, stat } from "node:fs/promises";
-import { basename, resolve } from "node:path";
-import * as v from "valibot";
-import { type Bytes, bytesEqual, fromBase64Url, toBase64Url, toHex } from "#shared/base/bytes.ts";
+import { bytesEqual, fromBase64Url, toHex } from "#shared/base/bytes.ts";
 import { type Disposable, DisposableStore } from "#shared/base/disposable.ts";
 import { Emitter, type Event } from "#shared/base/emitter.ts";
 import type { Env } from "#shared/base/env.ts";
-import { type ChatId, chatIdOf, type FileId, FileIdSchema, type UserId } from "#shared/base/ids.ts";
-import { SHARES_ACTIVE_MAX } from "#shared/base/limits.ts";
-import { type AppError, err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
+import type { ChatId, FileId, UserId } from "#shared/base/ids.ts";
+import { err, fail, messageOf, ok, type Result } from "#shared/base/result.ts";
 import type { FileView, FolderEntryView, NoticeView, ShareProgressView } from "#shared/ipc/views.ts";
-import type { RequestOutput } from "#shared/rendezvous/protocol.ts";
 import { append, type Closing, emptyList, type ShareOperation, type ShareTerms } from "#shared/shares/share-log.ts";
-import { chunkBytesFor, type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
+import { type FileOffer, type Manifest, manifestSigningBytes } from "#shared/wire/manifest.ts";
 import { type Account, verifyAccountSignature } from "../crypto/identity.ts";
 import { logCrypto } from "../crypto/signed-log.ts";
 import type { Shares } from "../shares/shares.ts";
 import type { Signaling } from "../signaling/signaling.ts";
 import { reached } from "../steps.ts";
 import type { Database } from "../store/database.ts";
-import { isDiskFull } from "../store/errors.ts";
 import { type FileRecord, FilesTable } from "../store/files.ts";
-import { SettingsTable } from "../store/settings.ts";
-import type { ChunkWorker, RunningJob } from "./chunk-worker-client.ts";
-import {
-  type ChunkSource,
-  type FileSpec,
-  type HashedFile,
-  type JobName,
-  type JobResult,
-  type Jobs,
-  type RepairReport,
-  type WorkError,
-  workError,
-} from "./chunk-worker-protocol.ts";
+import type { ChunkWorker } from "./chunk-worker-client.ts";
+import type { ChunkSource, FileSpec, RepairReport } from "./chunk-worker-protocol.ts";
 import { safeFileName } from "./file-name.ts";
+import { FileRegistry } from "./file-registry.ts";
+import { isSamePlaintext, readAgain, Sharing } from "./file-sharing.ts";
 import { Sources } from "./sources.ts";
 
 export interface FilesDeps {
@@ -141,37 +126,6 @@ export interface Files extends Disposable {
   registerAgain(fileId: FileId): void;
 }
 
-/** Where the id of the server is kept that `registered` is about. */
-const SERVER_KEY = "filesServer";
-const FILE_ID_BYTES = 16;
-const KEY_BYTES = 32;
-/** Answers of the server that a repetition will not change. */
-const REFUSALS: readonly string[] = [
-  ...["bad_request", "bad_signature", "conflict", "not_owner"],
-  ...["share_conflict", "share_forged", "share_not_allowed", "share_malformed"],
-];
-
-/** Thrown inside the transaction to undo it; never leaves this file. */
-class MessageRefused extends Error {
-  override readonly name = "MessageRefused";
-  readonly error: AppError;
-
-  constructor(error: AppError) {
-    super(error.message);
-    this.error = error;
-  }
-}
-
-type Registration =
-  | { readonly kind: "registered"; readonly holder: boolean }
-  /** The server may have it another time. */
-  | { readonly kind: "later" }
-  | { readonly kind: "refused"; readonly error: { type: string; message: string } };
-
-const cancelled = { type: "cancelled", message: "The file is not sent." };
-
-const closing = () => fail("closing", "Weir is closing. Share the file again after the next start.");
-
 export const specOf = ({ signed, key, sha256, folder }: FileOffer): FileSpec => {
   const { fileId, sizeBytes, chunkBytes, chunkCount, root } = signed.manifest;
   const part = folder === undefined ? {} : { folder: { listBytes: folder.listBytes, listSha256: sha256 } };
@@ -183,7 +137,6 @@ export const createFiles = (deps: FilesDeps): Files => new SharedFiles(deps);
 class SharedFiles implements Files {
   readonly #deps: FilesDeps;
   readonly #table: FilesTable;
-  readonly #settings: SettingsTable;
   readonly #owned = new DisposableStore();
   readonly #changed: Emitter<FileView>;
   readonly #notices: Emitter<NoticeView>;
@@ -191,22 +144,12 @@ class SharedFiles implements Files {
   readonly #replaced: Emitter<FileId>;
   readonly #reported = new Set<FileId>();
   readonly #sources: Sources;
-  /** Who holds all of a file of somebody else, as far as the server was asked. */
-  readonly #holders = new Map<string, readonly string[]>();
-  /** Files of which the server has another record than the one that their owner signed for us. */
-  readonly #mismatched = new Set<string>();
-  /** What we hold of files of others. */
-  readonly #held = new Map<FileId, number>();
-  #sharing = 0;
-  /** How to stop those that are being read. */
-  readonly #shareCancels = new Map<string, () => void>();
-  #pass: Promise<void> = Promise.resolve();
-  #nextPass: Promise<void> | null = null;
+  readonly #registry: FileRegistry;
+  readonly #sharing: Sharing;
 
   constructor(deps: FilesDeps) {
     this.#deps = deps;
     this.#table = new FilesTable(deps.db);
-    this.#settings = new SettingsTable(deps.db);
     const onError = (error: unknown): void =>
       deps.env.log.error("a listener of files failed", { reason: messageOf(error) });
     this.#changed = this.#owned.add(new Emitter<FileView>(onError));
@@ -214,11 +157,23 @@ class SharedFiles implements Files {
     this.#shareProgress = this.#owned.add(new Emitter<ShareProgressView>(onError));
     this.#replaced = this.#owned.add(new Emitter<FileId>(onError));
     this.#sources = new Sources((fileId) => this.#sourceChanged(fileId));
-    this.#owned.add(
-      deps.signaling.onConnected(() => {
-        this.#followServer();
-        this.#registerAll();
-        for (const [fileId, chunks] of this.#held) void this.#announceHeld(fileId, chunks);
+    const table = this.#table;
+    this.#registry = this.#owned.add(
+      new FileRegistry({
+        ...{ ...deps, table, isThere: (fileId) => this.#sources.isThere(fileId) },
+        onHolders: (fileId) => this.#tell(fileId),
+        onMismatch: (offer) => this.#warnOfMismatch(offer),
+      }),
+    );
+    this.#sharing = this.#owned.add(
+      new Sharing({
+        ...{ ...deps, table, get: (fileId) => this.get(fileId) },
+        onProgress: (progress) => this.#shareProgress.emit(progress),
+        announced: (fileId) => {
+          this.#registry.registerAll();
+          this.#tell(fileId);
+          return this.get(fileId);
+        },
       }),
     );
     this.#owned.add(deps.shares.onChanged((fileId) => this.#tell(fileId)));
@@ -242,263 +197,33 @@ class SharedFiles implements Files {
     return this.#shareProgress.event;
   }
 
-  async rekey(fileId: FileId): Promise<Result<FileView>> {
-    const { account, shares, hasCompleted, isTrusted } = this.#deps;
-    const record = this.#table.get(fileId);
-    if (record?.sourcePath == null) return fail("unknown_file", "Only a file of your own can be given another key.");
-    if (shares.closed(fileId) !== null) return fail("share_not_allowed", "This file is not given out any more.");
-    const members = shares
-      .members(fileId)
-      .filter((userId) => userId !== account.userId && !hasCompleted(fileId, userId));
-    // Whoever has the file already needs no other key.
-    if (members.length === 0) return this.get(fileId);
-    if (!members.every(isTrusted))
-      return fail(
-        "unknown_contact",
-        "Members have given this file to people whom you are not in contact with, so you cannot send them another key.",
-      );
-    const { sourcePath, offer } = record;
-    const fresh = this.#freshSecret();
-    const hashed = await this.#readAgain(offer, { ...fresh, path: sourcePath });
-    if (!hashed.ok) return err({ type: hashed.error.type, message: hashed.error.message });
-    if (this.#owned.disposed) return closing();
-    const next: FileOffer = { ...this.#offerOf({ ...fresh, name: offer.name }, hashed.value), replaces: fileId };
-    if (!isSamePlaintext(offer, next))
-      return this.#giveUp(next.signed.manifest.fileId, {
-        type: "file_changed",
-        message: "The file was changed since you shared it. Share it again instead.",
-      });
-    const { terms } = shares.list(fileId);
-    const published = this.#publish(members.map(chatIdOf), members, next, sourcePath, terms);
-    // From now on the old key is good for nothing that is sent: whoever may still have the file gets it under the new one.
-    await shares.setTerms(fileId, { expiresAtMs: this.#deps.env.clock.now() });
-    return published;
+  share(chatId: ChatId, path: string, terms?: Partial<ShareTerms>): Promise<Result<FileView>> {
+    return this.#sharing.share(chatId, path, terms);
   }
 
-  /** Hashes a file or folder that was shared before. */
-  #readAgain({ folder }: FileOffer, input: Jobs["hashFile"]["input"]): Promise<Result<HashedFile, WorkError>> {
-    const { worker } = this.#deps;
-    return folder === undefined ? worker.run("hashFile", input).result : worker.run("hashFolder", input).result;
-  }
-
-  #freshSecret(): { fileId: FileId; key: Bytes } {
-    const { random } = this.#deps.env;
-    const fileId = v.parse(FileIdSchema, toBase64Url(random.bytes(FILE_ID_BYTES)));
-    return { fileId, key: random.bytes(KEY_BYTES) };
-  }
-
-  #offerOf({ fileId, key, name }: { fileId: FileId; key: Bytes; name: string }, hashed: HashedFile): FileOffer {
-    const { account, env } = this.#deps;
-    const { sizeBytes, root, sha256, folder } = hashed;
-    const chunkBytes = chunkBytesFor(sizeBytes);
-    const manifest: Manifest = {
-      ...{ fileId, ownerId: account.userId, sizeBytes, chunkBytes, chunkCount: Math.ceil(sizeBytes / chunkBytes) },
-      ...{ root, createdAtMs: env.clock.now() },
-    };
-    const signed = { manifest, signature: account.sign(manifestSigningBytes(manifest)) };
-    return { signed, name, key, sha256, ...(folder === undefined ? {} : { folder }) };
-  }
-
-  async share(chatId: ChatId, path: string, terms: Partial<ShareTerms> = {}): Promise<Result<FileView>> {
-    if (this.#sharing >= SHARES_ACTIVE_MAX)
-      return fail("too_many_shares", "Many files are being prepared already. Wait until some of them are done.");
-    this.#sharing += 1;
-    try {
-      return await this.#share(chatId, path, terms);
-    } finally {
-      this.#sharing -= 1;
-    }
-  }
-
-  async #share(chatId: ChatId, path: string, terms: Partial<ShareTerms>): Promise<Result<FileView>> {
-    const { worker, maySend } = this.#deps;
-    const allowed = maySend(chatId);
-    if (!allowed.ok) return allowed;
-    // A link could be pointed elsewhere later. Whether the file can be read is for the worker to say.
-    const sourcePath = await realpath(path).catch(() => resolve(path));
-    const { fileId, key } = this.#freshSecret();
-    const name = safeFileName(basename(path));
-    const found = await stat(sourcePath).catch(() => null);
-    const isFolder = found?.isDirectory() === true;
-    const progressOf = (sizeBytes: number) => (bytesHashed: number) =>
-      this.#shareProgress.emit({ chatId, fileId, name, sizeBytes, bytesHashed });
-    progressOf(found?.isFile() === true ? found.size : 0)(0);
-    const input = { fileId, key, path: sourcePath };
-    const hashed = await this.#cancellable(fileId, async (stopBy) => {
-      if (!isFolder) return stopBy(worker.run("hashFile", input, progressOf(found?.size ?? 0)));
-      const measured = await stopBy(worker.run("measureFolder", { path: sourcePath }));
-      return measured.ok ? stopBy(worker.run("hashFolder", input, progressOf(measured.value))) : measured;
-    });
-    if (!hashed.ok) {
-      // It was read to its end before it could be stopped.
-      if (hashed.error.type === "cancelled") return this.#giveUp(fileId, cancelled);
-      return err({ type: hashed.error.type, message: hashed.error.message });
-    }
-    if (this.#owned.disposed) return closing();
-    reached("announcing", fileId);
-    const offer = this.#offerOf({ fileId, key, name }, hashed.value);
-    return this.#publish([chatId], this.#deps.membersOf(chatId), offer, sourcePath, terms);
+  rekey(fileId: FileId): Promise<Result<FileView>> {
+    return this.#sharing.rekey(fileId);
   }
 
   cancelShare(fileId: string): Result<{ fileId: string }> {
-    const cancel = this.#shareCancels.get(fileId);
-    if (cancel === undefined) return fail("unknown_file", "This file is not being prepared any more.");
-    cancel();
-    return ok({ fileId });
+    return this.#sharing.cancel(fileId);
   }
 
-  /** Runs jobs one after the other, each until it is done or {@link cancelShare} stops it. */
-  async #cancellable<T>(
-    fileId: FileId,
-    body: (
-      stopBy: <Name extends JobName>(job: RunningJob<Name>) => Promise<JobResult<Name>>,
-    ) => Promise<Result<T, WorkError>>,
-  ): Promise<Result<T, WorkError>> {
-    let isCancelled = false;
-    let job: Pick<RunningJob<JobName>, "cancel"> | null = null;
-    this.#shareCancels.set(fileId, () => {
-      isCancelled = true;
-      job?.cancel();
-    });
-    try {
-      const result = await body(async (next) => {
-        job = next;
-        if (isCancelled) next.cancel();
-        return next.result;
-      });
-      return isCancelled ? err(workError("cancelled", cancelled.message)) : result;
-    } finally {
-      this.#shareCancels.delete(fileId);
-    }
+  refresh(fileId: string): Promise<void> {
+    return this.#registry.refresh(fileId);
   }
 
-  /** Record and message belong together: without the one the other is nothing. */
-  async #publish(
-    chatIds: readonly ChatId[],
-    members: readonly UserId[],
-    offer: FileOffer,
-    sourcePath: string,
-    terms: Partial<ShareTerms>,
-  ): Promise<Result<FileView>> {
-    const { fileId } = offer.signed.manifest;
-    const record = { offer, sharedWith: members, version: 1, sourcePath, registered: false };
-    const refusal = this.#store(record, () => {
-      const start = this.#deps.shares.start(fileId, members, terms);
-      const sent = chatIds.map((chatId) => this.#deps.sendFile(chatId, offer, start));
-      return sent.find(({ ok }) => !ok) ?? ok(undefined);
-    });
-    if (refusal !== null) return this.#giveUp(fileId, refusal);
-    reached("announced", fileId);
-    for (const userId of members) this.#deps.onOffered(fileId, userId);
-    // Only now: of what was refused here the server never hears.
-    this.#registerAll();
-    this.#tell(fileId);
-    return this.get(fileId);
+  holds(fileId: FileId, chunks: number): void {
+    this.#registry.holds(fileId, chunks);
   }
 
-  /** The record and what `send` stores are committed together, or neither is. */
-  #store(record: Omit<FileRecord, "access">, send: () => Result<unknown>): AppError | null {
-    try {
-      this.#deps.db.transaction(() => {
-        this.#table.insert(record);
-        const sent = send();
-        if (!sent.ok) throw new MessageRefused(sent.error);
-      });
-      return null;
-    } catch (error) {
-      if (error instanceof MessageRefused) return error.error;
-      if (!isDiskFull(error)) throw error;
-      return { type: "disk_full", message: "The disk with Weir's data is full. Free some space, then share it again." };
-    }
-  }
-
-  async #giveUp<E>(fileId: FileId, error: E): Promise<{ ok: false; error: E }> {
-    await this.#deps.worker.run("drop", { fileId, directory: null, what: "everything" }).result;
-    return err(error);
-  }
-
-  /** Another server knows none of our files, and what the old one said about those of others is of no use any more. */
-  #followServer(): void {
-    const { serverId } = this.#deps.signaling;
-    if (serverId === null || this.#settings.get(SERVER_KEY, v.string()) === serverId) return;
-    this.#deps.db.transaction(() => {
-      this.#table.setAllUnregistered();
-      this.#settings.set(SERVER_KEY, serverId);
-    });
-    this.#holders.clear();
-  }
-
-  async #register({ offer }: FileRecord): Promise<Registration> {
-    const { signaling, shares } = this.#deps;
-    const { manifest, signature } = offer.signed;
-    const { fileId, chunkCount } = manifest;
-    let operations = shares.operations(fileId, 1);
-    reached("registering", fileId);
-    let given = await signaling.request("files.register", { record: { ...manifest, signature }, operations });
-    for (let last = operations.at(-1); given.ok && last !== undefined; last = operations.at(-1)) {
-      operations = shares.operations(fileId, last.version + 1);
-      if (operations.length > 0) given = await signaling.request("files.operate", { fileId, operations });
-    }
-    const holder = this.#sources.isThere(fileId);
-    const chunksHeld = holder ? chunkCount : 0;
-    const answer = given.ok
-      ? await signaling.request("files.announce", { fileId, complete: holder, chunksHeld })
-      : given;
-    // It may have come or gone while the server answered.
-    if (holder !== this.#sources.isThere(fileId)) return { kind: "later" };
-    if (answer.ok) {
-      reached("registered", fileId);
-      return { kind: "registered", holder };
-    }
-    this.#deps.env.log.warn("a file was not registered", { type: answer.error.type });
-    return REFUSALS.includes(answer.error.type) ? { kind: "refused", error: answer.error } : { kind: "later" };
-  }
-
-  /** A pass reads its list at its start: what comes later needs the next pass, and one that waits is enough. */
-  #registerAll(): void {
-    if (this.#nextPass !== null) return;
-    this.#nextPass = this.#pass.then(() => {
-      this.#nextPass = null;
-      this.#pass = this.#registerEach().catch((error: unknown) =>
-        this.#deps.env.log.error("files were not registered", { reason: messageOf(error) }),
-      );
-      return this.#pass;
-    });
-  }
-
-  async #registerEach(): Promise<void> {
-    for (const record of this.#table.unregistered()) {
-      if (this.#owned.disposed || this.#deps.signaling.state.state !== "connected") return;
-      const answer = await this.#register(record);
-      if (this.#owned.disposed) return;
-      const { fileId } = record.offer.signed.manifest;
-      if (answer.kind === "registered") this.#table.setRegistered(fileId, answer.holder);
-      // A refusal will not change either; without the record the file can still be sent directly.
-      else if (answer.kind === "refused") this.#table.setRegistered(fileId, true);
-      if (answer.kind !== "registered") continue;
-      this.#deps.shares.registered(fileId);
-      this.#deps.onRegistered(fileId);
-    }
+  registerAgain(fileId: FileId): void {
+    this.#registry.registerAgain(fileId);
   }
 
   get(fileId: string): Result<FileView> {
     const view = this.view(fileId);
     return view === null ? fail("unknown_file", "This file is not known here.") : ok(view);
-  }
-
-  async refresh(fileId: string): Promise<void> {
-    if (this.#owned.disposed) return;
-    const record = this.#table.get(fileId);
-    const { signaling } = this.#deps;
-    if (record === null || record.sourcePath !== null || signaling.state.state !== "connected") return;
-    const { fileId: id } = record.offer.signed.manifest;
-    const answer = await signaling.request("files.get", { fileId: id });
-    if (!answer.ok || this.#owned.disposed) return;
-    this.#compare(record, answer.value.record);
-    const before = this.#seedersOf(record);
-    const holders = answer.value.seeders.filter(({ complete }) => complete).map(({ userId }) => userId);
-    this.#holders.set(id, holders);
-    if (before.join() !== holders.join()) this.#tell(id);
   }
 
   async entries(
@@ -515,19 +240,11 @@ class SharedFiles implements Files {
 
   async checkRecord(fileId: string): Promise<Result<void>> {
     await this.refresh(fileId);
-    if (!this.#mismatched.has(fileId)) return ok(undefined);
+    if (!this.#registry.isMismatched(fileId)) return ok(undefined);
     return fail("record_mismatch", "The server describes another file under this id. It is not downloaded.");
   }
 
-  #compare({ offer }: FileRecord, record: RequestOutput<"files.get">["record"]): void {
-    const { manifest } = offer.signed;
-    const { fileId } = manifest;
-    if (isSameRecord(manifest, record)) {
-      this.#mismatched.delete(fileId);
-      return;
-    }
-    if (this.#mismatched.has(fileId)) return;
-    this.#mismatched.add(fileId);
+  #warnOfMismatch(offer: FileOffer): void {
     this.#notices.emit({
       level: "error",
       type: "record_mismatch",
@@ -555,10 +272,10 @@ class SharedFiles implements Files {
   }
 
   /** Of an own file: ourselves while it is there. Of another's: whom the server names, or else its owner. */
-  #seedersOf({ offer, sourcePath }: FileRecord): readonly string[] {
-    const { fileId, ownerId } = offer.signed.manifest;
-    if (sourcePath !== null) return this.#sources.isThere(fileId) ? [ownerId] : [];
-    return this.#holders.get(fileId) ?? [ownerId];
+  #seedersOf(record: FileRecord): readonly string[] {
+    const { fileId, ownerId } = record.offer.signed.manifest;
+    if (record.sourcePath !== null) return this.#sources.isThere(fileId) ? [ownerId] : [];
+    return this.#registry.holdersOf(record);
   }
 
   replacedBy(offer: FileOffer): FileRecord | null {
@@ -668,18 +385,13 @@ class SharedFiles implements Files {
       const record = this.#owned.disposed ? null : this.#table.get(fileId);
       if (record?.sourcePath == null) continue;
       const { offer, sourcePath: path } = record;
-      const hashed = await this.#readAgain(offer, { fileId, key: offer.key, path });
+      const hashed = await readAgain(worker, offer, { fileId, key: offer.key, path });
       if (hashed.ok && bytesEqual(hashed.value.root, offer.signed.manifest.root)) continue;
       if (!hashed.ok && hashed.error.type === "worker_ended") return;
       // Other leaves than those that the owner signed are of no use, and those are not to be had any more.
       if (hashed.ok) await worker.run("drop", { fileId, directory: null, what: "everything" }).result;
       if (!this.#owned.disposed) this.reportChanged(fileId);
     }
-  }
-
-  registerAgain(fileId: FileId): void {
-    this.#table.setUnregistered(fileId);
-    this.#registerAll();
   }
 
   async #lookAtSources(): Promise<void> {
@@ -698,21 +410,7 @@ class SharedFiles implements Files {
       this.#deps.env.log.error("a shared file's absence was not written down", { reason: messageOf(error) });
     }
     this.#tell(fileId);
-    this.#registerAll();
-  }
-
-  holds(fileId: FileId, chunks: number): void {
-    this.#held.set(fileId, chunks);
-    void this.#announceHeld(fileId, chunks);
-  }
-
-  /** Nothing depends on it: what fails is told again with the next connection. */
-  async #announceHeld(fileId: FileId, chunksHeld: number): Promise<void> {
-    const { signaling } = this.#deps;
-    const record = this.#owned.disposed ? null : this.#table.get(fileId);
-    if (record === null || record.sourcePath !== null || signaling.state.state !== "connected") return;
-    const complete = chunksHeld === record.offer.signed.manifest.chunkCount;
-    await signaling.request("files.announce", { fileId, complete, chunksHeld });
+    this.#registry.registerAll();
   }
 
   #tell(fileId: FileId): void {
@@ -725,21 +423,8 @@ class SharedFiles implements Files {
   }
 }
 
-const isSameRecord = (manifest: Manifest, record: RequestOutput<"files.get">["record"]): boolean =>
-  record.fileId === manifest.fileId &&
-  record.ownerId === manifest.ownerId &&
-  record.sizeBytes === manifest.sizeBytes &&
-  record.chunkCount === manifest.chunkCount &&
-  bytesEqual(record.root, manifest.root);
-
 const isSameManifest = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(manifestSigningBytes(a.signed.manifest), manifestSigningBytes(b.signed.manifest));
-
-const isSamePlaintext = (a: FileOffer, b: FileOffer): boolean =>
-  a.signed.manifest.ownerId === b.signed.manifest.ownerId &&
-  a.signed.manifest.sizeBytes === b.signed.manifest.sizeBytes &&
-  bytesEqual(a.sha256, b.sha256) &&
-  a.folder?.listBytes === b.folder?.listBytes;
 
 const isSameSecret = (a: FileOffer, b: FileOffer): boolean =>
   bytesEqual(a.key, b.key) &&
