@@ -1,5 +1,15 @@
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import Sqlite from "better-sqlite3";
@@ -42,6 +52,8 @@ const ENVELOPES = counted(16, 400);
 const AT_ONCE = 8;
 const COPIED_CHUNKS = counted(500, 1200);
 const TIMEOUT_MS = counted(180_000, 3_600_000);
+/** Traces, and the disks that are made from them; the full run has the larger ones. */
+const TRACES_BYTES_MAX = 2 * 1024 ** 3;
 const LUCK: readonly Luck[] = ["nothing", "some", "torn", "everything"];
 
 const random = seededNumbers(20_002);
@@ -49,12 +61,18 @@ let folder: string;
 let tracer: string;
 let missing: string | null;
 beforeAll(() => {
-  // The model forgets what was not forced; that the real disk is slow would only cost time.
-  folder = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "weir-power-cut-"));
+  folder = mkdtempSync(join(roomyFolder(), "weir-power-cut-"));
   tracer = join(folder, "traced-calls.so");
   missing = buildTracer(tracer);
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** In memory, if there is enough: the model forgets what was not forced, and that the real disk is slow would only cost time. */
+const roomyFolder = (): string => {
+  if (!existsSync("/dev/shm")) return tmpdir();
+  const { bavail, bsize } = statfsSync("/dev/shm");
+  return bavail * bsize > TRACES_BYTES_MAX ? "/dev/shm" : tmpdir();
+};
 
 const tracing = (under: string, log: string): NodeJS.ProcessEnv => ({
   ...{ LD_PRELOAD: tracer, TRACE_UNDER: under, TRACE_LOG: log },
