@@ -285,7 +285,10 @@ export class GroupMail {
     const heads = content.heads.map(toHex);
     const isMember = groups.isMember(groupId, from);
     if (!isMember && groups.isUpTo(groupId, heads)) return false;
-    if (this.#table.arrivalCount(groupId, from) >= GROUP_ARRIVALS_MAX) {
+    // Of groups that are not known, or were forgotten, a person could name any number.
+    const isKnown = groups.log(groupId) !== null;
+    const waiting = isKnown ? this.#table.arrivalCount(groupId, from) : this.#table.strayCount(from);
+    if (waiting >= GROUP_ARRIVALS_MAX) {
       changes.notice("warning", "message_missing", "Too much of a group waits to be read; a message was dropped.");
       return false;
     }

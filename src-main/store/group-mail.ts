@@ -83,6 +83,11 @@ const prepareTraffic = ({ sql }: Database) => ({
   arrivalCount: sql
     .prepare<[string, string], number>("SELECT count(*) FROM group_arrivals WHERE group_id = ? AND sender = ?")
     .pluck(),
+  strayCount: sql
+    .prepare<[string], number>(
+      "SELECT count(*) FROM group_arrivals WHERE sender = ? AND group_id NOT IN (SELECT group_id FROM groups)",
+    )
+    .pluck(),
   arrivalSenders: sql.prepare<[], { group_id: GroupId; sender: UserId }>(
     "SELECT DISTINCT group_id, sender FROM group_arrivals",
   ),
@@ -239,6 +244,11 @@ export class GroupMailTable {
 
   arrivalCount(groupId: GroupId, sender: UserId): number {
     return this.#traffic.arrivalCount.get(groupId, sender) ?? 0;
+  }
+
+  /** What waits of one person for groups that are not known, all together. */
+  strayCount(sender: UserId): number {
+    return this.#traffic.strayCount.get(sender) ?? 0;
   }
 
   arrivals(): { groupId: GroupId; sender: UserId }[] {

@@ -482,7 +482,10 @@ export const GROUP_PARENTS_MAX = 16;
 export const GROUP_PAGE_BYTES = 40 * KiB;
 /** Whoever left and forgot a group tries for so long to tell its members; the mailbox keeps nothing for longer either. */
 export const GROUP_GOODBYE_MS = 30 * DAY;
-/** What arrived from one member of a group and waits for the log or for its turn; more is dropped, and told. */
+/**
+ * What arrived from one member of a group and waits for the log or for its turn, and from one person for all groups together
+ * that are not known; more is dropped, and told.
+ */
 export const GROUP_ARRIVALS_MAX = 1000;
 /** Sender keys of one member of a group that are kept: the newest, and the one before for what comes late. */
 export const GROUP_SENDER_KEYS_KEPT = 2;

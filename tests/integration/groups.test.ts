@@ -1,15 +1,27 @@
+import { randomBytes } from "node:crypto";
 import * as v from "valibot";
 import { afterEach, describe, expect, test } from "vitest";
 import { defined } from "#shared/base/assert.ts";
-import { type ChatId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
+import { toBase32, toBase64Url } from "#shared/base/bytes.ts";
 import {
+  type ChatId,
+  type GroupId,
+  GroupIdSchema,
+  MessageIdSchema,
+  type UserId,
+  UserIdSchema,
+} from "#shared/base/ids.ts";
+import {
+  GROUP_ARRIVALS_MAX,
   GROUP_GOODBYE_MS,
   GROUP_MEMBERS_MAX,
   GROUP_POSTED_PER_TURN,
   GROUP_TOLD_PER_TURN,
   OUTBOX_STEPS_PER_TURN,
 } from "#shared/base/limits.ts";
-import { decodeContent } from "#shared/wire/content.ts";
+import { decodeContent, encodeContent } from "#shared/wire/content.ts";
+import { GroupMailTable } from "../../src-main/store/group-mail.ts";
+import { OutboxTable } from "../../src-main/store/messages.ts";
 import { type ChatPeer, ChatWorld, pair } from "../support/chat-world.ts";
 import { counted } from "../support/counts.ts";
 import {
@@ -492,6 +504,39 @@ describe("two hundred people", () => {
 });
 
 describe("when something breaks", () => {
+  test("what one person sends for groups that nobody knows is bounded over all of them", async () => {
+    world = new ChatWorld({ crypto: "signal" });
+    const [alice, bob] = (await circle(world, ["Alice", "Bob"])) as [ChatPeer, ChatPeer];
+    const arrivals = new GroupMailTable(alice.parts.db);
+    const unknown = (): GroupId => v.parse(GroupIdSchema, `g${toBase32(new Uint8Array(randomBytes(20)))}`);
+    const body = new Uint8Array(32);
+    alice.parts.db.transaction(() => {
+      for (let n = 1; n < GROUP_ARRIVALS_MAX; n++)
+        arrivals.addArrival(unknown(), bob.userId, { messageId: null, heads: [], admitted: false, body });
+    });
+    const [last, tooMuch] = [unknown(), unknown()];
+    const outbox = new OutboxTable(bob.parts.db);
+    bob.parts.db.transaction(() => {
+      for (const groupId of [last, tooMuch]) {
+        const seq = outbox.takeSeq(alice.userId);
+        const messageId = v.parse(MessageIdSchema, toBase64Url(new Uint8Array(randomBytes(16))));
+        const draft = { kind: "groupMessage" as const, groupId, heads: [body], messageId, body };
+        outbox.insert(alice.userId, seq, encodeContent({ ...draft, seq, received: 0, oldest: 1 }), null);
+      }
+    });
+    await bob.restart();
+    await world.runFor(1000);
+    expect(arrivals.arrivalCount(last, bob.userId)).toBe(1);
+    expect(arrivals.arrivalCount(tooMuch, bob.userId)).toBe(0);
+    expect(alice.notices.map(({ type }) => type)).toEqual(["message_missing"]);
+    // A group that is known is none of them.
+    const chat = unwrap(bob.messages.groups.create("Hikers", [alice.userId]));
+    await world.runFor(1000);
+    say(bob, chat, "hello");
+    await world.runFor(1000);
+    expect(groupTexts(alice, chat)).toEqual(["hello"]);
+  });
+
   test("whoever was not told of a change before the program ended, or before the group was forgotten, is told all the same", async () => {
     world = new ChatWorld({ crypto: "signal" });
     const [alice, bob, carol] = (await circle(world, ["Alice", "Bob", "Carol"])) as [ChatPeer, ChatPeer, ChatPeer];
