@@ -5,6 +5,7 @@ import type { FileId, Generation, UserId } from "#shared/base/ids.ts";
 import {
   REQUEST_WINDOW_BYTES,
   REQUEST_WINDOW_CHUNKS,
+  REQUEST_WINDOW_START_BYTES,
   REQUEST_WINDOWS_MAX,
   STORE_BACKLOG_BYTES_MAX,
   TRANSFER_WEIGHTS,
@@ -529,8 +530,10 @@ const plainError = ({ type, message }: WorkError): { type: string; message: stri
 
 const setupOf = ({ chunkCount, chunkBytes }: FileSpec, { drainTimeoutMs, env }: DownloadDeps): Setup => {
   const windowChunks = Math.min(REQUEST_WINDOW_CHUNKS, Math.floor(REQUEST_WINDOW_BYTES / chunkBytes));
+  const startChunks = Math.floor(REQUEST_WINDOW_START_BYTES / chunkBytes);
   const seed = new DataView(env.random.bytes(4).buffer).getUint32(0);
-  return { chunkCount, windowChunks, backlogChunks: REQUEST_WINDOWS_MAX * windowChunks, drainTimeoutMs, seed };
+  const backlogChunks = REQUEST_WINDOWS_MAX * windowChunks;
+  return { chunkCount, windowChunks, startChunks, backlogChunks, drainTimeoutMs, seed };
 };
 
 /** A download as it was written down; one that was active begins queued. */

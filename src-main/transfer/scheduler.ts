@@ -36,6 +36,8 @@ export interface Wanted {
 export interface Bounds {
   /** Chunks under way from one seeder. */
   readonly windowChunks: number;
+  /** The same while nothing is known of its speed. */
+  readonly startChunks: number;
   /** Chunks asked for and not stored, over all seeders. */
   readonly backlogChunks: number;
   /** Where this downloader's stretches begin follows from it: 32 random bits. */
@@ -64,7 +66,7 @@ export const pick = (
 ): Picked => {
   const session = swarm.sessions.get(id);
   if (session?.stage.kind !== "serving") return { ...NOTHING, searchFrom: 0 };
-  const window = windowOf(session.flow, bounds.windowChunks);
+  const window = windowOf(session.flow, { first: bounds.startChunks, most: bounds.windowChunks });
   const room = Math.min(window - session.owed.size - storingOf(wanted, id), most, backlogRoom(swarm, wanted, bounds));
   // A quarter of the window at a time: few messages, and the seeder never runs dry.
   const isWorthwhile = room >= Math.ceil(window / 4) || (session.owed.size === 0 && room > 0);

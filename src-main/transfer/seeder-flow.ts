@@ -2,7 +2,6 @@ import type { TimeMs } from "#shared/base/env.ts";
 import {
   FLOW_SAMPLE_MS,
   REQUEST_WINDOW_MIN_CHUNKS,
-  REQUEST_WINDOW_START_CHUNKS,
   REQUEST_WINDOW_TIME_MS,
   SEEDER_PATIENCE_MS,
 } from "#shared/base/limits.ts";
@@ -56,10 +55,13 @@ export const chunkCame = (flow: Flow, now: TimeMs): Flow => {
 
 /**
  * Chunks that should be under way: what it delivers in REQUEST_WINDOW_TIME_MS or in two round trips, whichever is more, so
- * that a window that was the bound grows. Before its speed is known it grows with every chunk.
+ * that a window that was the bound grows. Before its speed is known it is `first`, and grows with every chunk.
  */
-export const windowOf = ({ chunksPerMs, delayMs, received }: Flow, most: number): number => {
-  if (chunksPerMs === null) return Math.min(most, REQUEST_WINDOW_START_CHUNKS + received);
+export const windowOf = (
+  { chunksPerMs, delayMs, received }: Flow,
+  { first, most }: { first: number; most: number },
+): number => {
+  if (chunksPerMs === null) return Math.min(most, first + received);
   const wanted = Math.ceil(chunksPerMs * Math.max(REQUEST_WINDOW_TIME_MS, 2 * (delayMs ?? 0)));
   return Math.min(most, Math.max(REQUEST_WINDOW_MIN_CHUNKS, wanted));
 };

@@ -11,6 +11,8 @@ export interface Setup {
   readonly chunkCount: number;
   /** Requests that may be unanswered in one session. */
   readonly windowChunks: number;
+  /** The same while nothing is known of the seeder's speed. */
+  readonly startChunks: number;
   /** Chunks that may be asked for and not stored, over all sessions. */
   readonly backlogChunks: number;
   /** 32 random bits, from which follows where it goes on while others fetch the file too. */

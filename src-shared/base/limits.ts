@@ -17,9 +17,12 @@ const DAY = 24 * HOUR;
 
 /** Plaintext bytes of a chunk: small enough to be proven and repeated cheaply, large enough that the 20-byte header is noise. */
 export const CHUNK_BYTES = 64 * KiB;
-/** Chunk size for files above {@link LARGE_FILE_BYTES}: keeps the number of leaves, and so the hash tree, small. */
+/**
+ * Chunk size for files above {@link LARGE_FILE_BYTES}: what is done for each chunk, and not for its bytes, costs a quarter, and the
+ * hash tree stays small. Smaller files are cut finer, so that several seeders share them well.
+ */
 export const CHUNK_BYTES_LARGE = 256 * KiB;
-export const LARGE_FILE_BYTES = 1 * GiB;
+export const LARGE_FILE_BYTES = 128 * MiB;
 /** AES-GCM tag that each encrypted chunk carries (NIST SP 800-38D). */
 export const CHUNK_TAG_BYTES = 16;
 /** 2^24 chunks of 256 KiB = 4 TiB: bounds the leaf list of a hostile manifest at 512 MiB on disk, never in memory at once. */
@@ -67,8 +70,8 @@ export const REQUEST_WINDOW_BYTES = 3 * MiB;
  * seeders on the widest links fill it; more of them share it.
  */
 export const REQUEST_WINDOWS_MAX = 4;
-/** Chunks under way from a seeder whose speed is not known yet: enough for the first round trip, little to wait for if it is slow. */
-export const REQUEST_WINDOW_START_CHUNKS = 16;
+/** Under way from a seeder whose speed is not known yet: enough for the first round trip, little to wait for if it is slow. */
+export const REQUEST_WINDOW_START_BYTES = 1 * MiB;
 /** Chunks under way even from the slowest seeder: one that travels and one that waits. */
 export const REQUEST_WINDOW_MIN_CHUNKS = 2;
 /** A window holds what a seeder delivers in this time, or in two round trips: it survives a pause, and is soon over. */
@@ -123,10 +126,10 @@ export const DRAIN_TIMEOUT_MAX_MS = 5 * MINUTE;
 /** Chunks in one SQLite transaction of the chunk worker: a batch grows to this while the disk is the slower side. */
 export const STORE_BATCH_CHUNKS = 64;
 /**
- * A commit waits for this many chunks, or this long: it writes about five pages of 64 KiB and waits for the disk whatever
+ * A commit waits for this much of chunks, or this long: it writes about five pages of 64 KiB and waits for the disk whatever
  * it holds. A third of the window, so that the seeder keeps sending meanwhile; the time is what a slow link notices.
  */
-export const STORE_GATHER_CHUNKS = 16;
+export const STORE_GATHER_BYTES = 1 * MiB;
 export const STORE_GATHER_MS = 10;
 /**
  * Bytes handed to the chunk worker and not yet committed; beyond it no receive credit is given. Covers a commit
@@ -158,7 +161,7 @@ export const SALVAGE_ROW_BYTES_MAX = 32 * MiB;
  * A download up to this size stays in the WAL of chunks.db until it is assembled and deleted, and is never copied into the
  * database file: a third less to write. Larger ones are copied while they arrive.
  */
-export const WAL_WHOLE_FILE_BYTES = LARGE_FILE_BYTES;
+export const WAL_WHOLE_FILE_BYTES = 1 * GiB;
 /** Pages of the WAL that wait to be copied: such a file, with its indexes and what every commit adds, 1.5 GiB. */
 export const WAL_KEPT_PAGES = 24_576;
 /** The same while a larger file arrives, 32 MiB: a pass waits for the disk twice, and holds up commits that want the same disk. */
@@ -776,10 +779,11 @@ assert(CHUNK_BYTES_LARGE + CHUNK_TAG_BYTES + 64 <= LINK_MESSAGE_BYTES_MAX, "a la
 assert(REQUEST_WINDOW_BYTES + LINK_MESSAGE_BYTES_MAX <= RECEIVE_CREDIT_BYTES, "a window must fit the receive credit");
 assert(REQUEST_WINDOW_CHUNKS * CHUNK_BYTES <= REQUEST_WINDOW_BYTES, "both window bounds must agree for small chunks");
 assert(
-  REQUEST_WINDOW_MIN_CHUNKS <= REQUEST_WINDOW_START_CHUNKS && REQUEST_WINDOW_START_CHUNKS <= REQUEST_WINDOW_CHUNKS,
+  REQUEST_WINDOW_MIN_CHUNKS * CHUNK_BYTES_LARGE <= REQUEST_WINDOW_START_BYTES &&
+    REQUEST_WINDOW_START_BYTES <= REQUEST_WINDOW_BYTES,
   "a window starts within its bounds",
 );
-assert(STORE_GATHER_CHUNKS * 2 < REQUEST_WINDOW_CHUNKS, "most of a window must be on its way while a commit gathers");
+assert(STORE_GATHER_BYTES * 2 < REQUEST_WINDOW_BYTES, "most of a window must be on its way while a commit gathers");
 assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
 assert(
   WAL_FINISH_PAGES < WAL_PASS_PAGES && WAL_PASS_PAGES < WAL_RESTART_PAGES && WAL_KEPT_PAGES < WAL_PAGES_MAX,

@@ -193,7 +193,7 @@ const exchange = ({ chunkCount, ownerChunkMs, seeds, startMs = [] }: Options): O
 
   const receivers = [...seeds.keys()].map((r) => r + 1);
   for (const i of receivers) {
-    const setup = { chunkCount, windowChunks: 48, backlogChunks: 192, drainTimeoutMs: 5000 };
+    const setup = { chunkCount, windowChunks: 48, startChunks: 16, backlogChunks: 192, drainTimeoutMs: 5000 };
     const own = { ...setup, seed: seeds[i - 1] ?? 0 };
     states.set(i, initialState(own, { rest: "queued", storedCount: 0, counters: none }));
     later(startMs[i - 1] ?? 0, () => {

@@ -109,6 +109,7 @@ export class SimWorld {
     const setup = {
       chunkCount: options.chunkCount,
       windowChunks: options.windowChunks ?? 4,
+      startChunks: 16,
       backlogChunks: 16,
       drainTimeoutMs: 5000,
       seed: 0,

@@ -35,7 +35,7 @@ class Run {
   readonly phases: string[] = [];
 
   constructor(chunkCount = 10, windowChunks = 32) {
-    const setup = { chunkCount, windowChunks, backlogChunks: 64, drainTimeoutMs: 5000, seed: 0 };
+    const setup = { chunkCount, windowChunks, startChunks: 16, backlogChunks: 64, drainTimeoutMs: 5000, seed: 0 };
     this.state = initialState(setup, { rest: "queued", storedCount: 0, counters: NO_COUNTERS });
   }
 

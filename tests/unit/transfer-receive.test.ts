@@ -3,8 +3,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { afterEach, expect, test } from "vitest";
-import { freeNow } from "#shared/base/bytes.ts";
-import { STORE_GATHER_CHUNKS, STORE_GATHER_MS } from "#shared/base/limits.ts";
+import { type Bytes, freeNow } from "#shared/base/bytes.ts";
+import {
+  CHUNK_BYTES,
+  CHUNK_BYTES_LARGE,
+  CHUNK_TAG_BYTES,
+  STORE_GATHER_BYTES,
+  STORE_GATHER_MS,
+} from "#shared/base/limits.ts";
 import { ChunkTables } from "../../src-main/store/chunks.ts";
 import { Database } from "../../src-main/store/database.ts";
 import { chunksMigrations } from "../../src-main/store/schema/chunks.ts";
@@ -36,8 +42,9 @@ const startReceiver = () => {
     root: new Uint8Array(32),
     key: freshKey(),
   };
-  const add = (count: number): void => {
-    const chunks = Array.from({ length: count }, (_, index) => ({ job: index, index, bytes: new Uint8Array(17) }));
+  const add = (count: number, chunkBytes = CHUNK_BYTES): void => {
+    const bytesOf = (): Bytes => new Uint8Array(chunkBytes + CHUNK_TAG_BYTES);
+    const chunks = Array.from({ length: count }, (_, index) => ({ job: index, index, bytes: bytesOf() }));
     receiver.add(spec, { requested: 0, duplicate: 0, late: 0, rejected: 0 }, chunks);
   };
   return { receiver, clock, commits, add };
@@ -56,19 +63,25 @@ test("a few chunks wait for company, and not longer than the limit", async () =>
   expect(clock.timers()).toBe(0);
 });
 
-test("enough chunks are committed at once, with those that came in the same turn", async () => {
-  const { clock, commits, add } = startReceiver();
-  add(STORE_GATHER_CHUNKS - 1);
-  add(1);
-  add(3);
-  await setImmediate();
-  expect(commits).toEqual([STORE_GATHER_CHUNKS + 3]);
-  expect(clock.timers()).toBe(0);
-  add(1);
-  clock.advance(STORE_GATHER_MS);
-  await setImmediate();
-  expect(commits).toEqual([STORE_GATHER_CHUNKS + 3, 1]);
-});
+test.each([CHUNK_BYTES, CHUNK_BYTES_LARGE])(
+  "enough chunks of %i bytes are committed at once, with those that came in the same turn",
+  async (chunkBytes) => {
+    const enough = STORE_GATHER_BYTES / chunkBytes;
+    const { clock, commits, add } = startReceiver();
+    add(enough - 1, chunkBytes);
+    await setImmediate();
+    expect(commits).toEqual([]);
+    add(1, chunkBytes);
+    add(3, chunkBytes);
+    await setImmediate();
+    expect(commits).toEqual([enough + 3]);
+    expect(clock.timers()).toBe(0);
+    add(1, chunkBytes);
+    clock.advance(STORE_GATHER_MS);
+    await setImmediate();
+    expect(commits).toEqual([enough + 3, 1]);
+  },
+);
 
 test("a flush commits what was gathered, once", async () => {
   const { receiver, clock, commits, add } = startReceiver();

@@ -1,7 +1,7 @@
 import { type Bytes, bytesEqual, freeNow } from "#shared/base/bytes.ts";
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Clock } from "#shared/base/env.ts";
-import { CHUNK_TAG_BYTES, STORE_BATCH_CHUNKS, STORE_GATHER_CHUNKS, STORE_GATHER_MS } from "#shared/base/limits.ts";
+import { CHUNK_TAG_BYTES, STORE_BATCH_CHUNKS, STORE_GATHER_BYTES, STORE_GATHER_MS } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES, bytesOf } from "#shared/wire/frame.ts";
 import { chunkLength } from "#shared/wire/manifest.ts";
@@ -61,7 +61,8 @@ export class ChunkReceiver {
 
   #schedule(): void {
     if (this.#pending.length === 0 || this.#due) return;
-    if (this.#pending.length < STORE_GATHER_CHUNKS) {
+    const bytes = this.#pending.reduce((sum, chunk) => sum + chunk.bytes.length, 0);
+    if (bytes < STORE_GATHER_BYTES) {
       this.#gathering ??= this.#clock.setTimer(STORE_GATHER_MS, () => this.#commitSoon());
       return;
     }
