@@ -8,8 +8,15 @@ import type { Database } from "./database.ts";
 const PAGES_PER_FILE_MAX = CHUNKS_PER_FILE_MAX / LEAVES_PER_PAGE;
 /** Keeps every id an exact double. */
 const FILES_MAX = 2 ** 29;
-/** Rows freed or scanned before others get a turn. */
+/** Rows scanned before others get a turn. */
 const STEP_ROWS = 256;
+/**
+ * Pages given back in one transaction. SQLite counts them as changed until they are cut off, and writes those that exceed its
+ * memory of 16 MB (244 pages) to the WAL.
+ */
+const STEP_PAGES = 192;
+/** Of the rows removed in one step: what SQLite adds to each makes it as many pages. */
+const STEP_BYTES = (STEP_PAGES * CHUNKS_PAGE_BYTES) / 1.15;
 
 export type SaveStatus = "stored" | "duplicate" | "replaced";
 
@@ -81,9 +88,14 @@ export class ChunkTables {
       chunkIds: db.sql
         .prepare<[number, number, number], number>("SELECT id FROM chunks WHERE id >= ? AND id < ? ORDER BY id LIMIT ?")
         .pluck(),
+      firstLength: db.sql
+        .prepare<[number, number], number>(
+          "SELECT length(data) FROM chunks WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
+        )
+        .pluck(),
       removeChunk: db.sql.prepare<[number]>("DELETE FROM chunks WHERE id = ?"),
       removeChunks: db.sql.prepare<[number, number, number]>(
-        "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)",
+        "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT ?)",
       ),
       addPage: db.sql.prepare<[number, Uint8Array, Uint8Array]>(
         "INSERT INTO leaf_pages (id, root, leaves) VALUES (?, ?, ?) " +
@@ -98,14 +110,15 @@ export class ChunkTables {
       ),
       folderList: db.sql.prepare<[number], Buffer>("SELECT sealed FROM folder_lists WHERE file = ?").pluck(),
       removeFolderList: db.sql.prepare<[number]>("DELETE FROM folder_lists WHERE file = ?"),
+      // File by file: to group all rows at once, SQLite would sort them, with their data.
       storage: db.sql.prepare<[], { file_id: string; chunks: number; bytes: number }>(
-        `SELECT file_id, ifnull(chunks, 0) AS chunks, ifnull(chunk_bytes, 0) + ifnull(leaf_bytes, 0)
-           + ifnull((SELECT length(sealed) FROM folder_lists WHERE folder_lists.file = files.file), 0) AS bytes FROM files
-         LEFT JOIN (SELECT id / ${PAGES_PER_FILE_MAX} AS leaf_file, sum(length(leaves) + length(root)) AS leaf_bytes
-                    FROM leaf_pages GROUP BY leaf_file) ON leaf_file = files.file
-         LEFT JOIN (SELECT id / ${CHUNKS_PER_FILE_MAX} AS chunk_file, count(*) AS chunks, sum(length(data)) AS chunk_bytes
-                    FROM chunks GROUP BY chunk_file) ON chunk_file = files.file
-         ORDER BY files.file`,
+        `SELECT file_id,
+           (SELECT count(*) FROM chunks WHERE ${ofFile("chunks", CHUNKS_PER_FILE_MAX)}) AS chunks,
+           (SELECT ifnull(sum(length(data)), 0) FROM chunks WHERE ${ofFile("chunks", CHUNKS_PER_FILE_MAX)})
+             + (SELECT ifnull(sum(length(leaves) + length(root)), 0) FROM leaf_pages
+                WHERE ${ofFile("leaf_pages", PAGES_PER_FILE_MAX)})
+             + ifnull((SELECT length(sealed) FROM folder_lists WHERE folder_lists.file = files.file), 0) AS bytes
+         FROM files ORDER BY files.file`,
       ),
       removePages: db.sql.prepare<[number, number]>("DELETE FROM leaf_pages WHERE id >= ? AND id < ?"),
     };
@@ -114,6 +127,13 @@ export class ChunkTables {
   transaction<T>(body: () => T): T {
     const value = this.#db.transaction(body);
     if (!this.#db.sql.inTransaction) this.#committed();
+    return value;
+  }
+
+  /** What is lost with the power is removed again: nobody counts on it before {@link endDownload} or {@link removeFile}. */
+  #repeatable<T>(body: () => T): T {
+    const value = this.#db.repeatableTransaction(body);
+    this.#committed();
     return value;
   }
 
@@ -203,18 +223,26 @@ export class ChunkTables {
     return this.#statements.folderList.get(file) ?? null;
   }
 
-  /** Frees some rows and gives their space back; false when none was left. The caller repeats it, letting others in between. */
+  /**
+   * Frees some rows and gives their space back; false when none was left. The caller repeats it, letting others in between.
+   * The last rows first: theirs are about the last pages of the database, which are cut off. To give back the first ones,
+   * SQLite moves the last ones to their place.
+   */
   removeSomeChunks(file: number): boolean {
     const base = chunkId(file, 0);
-    // A transaction, also because only one tells of a full disk, and then the ballast makes room for it.
-    return this.transaction(() => {
-      const removed = this.#statements.removeChunks.run(base, base + CHUNKS_PER_FILE_MAX, STEP_ROWS).changes;
-      if (removed > 0) this.#db.sql.pragma(`incremental_vacuum(${STEP_ROWS * 4})`);
-      return removed > 0;
-    });
+    // Only the very last row may be shorter than the first.
+    const rowBytes = this.#statements.firstLength.get(base, base + CHUNKS_PER_FILE_MAX) ?? STEP_BYTES;
+    const rows = Math.ceil(STEP_BYTES / rowBytes);
+    const removed = this.#repeatable(
+      () => this.#statements.removeChunks.run(base, base + CHUNKS_PER_FILE_MAX, rows).changes,
+    );
+    // In one of its own: pages that were freed in the same one would be read again. Also after the last rows, because
+    // it may have been killed between the two.
+    this.#repeatable(() => this.#db.sql.pragma(`incremental_vacuum(${STEP_PAGES})`));
+    return removed > 0;
   }
 
-  /** Reads every row's length, which is in the index pages alone: 0.3 s for 1 GiB. */
+  /** Reads every row's length, which is in the index pages alone: 0.1 s for 1 GiB in small chunks. */
   measure(): ChunkStorage {
     return this.#db.transaction(() => {
       const files = this.#statements.storage
@@ -238,6 +266,10 @@ export class ChunkTables {
     });
   }
 }
+
+/** The range of ids that belongs to a row of `files`. */
+const ofFile = (table: string, idsPerFile: number): string =>
+  `${table}.id >= files.file * ${idsPerFile} AND ${table}.id < (files.file + 1) * ${idsPerFile}`;
 
 const chunkId = (file: number, index: number): number => {
   assert(index >= 0 && index < CHUNKS_PER_FILE_MAX, "chunk index out of range");

@@ -107,7 +107,7 @@ describe("what was written to chunks.db for nothing", () => {
       await writeFile(path, "");
       await truncate(path, 1024 * MiB);
       const database = join(folder.path, "chunks.db");
-      await hashUntilKilled(path, database, 200 * MiB);
+      await hashUntilKilled(path, database, 600 * MiB);
       expect(rowsOf(database)).toMatchObject({ files: 1 });
       expect(rowsOf(database)["leaf_pages"]).toBeGreaterThan(1);
       world = await createTransferWorld({ bobDatabase: database });
