@@ -144,6 +144,11 @@ export const PROGRESS_INTERVAL_MS = 100;
 export const EVENT_LOOP_WATCH_MS = 10_000;
 /** Bytes that the chunk worker reads, hashes or writes in one go: large enough for the disk, small enough that others get their turn. */
 export const WORK_BATCH_BYTES = 1 * MiB;
+/**
+ * Bytes of one write. Linux makes the pages of its cache as large as a write, and large ones are of memory that lay idle, which
+ * is dear where it has to be fetched back from a host.
+ */
+export const WRITE_PIECE_BYTES = 256 * KiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
 export const SHARES_ACTIVE_MAX = 16;
 /** A chunk takes little more than one of these. */

@@ -26,9 +26,11 @@ const receiver = startWorker(join(directory, "receiver.db"));
 
 const report: Record<string, number> = {};
 const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
-  const begun = performance.now();
+  const [begun, cpu] = [performance.now(), process.cpuUsage()];
   const value = await work();
   report[name] = Math.round(sizeBytes / 1000 / (performance.now() - begun));
+  const { user, system } = process.cpuUsage(cpu);
+  report[name.replace("MBps", "CpuSeconds")] = Math.round((user + system) / 1e4) / 100;
   return value;
 };
 

@@ -2,7 +2,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { BugError } from "#shared/base/assert.ts";
-import { WORK_BATCH_BYTES, WORK_TURN_MS } from "#shared/base/limits.ts";
+import { WORK_BATCH_BYTES, WORK_TURN_MS, WRITE_PIECE_BYTES } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { systemClock } from "../../env.ts";
 import { isDamaged } from "../../store/errors.ts";
@@ -105,19 +105,15 @@ export const readWhole = async (file: FileHandle, target: Uint8Array, position: 
 
 /** Writes all buffers one after the other from `position` on. */
 export const writeWhole = async (file: FileHandle, buffers: Uint8Array[], position: number): Promise<void> => {
-  const bytes = buffers.reduce((sum, buffer) => sum + buffer.length, 0);
-  const { bytesWritten } = await file.writev(buffers, position);
-  if (bytesWritten === bytes) return;
-  // A short write is rare (signals, full disks): go on with what is left, one buffer at a time.
-  let skip = bytesWritten;
   let at = position;
   for (const buffer of buffers) {
-    for (let from = Math.min(skip, buffer.length); from < buffer.length; ) {
-      const written = await file.write(buffer, from, buffer.length - from, at + from);
-      from += written.bytesWritten;
+    for (let from = 0; from < buffer.length; ) {
+      // A short write is rare (signals, full disks): the next one goes on behind it.
+      const length = Math.min(WRITE_PIECE_BYTES, buffer.length - from);
+      const { bytesWritten } = await file.write(buffer, from, length, at);
+      from += bytesWritten;
+      at += bytesWritten;
     }
-    skip = Math.max(0, skip - buffer.length);
-    at += buffer.length;
   }
 };
 
