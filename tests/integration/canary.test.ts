@@ -69,6 +69,7 @@ class CanaryWorld implements AsyncDisposable {
   readonly #ports = new Set<number>();
   readonly #capture: PacketCapture | null;
   readonly #control: string;
+  readonly #owned: AsyncDisposableStack;
   #log = "";
 
   private constructor(parts: {
@@ -78,7 +79,9 @@ class CanaryWorld implements AsyncDisposable {
     proxy: ReadyProcess<{ url: string }>;
     capture: PacketCapture | null;
     control: string;
+    owned: AsyncDisposableStack;
   }) {
+    this.#owned = parts.owned;
     this.dir = parts.dir;
     this.#place = parts.place;
     this.#server = parts.server;
@@ -92,8 +95,10 @@ class CanaryWorld implements AsyncDisposable {
   }
 
   static async create(control: string): Promise<CanaryWorld> {
+    await using owned = new AsyncDisposableStack();
     const dir = await mkdtemp(join(tmpdir(), "weir-canary-"));
-    const place = noCapture === null ? await Namespace.create() : null;
+    owned.defer(() => rm(dir, { recursive: true, force: true }));
+    const place = noCapture === null ? owned.use(await Namespace.create()) : null;
     await place?.ip(
       "link add ice0 type veth peer name ice1",
       `address add ${ICE_ADDRESS}/24 dev ice0`,
@@ -108,13 +113,15 @@ class CanaryWorld implements AsyncDisposable {
       env: { WEIR_TEST_CONTROL: control },
       ...at,
     });
+    owned.defer(() => server.kill());
     const proxy = await startProcess<{ url: string }>(
       "tests/support/recording-proxy-child.ts",
       [server.ready.url, join(dir, "traffic")],
       {},
       at.place,
     );
-    return new CanaryWorld({ dir, place, server, proxy, capture, control });
+    owned.defer(() => proxy.kill());
+    return new CanaryWorld({ dir, place, server, proxy, capture, control, owned: owned.move() });
   }
 
   async open(name: string): Promise<HeadlessProfile> {
@@ -203,9 +210,7 @@ class CanaryWorld implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#profiles.values()].map((profile) => profile.kill()));
-    await Promise.all([this.#proxy.kill(), this.#server.kill()]);
-    await this.#place?.[Symbol.asyncDispose]();
-    await rm(this.dir, { recursive: true, force: true });
+    await this.#owned.disposeAsync();
   }
 }
 
