@@ -70,6 +70,17 @@ interface Stripe extends Lane {
   receivedBytes: number;
 }
 
+/** `rtc` of a stripe; the link's own association is the connection's. */
+type Way = Lane & { readonly rtc?: LinkTransport };
+
+const underWayOn = ({ sentBytes, ackedBytes }: Lane): number => sentBytes - ackedBytes;
+
+const hasRoomFor = (lane: Lane, bytes: number): boolean =>
+  underWayOn(lane) === 0 || underWayOn(lane) + bytes <= lane.limitBytes;
+
+const leastBusy = (ways: readonly Way[]): Way =>
+  ways.reduce((least, way) => (underWayOn(way) < underWayOn(least) ? way : least));
+
 const newLane = (): Lane => ({
   sentBytes: 0,
   ackedBytes: 0,
@@ -88,8 +99,8 @@ const newLane = (): Lane => ({
  * The link's own association then carries control messages alone. The library lets them starve behind bulk frames: on a path
  * that loses packets not one gets through as long as frames are waiting, so frames also pause while the first stripes open.
  *
- * Frames are given to the stripe that has the fewest bytes under way, which the peer's `stripeAck` tells, and to none that
- * has more than about half a second's worth. A stripe that breaks with bytes under way takes the link along: what was
+ * Frames are given to the stripe that has the fewest bytes under way, which the peer's `stripeAck` tells, of those that have
+ * less than about half a second's worth. A stripe that breaks with bytes under way takes the link along: what was
  * lost is then asked for again over the next one.
  */
 export class Stripes implements Disposable {
@@ -154,9 +165,7 @@ export class Stripes implements Disposable {
     if (!this.#counts) return true;
     // The link's own association must fall silent, or the descriptions would not get through.
     if (this.#mine.size > 0 && this.count === 0) return false;
-    const least = this.#least();
-    const underWay = least.sentBytes - least.ackedBytes;
-    return underWay === 0 || underWay + bytes <= least.limitBytes;
+    return this.#lanes().some((lane) => hasRoomFor(lane, bytes));
   }
 
   #offerRoom(): void {
@@ -168,17 +177,17 @@ export class Stripes implements Disposable {
   /** What the next frame goes over, which is counted here. */
   next(first: LinkTransport, bytes: number): LinkTransport {
     if (this.#counts) this.#tick ??= this.#nextTick();
-    const least = this.#least();
+    const lanes = this.#lanes();
+    // One that is at its limit holds up nobody but itself: its speed is not that of the others.
+    const free = lanes.filter((lane) => hasRoomFor(lane, bytes));
+    const least = leastBusy(free.length > 0 ? free : lanes);
     least.sentBytes += bytes;
     return least.rtc ?? first;
   }
 
-  #least(): Lane & { readonly rtc?: LinkTransport } {
-    const [one, ...others] = this.#openOnes();
-    let least: Lane & { readonly rtc?: LinkTransport } = one ?? this.#first;
-    for (const stripe of others)
-      if (stripe.sentBytes - stripe.ackedBytes < least.sentBytes - least.ackedBytes) least = stripe;
-    return least;
+  #lanes(): readonly Way[] {
+    const stripes = this.#openOnes();
+    return stripes.length > 0 ? stripes : [this.#first];
   }
 
   // ---- How many -------------------------------------------------------------------------------------------------------

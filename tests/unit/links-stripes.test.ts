@@ -249,6 +249,29 @@ test("how much may be under way follows the speed, and never stops a slow way al
   expect(side.send(300_000)).toBe(1);
 });
 
+test("a slow stripe holds up nobody but itself", async () => {
+  const side = await striped();
+  let slow = 0;
+  for (let tick = 0; tick < 4; tick += 1) {
+    for (let round = 0; round < 3; round += 1) {
+      side.send();
+      side.ack(...[2, 3, 4].map((index) => ({ index, bytes: (side.opened[index - 1]?.sent ?? 0) * 65_536 })));
+    }
+    slow += 65_536;
+    side.ack({ index: 1, bytes: slow });
+    side.send();
+    await side.clock.advance(STRIPE_TICK_MS);
+  }
+  side.ack(...[2, 3, 4].map((index) => ({ index, bytes: 1e9 })));
+  const before = side.opened.map(({ sent }) => sent);
+  expect((before[0] ?? 0) * 65_536 - slow).toBeLessThanOrEqual(STRIPE_LIMIT_FIRST_BYTES);
+  side.send();
+  const [slowNow, ...fastNow] = side.opened.map(({ sent }, i) => sent - (before[i] ?? 0));
+  expect(slowNow).toBeLessThanOrEqual(1);
+  // Each has room for what it delivers in half a second, not for what the slow one does.
+  for (const frames of fastNow) expect(frames).toBeGreaterThanOrEqual((2 * STRIPE_LIMIT_FIRST_BYTES) / 65_536);
+});
+
 test("within one machine nothing waits, nor toward a peer that tells nothing", async () => {
   const side = new Side();
   side.path = "machine";
