@@ -1,6 +1,7 @@
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Clock } from "#shared/base/env.ts";
 import { FIN_DRAIN_MAX_MS, FIN_TIMEOUT_MS } from "#shared/base/limits.ts";
+import { Timers } from "./timers.ts";
 
 export interface ClosingDeps {
   readonly clock: Clock;
@@ -24,7 +25,7 @@ export interface ClosingDeps {
  */
 export class Closing implements Disposable {
   readonly #deps: ClosingDeps;
-  readonly #timers = new Set<Disposable>();
+  readonly #timers: Timers;
   readonly #byMs: number;
   /** Bulk bytes that the peer says it sent in all; null until it said so, and again once it was answered. */
   #awaited: number | null = null;
@@ -37,6 +38,7 @@ export class Closing implements Disposable {
   /** A connection that was `replaced` has time for what is on its way, as long as something moves. */
   constructor(deps: ClosingDeps, replaced: boolean) {
     this.#deps = deps;
+    this.#timers = new Timers(deps.clock);
     this.#byMs = deps.clock.monotonicMs() + (replaced ? FIN_DRAIN_MAX_MS : FIN_TIMEOUT_MS);
     this.#watch(deps.moved(), false);
   }
@@ -64,7 +66,7 @@ export class Closing implements Disposable {
 
   /** Nobody waits for it longer than so many milliseconds from now. */
   hurry(patienceMs: number): void {
-    this.#later(patienceMs, () => this.#deps.close());
+    this.#timers.later(patienceMs, () => this.#deps.close());
   }
 
   /** To be asked again whenever bulk bytes came. */
@@ -90,7 +92,7 @@ export class Closing implements Disposable {
   #watch(before: string, wasStill: boolean): void {
     const { clock } = this.#deps;
     const leftMs = this.#byMs - clock.monotonicMs();
-    this.#later(Math.max(0, Math.min(FIN_TIMEOUT_MS / 2, leftMs)), () => {
+    this.#timers.later(Math.max(0, Math.min(FIN_TIMEOUT_MS / 2, leftMs)), () => {
       const now = this.#deps.moved();
       const isStill = now === before;
       if ((isStill && wasStill) || clock.monotonicMs() >= this.#byMs) {
@@ -102,17 +104,8 @@ export class Closing implements Disposable {
     });
   }
 
-  #later(delayMs: number, fn: () => void): void {
-    const timer = this.#deps.clock.setTimer(delayMs, () => {
-      this.#timers.delete(timer);
-      fn();
-    });
-    this.#timers.add(timer);
-  }
-
   dispose(): void {
     this.#isDisposed = true;
-    for (const timer of this.#timers) timer.dispose();
-    this.#timers.clear();
+    this.#timers.dispose();
   }
 }

@@ -1,6 +1,7 @@
 import type { Disposable } from "#shared/base/disposable.ts";
 import type { Clock } from "#shared/base/env.ts";
 import { PING_INTERVAL_MS, PING_TIMEOUT_MS } from "#shared/base/limits.ts";
+import { Timers } from "./timers.ts";
 
 export interface LivenessDeps {
   readonly clock: Clock;
@@ -14,7 +15,7 @@ export interface LivenessDeps {
 /** Whether the peer of one connection is still there, and how far away it is. */
 export class Liveness implements Disposable {
   readonly #deps: LivenessDeps;
-  readonly #timers = new Set<Disposable>();
+  readonly #timers: Timers;
   #rttMs: number | null = null;
   #ping: { id: number; sentAtMs: number } | null = null;
   #pingId = 0;
@@ -23,6 +24,7 @@ export class Liveness implements Disposable {
 
   constructor(deps: LivenessDeps) {
     this.#deps = deps;
+    this.#timers = new Timers(deps.clock);
   }
 
   get rttMs(): number | null {
@@ -50,14 +52,16 @@ export class Liveness implements Disposable {
   probe(): void {
     const askedAtMs = this.#deps.clock.monotonicMs();
     this.#sendPing();
-    this.#later(PING_INTERVAL_MS, () => {
+    this.#timers.later(PING_INTERVAL_MS, () => {
       if (this.#heardAtMs < askedAtMs) this.#deps.silent();
     });
   }
 
   #schedule(): void {
     const nowMs = this.#deps.clock.monotonicMs();
-    this.#later(Math.max(1, Math.min(PING_INTERVAL_MS, this.#heardAtMs + PING_TIMEOUT_MS - nowMs)), () => this.#due());
+    this.#timers.later(Math.max(1, Math.min(PING_INTERVAL_MS, this.#heardAtMs + PING_TIMEOUT_MS - nowMs)), () =>
+      this.#due(),
+    );
   }
 
   #due(): void {
@@ -82,16 +86,7 @@ export class Liveness implements Disposable {
     this.#deps.sendPing(this.#pingId);
   }
 
-  #later(delayMs: number, fn: () => void): void {
-    const timer = this.#deps.clock.setTimer(delayMs, () => {
-      this.#timers.delete(timer);
-      fn();
-    });
-    this.#timers.add(timer);
-  }
-
   dispose(): void {
-    for (const timer of this.#timers) timer.dispose();
-    this.#timers.clear();
+    this.#timers.dispose();
   }
 }

@@ -5,6 +5,7 @@ import { fail, ok, type Result } from "#shared/base/result.ts";
 import type { LinkAttemptView } from "#shared/ipc/views.ts";
 import type { CandidateBook } from "./candidate-book.ts";
 import { fingerprintOf, isHostCandidate } from "./sdp.ts";
+import { Timers } from "./timers.ts";
 import type { LinkTransport, TransportDriver, TransportError, TransportEvent, TransportOptions } from "./transport.ts";
 
 export interface NegotiationDeps {
@@ -21,7 +22,7 @@ export interface NegotiationDeps {
 /** How a transport to one peer comes about: descriptions and candidates of both sides, and what they promise (JSEP, RFC 9429). */
 export class Negotiation implements Disposable {
   readonly #deps: NegotiationDeps;
-  readonly #headStarts = new Set<Disposable>();
+  readonly #headStarts: Timers;
   #transport: LinkTransport | null = null;
   #localSdp: string | null = null;
   #remoteSdp: string | null = null;
@@ -35,6 +36,7 @@ export class Negotiation implements Disposable {
 
   constructor(deps: NegotiationDeps) {
     this.#deps = deps;
+    this.#headStarts = new Timers(deps.clock);
   }
 
   /** Null before it is open, and after `dispose`. */
@@ -82,15 +84,9 @@ export class Negotiation implements Disposable {
    */
   addCandidate(candidate: string, mid: string): void {
     if (!this.#deps.candidates.told(candidate)) return;
-    if (!this.#yields || !isHostCandidate(candidate)) {
-      this.#use(candidate, mid);
-      return;
-    }
-    const timer = this.#deps.clock.setTimer(ICE_HEAD_START_MS, () => {
-      this.#headStarts.delete(timer);
-      this.#use(candidate, mid);
-    });
-    this.#headStarts.add(timer);
+    const use = () => this.#use(candidate, mid);
+    if (this.#yields && isHostCandidate(candidate)) this.#headStarts.later(ICE_HEAD_START_MS, use);
+    else use();
   }
 
   /** Both certificates as the descriptions name them, the peer's compared with the one it really used. */
@@ -141,8 +137,7 @@ export class Negotiation implements Disposable {
   /** Closes the transport: no event comes after it. */
   dispose(): void {
     this.#isDisposed = true;
-    for (const timer of this.#headStarts) timer.dispose();
-    this.#headStarts.clear();
+    this.#headStarts.dispose();
     this.#transport?.close();
     this.#transport = null;
   }
