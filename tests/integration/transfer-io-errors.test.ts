@@ -1,13 +1,12 @@
-import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { messageOf } from "#shared/base/result.ts";
 import type { ChunkWorker } from "../../src-main/transfer/chunk-worker-client.ts";
 import { isFullRun } from "../support/counts.ts";
 import { chunksIn, type DescribedDownload, describeDownload, runDownloadChild } from "../support/described-download.ts";
 import { sha256OfFile, startWorker, temporaryFolder } from "../support/files.ts";
+import { buildPreload } from "../support/preload.ts";
 
 const CHUNKS = 24;
 /** Of the calls of one download; in the full run every one of them fails once. */
@@ -24,21 +23,10 @@ afterAll(async () => {
   await folder.dispose();
 });
 
-const buildShim = (into: string): string | null => {
-  if (process.platform !== "linux") return "calls are made to fail with LD_PRELOAD, on Linux only";
-  try {
-    const source = join(import.meta.dirname, "../support/faulty-calls.c");
-    execFileSync("cc", ["-shared", "-fPIC", "-o", into, source, "-ldl"], { stdio: "pipe" });
-    return null;
-  } catch (error) {
-    return `there is no C compiler: ${messageOf(error)}`;
-  }
-};
-
 describe("an I/O error", () => {
   test("at any call is told, never ends in a file that counts as complete, and is overcome by another try", async (context) => {
     const shim = join(folder.path, "faulty-calls.so");
-    const missing = buildShim(shim);
+    const missing = buildPreload("faulty-calls.c", shim);
     if (missing !== null) return context.skip(missing);
 
     let round = 0;

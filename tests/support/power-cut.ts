@@ -1,8 +1,7 @@
-import { execFileSync } from "node:child_process";
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { assert } from "#shared/base/assert.ts";
-import { messageOf } from "#shared/base/result.ts";
+import { buildPreload } from "./preload.ts";
 
 /**
  * What a disk may hold after a power cut: all that was forced to it, and of the rest any part, in any order and torn at
@@ -28,16 +27,7 @@ export type Call =
   | { readonly kind: "unlink"; readonly path: string };
 
 /** Why no process can be traced here; null when it can, with the library at `into`. */
-export const buildTracer = (into: string): string | null => {
-  if (process.platform !== "linux") return "calls are traced with LD_PRELOAD, on Linux only";
-  try {
-    const source = join(import.meta.dirname, "traced-calls.c");
-    execFileSync("cc", ["-shared", "-fPIC", "-o", into, source, "-ldl", "-lpthread"], { stdio: "pipe" });
-    return null;
-  } catch (error) {
-    return `there is no C compiler: ${messageOf(error)}`;
-  }
-};
+export const buildTracer = (into: string): string | null => buildPreload("traced-calls.c", into);
 
 const HEAD_BYTES = 29;
 
