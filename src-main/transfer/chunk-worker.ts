@@ -30,7 +30,7 @@ import { FolderLists, isFolder } from "./worker/folder-lists.ts";
 import { FolderPlans } from "./worker/folder-plan.ts";
 import { findSaved } from "./worker/folder-source.ts";
 import { FrameBuffers } from "./worker/frame-buffers.ts";
-import { WorkFailure } from "./worker/io.ts";
+import { Progress, WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
 import { ChunkReceiver, type Stored, storeLeaves } from "./worker/receive.ts";
 import { isMarkedDamaged, markDamaged, salvage, setAsideIfDamaged } from "./worker/repair.ts";
@@ -181,10 +181,11 @@ const running = new Map<number, { abort: AbortController; ended: Promise<void> }
 
 const runJob = async <Name extends JobName>(message: StartJob<Name>, signal: AbortSignal): Promise<void> => {
   const { job, name, input } = message;
+  const progress = new Progress((value) => post({ type: "progress", job, value }));
   let result: JobResult<Name>;
   try {
     if (repairing !== null) await repairing;
-    result = await handlers[name](input, { signal, progress: (value) => post({ type: "progress", job, value }) });
+    result = await handlers[name](input, { signal, progress: (value) => progress.report(value) });
   } catch (error) {
     // Handlers turn what they expect into data; anything else is a bug, told without paths.
     if (!(error instanceof WorkFailure))
@@ -194,6 +195,7 @@ const runJob = async <Name extends JobName>(message: StartJob<Name>, signal: Abo
     );
   }
   if (!result.ok) endIfDamaged(result.error);
+  progress.flush();
   post({ type: "done", job, result }, buffersOf(name, result));
 };
 

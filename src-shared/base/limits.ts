@@ -145,8 +145,9 @@ export const EVENT_LOOP_WATCH_MS = 10_000;
 /** Bytes that the chunk worker reads, hashes or writes in one go: large enough for the disk, small enough that others get their turn. */
 export const WORK_BATCH_BYTES = 1 * MiB;
 /**
- * Bytes of one write. Linux makes the pages of its cache as large as a write, and large ones are of memory that lay idle, which
- * is dear where it has to be fetched back from a host.
+ * Bytes of one write, and of what is decrypted meanwhile: of several writes the next begins only when the thread has a turn, so
+ * a larger batch would be written while nothing is decrypted. Linux makes the pages of its cache as large as a write, and large
+ * ones are of memory that lay idle, which is dear where it has to be fetched back from a host.
  */
 export const WRITE_PIECE_BYTES = 256 * KiB;
 /** Files that are hashed for sharing at once; each holds two WORK_BATCH_BYTES. */
@@ -799,6 +800,7 @@ assert(
   "a whole file fits the WAL with what is added to it",
 );
 assert(WORK_BATCH_BYTES >= CHUNK_BYTES_LARGE, "a batch holds a chunk");
+assert(WRITE_PIECE_BYTES % CHUNK_BYTES_LARGE === 0, "a write is of whole chunks");
 assert(SEEDER_READ_AHEAD * WORK_BATCH_BYTES <= RECEIVE_CREDIT_BYTES, "reading ahead of the credit is useless");
 assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS, "a window fits one request");
 assert(LEAVES_PER_PAGE * 32 + 2048 <= LINK_MESSAGE_BYTES_MAX, "a page of leaves with its proof must fit one message");

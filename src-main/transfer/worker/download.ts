@@ -9,6 +9,7 @@ import {
   FILE_NAME_SUFFIX_MAX,
   WAL_PAGES_MAX,
   WORK_BATCH_BYTES,
+  WRITE_PIECE_BYTES,
 } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
@@ -248,7 +249,7 @@ const assembleInto = async (
   context: JobContext,
 ): Promise<void> => {
   const known = files.get(spec);
-  const batchChunks = WORK_BATCH_BYTES / spec.chunkBytes;
+  const batchChunks = WRITE_PIECE_BYTES / spec.chunkBytes;
   const corrupt: number[] = [];
   let writing: Promise<void> = Promise.resolve();
   let written: Uint8Array[] = [];
@@ -264,7 +265,7 @@ const assembleInto = async (
       if (plaintext === null) corrupt.push(index);
       else plaintexts.push(plaintext);
     }
-    // The last batch is written while this one was decrypted. Once something is wrong, only the search goes on.
+    // The last piece is written while this one was decrypted. Once something is wrong, only the search goes on.
     await writing;
     for (const plaintext of written) freeNow(plaintext);
     written = plaintexts;
@@ -272,7 +273,7 @@ const assembleInto = async (
       writing = writeWhole(file, plaintexts, first * spec.chunkBytes);
       // Awaited in the next round; until then it must not count as unhandled.
       writing.catch(() => undefined);
-      unsyncedBytes += WORK_BATCH_BYTES;
+      unsyncedBytes += WRITE_PIECE_BYTES;
       if (unsyncedBytes >= SYNC_STEP_BYTES) {
         unsyncedBytes = 0;
         await syncing;

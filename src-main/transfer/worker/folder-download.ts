@@ -10,6 +10,7 @@ import {
   SYNC_TOGETHER_FILES,
   SYNCS_AT_ONCE,
   WORK_BATCH_BYTES,
+  WRITE_PIECE_BYTES,
 } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import type { NativeFs } from "../../../native/index.ts";
@@ -175,7 +176,7 @@ class FolderWriter {
       if (!isEnd) return;
       this.#writeSmall(entry, pending.buffers);
       this.#pending = null;
-    } else if (isEnd || pending.bytes >= WORK_BATCH_BYTES) {
+    } else if (isEnd || pending.bytes >= WRITE_PIECE_BYTES) {
       await this.#flushLarge(pending);
       this.#pending = isEnd ? null : { entry, from: from + bytes.length, buffers: [], bytes: 0 };
       if (isEnd) await this.#endLarge();

@@ -2,7 +2,8 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { BugError } from "#shared/base/assert.ts";
-import { WORK_BATCH_BYTES, WORK_TURN_MS, WRITE_PIECE_BYTES } from "#shared/base/limits.ts";
+import type { Clock } from "#shared/base/env.ts";
+import { PROGRESS_INTERVAL_MS, WORK_BATCH_BYTES, WORK_TURN_MS, WRITE_PIECE_BYTES } from "#shared/base/limits.ts";
 import { messageOf } from "#shared/base/result.ts";
 import { systemClock } from "../../env.ts";
 import { isDamaged } from "../../store/errors.ts";
@@ -89,6 +90,36 @@ export class Turns {
     await yieldTurn(this.#signal);
     this.#bytes = 0;
     this.#since = systemClock.monotonicMs();
+  }
+}
+
+/**
+ * Tells how far a job is as often as people are told of it: a message for every batch would be a thousand a GiB, each through
+ * three threads.
+ */
+export class Progress {
+  readonly #tell: (value: number) => void;
+  readonly #clock: Pick<Clock, "monotonicMs">;
+  #toldAtMs = Number.NEGATIVE_INFINITY;
+  #untold: number | null = null;
+
+  constructor(tell: (value: number) => void, clock: Pick<Clock, "monotonicMs"> = systemClock) {
+    this.#tell = tell;
+    this.#clock = clock;
+  }
+
+  report(value: number): void {
+    this.#untold = value;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#toldAtMs < PROGRESS_INTERVAL_MS) return;
+    this.#toldAtMs = nowMs;
+    this.flush();
+  }
+
+  /** The job is over: the last value is told in any case. */
+  flush(): void {
+    if (this.#untold !== null) this.#tell(this.#untold);
+    this.#untold = null;
   }
 }
 
