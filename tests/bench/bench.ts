@@ -12,7 +12,7 @@ import { measureLinks } from "./links-latency.ts";
 import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
 import { measureSeeders } from "./seeders.ts";
 import { measureServer } from "./server.ts";
-import { measureWebTorrent } from "./webtorrent.ts";
+import { measureWebTorrent, type WebTorrentTimes } from "./webtorrent.ts";
 
 /**
  * `npm run bench [-- [transfer] [folder] [seeders] [webtorrent] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`:
@@ -120,7 +120,10 @@ const fullPath = async (sizeMiB: number, { asFolder = false, besideWebTorrent = 
     .filter((p) => p.phase === "assembling" || p.phase === "verifying")
     .reduce((sum, p) => sum + p.ms, 0);
   const rate = (ms: number): number => Math.round(((sizeMiB * MiB) / 1e6 / (ms / 1000)) * 10) / 10;
-  const webTorrent = besideWebTorrent ? await measureWebTorrent(path, join(world.dir, "webtorrent"), sha256) : null;
+  const withWebTorrent = (kind: "plain" | "encrypted") => measureWebTorrent(path, join(world.dir, kind), sha256, kind);
+  const webTorrent = besideWebTorrent
+    ? { plain: await withWebTorrent("plain"), encrypted: await withWebTorrent("encrypted") }
+    : null;
   return {
     ...(asFolder ? { files } : {}),
     ...(webTorrent === null ? {} : { webTorrent }),
@@ -165,11 +168,18 @@ const folderLine = async (sizeMiB: number) => {
   return { sizeMiB, files, folderToFileRatio: ratio, phases, totalMs, shareMs, totalMBps, file: ofFile };
 };
 
-/** One file, sent by Weir and then by WebTorrent. Above 1: Weir was faster from start to complete. */
+/**
+ * One file, sent by Weir and then by WebTorrent, plain and encrypted. Above 1: Weir was faster. `download`: from start to
+ * complete. `all`: from choosing the file at one end until the other has it, with what both do before anything can be sent.
+ */
 const webTorrentLine = async (sizeMiB: number) => {
   const { webTorrent, totalMs, shareMs, totalMBps } = await fullPath(sizeMiB, { besideWebTorrent: true });
-  const theirs = webTorrent?.downloadMs ?? Number.NaN;
-  return { sizeMiB, ratio: Math.round((theirs / totalMs) * 100) / 100, totalMs, shareMs, totalMBps, webTorrent };
+  const ratios = (theirs: WebTorrentTimes | undefined) => ({
+    download: Math.round(((theirs?.downloadMs ?? Number.NaN) / totalMs) * 100) / 100,
+    all: Math.round(((theirs?.totalMs ?? Number.NaN) / (shareMs + totalMs)) * 100) / 100,
+  });
+  const [plain, encrypted] = [ratios(webTorrent?.plain), ratios(webTorrent?.encrypted)];
+  return { sizeMiB, ratio: { plain, encrypted }, totalMs, shareMs, totalMBps, webTorrent };
 };
 
 const { values, positionals } = parseArgs({

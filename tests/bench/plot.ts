@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
+import type { WebTorrentTimes } from "./webtorrent.ts";
 
 /**
  * `node tests/bench/plot.ts docs/benchmarks/results.jsonl docs/benchmarks/results.svg`: draws what `npm run bench` printed:
@@ -73,11 +74,12 @@ const panelsOf = (lines: readonly Line[]): Panel[] => {
     { label: "start to complete", value: numberOf(line, "totalMBps"), tone: 1 },
   ]);
   const beside = named("webtorrent").flatMap((line): Bar[] => {
-    const { downloadMs } = line["webTorrent"] as { downloadMs: number };
-    const theirs = Math.round((numberOf(line, "sizeMiB") * 1.048576 * 10_000) / downloadMs) / 10;
+    const { plain, encrypted } = line["webTorrent"] as Record<"plain" | "encrypted", WebTorrentTimes>;
+    const rate = (ms: number): number => Math.round((numberOf(line, "sizeMiB") * 1.048576 * 10_000) / ms) / 10;
     return [
       { label: `${sizeOf(line)}: Weir, start to complete`, value: numberOf(line, "totalMBps"), tone: 0 },
-      { label: "WebTorrent, TCP", value: theirs, tone: 2 },
+      { label: "WebTorrent, TCP, encrypted", value: rate(encrypted.downloadMs), tone: 2 },
+      { label: "WebTorrent, TCP, plain", value: rate(plain.downloadMs), tone: 2 },
     ];
   });
   const swarm = named("seeders").flatMap((line): Bar[] =>

@@ -2,10 +2,10 @@ import { registerHooks } from "node:module";
 import { pathToFileURL } from "node:url";
 
 /**
- * One end of the comparison in webtorrent.ts, in a process of its own: `seed FILE`, or `fetch FOLDER`, which gets the torrent
+ * One end of the comparison in webtorrent.ts, in a process of its own: `plain` or `encrypted`, and `seed FILE`, or `fetch FOLDER`, which gets the torrent
  * and the port from its parent. TCP alone: no DHT, no trackers, no WebRTC.
  */
-const [library = "", role, path = ""] = process.argv.slice(2);
+const [library = "", kind, role, path = ""] = process.argv.slice(2);
 
 // Its WebRTC is native code that was not installed, and nothing here uses it.
 registerHooks({
@@ -29,6 +29,8 @@ interface Client {
 const { default: WebTorrent } = (await import(pathToFileURL(library).href)) as {
   default: new (options: object) => Client;
 };
+const NO_ENCRYPTION = 0;
+const RC4_ONLY = 2;
 const client = new WebTorrent({
   ...{
     dht: false,
@@ -40,6 +42,7 @@ const client = new WebTorrent({
     webSeeds: false,
     utPex: false,
   },
+  secure: kind === "encrypted" ? RC4_ONLY : NO_ENCRYPTION,
 });
 client.on("error", (error) => {
   throw error;

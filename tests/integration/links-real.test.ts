@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { afterEach, expect, test } from "vitest";
 import { EnvelopeIdSchema, type UserId } from "#shared/base/ids.ts";
-import { RECEIVE_CREDIT_BYTES, SEND_QUEUED_BYTES_MAX } from "#shared/base/limits.ts";
+import { RECEIVE_CREDIT_BYTES, RECEIVE_CREDIT_STEP_BYTES, SEND_QUEUED_BYTES_MAX } from "#shared/base/limits.ts";
 import { BULK_HEADER_BYTES, bytesOf, writeBulkHeader } from "#shared/wire/frame.ts";
 import type { Links } from "../../src-main/links/links.ts";
 import { counted } from "../support/counts.ts";
@@ -138,9 +138,9 @@ test("a receiver that never releases bounds the sender", async () => {
   expect(alice.sendBulk(bobId, aliceGeneration, frameOf(64 * 1024, 0))).toBe("full");
   // One step released: exactly that much more may come, and the sender is told once.
   const drained = new Promise<void>((resolve) => void alice.onDrained(() => resolve()));
-  bob.release(aliceId, bobGeneration, 1024 * 1024);
+  bob.release(aliceId, bobGeneration, RECEIVE_CREDIT_STEP_BYTES);
   await drained;
-  expect(sent).toBe(RECEIVE_CREDIT_BYTES + 1024 * 1024);
+  expect(sent).toBe(RECEIVE_CREDIT_BYTES + RECEIVE_CREDIT_STEP_BYTES);
 });
 
 const LEAVING_RUNS = counted(50, 500);
