@@ -59,10 +59,10 @@ export const SYNCS_AT_ONCE = 8;
 // ---- Transfer ---------------------------------------------------------------------------------------------------
 
 /**
- * Chunks that one seeder was asked for and that are not stored yet; with 64 KiB chunks 4 MiB, several times the loopback
- * bandwidth x delay and what a commit takes.
+ * Chunks that one seeder was asked for and that are not stored yet; with 64 KiB chunks 6 MiB, several times the loopback
+ * bandwidth x delay and what a commit takes, and three times that of 333 Mbit/s over 50 ms, see {@link RECEIVE_CREDIT_BYTES}.
  */
-export const REQUEST_WINDOW_CHUNKS = 64;
+export const REQUEST_WINDOW_CHUNKS = 96;
 /**
  * The same bound in bytes, for chunks of 256 KiB. It is asked for a quarter at a time, and every request costs a turn of four
  * threads: with 8 MiB instead of 3 a download took a tenth less processor time, and with 14 no less. Must fit the receive credit.
@@ -117,8 +117,8 @@ export const HAVE_INTERVAL_MS = 250;
 export const HAVE_RUNS_MAX = 256;
 /** Indices in one request message: keeps the message far below {@link CONTROL_MESSAGE_BYTES_MAX}. */
 export const REQUEST_INDICES_MAX = 64;
-/** Requests that a seeder queues for one peer over all its transfers; more is answered with `refuse`. */
-export const SEEDER_QUEUE_CHUNKS_MAX = 256;
+/** Requests that a seeder queues for one peer, of whom all downloads may come from it; more is answered with `refuse`. */
+export const SEEDER_QUEUE_CHUNKS_MAX = 1024;
 /** A chunk that was requested and has not arrived is asked for again after this long (then doubling, up to the maximum). */
 export const REQUEST_TIMEOUT_MS = 20 * SECOND;
 export const REQUEST_TIMEOUT_MAX_MS = 2 * MINUTE;
@@ -130,7 +130,7 @@ export const DRAIN_TIMEOUT_MAX_MS = 5 * MINUTE;
 export const STORE_BATCH_CHUNKS = 64;
 /**
  * A commit waits for this much of chunks, or this long: it writes about five pages of 64 KiB and waits for the disk whatever
- * it holds. Half of a window of small chunks at most, so that the seeder keeps sending meanwhile; the time is what a slow link notices.
+ * it holds. A third of a window of small chunks, so that the seeder keeps sending meanwhile; the time is what a slow link notices.
  */
 export const STORE_GATHER_BYTES = 2 * MiB;
 export const STORE_GATHER_MS = 10;
@@ -226,7 +226,8 @@ export const SEND_QUEUED_BYTES_MAX = 2 * MiB;
 export const SEND_QUEUED_BYTES_LOW = 512 * KiB;
 /**
  * Bulk bytes that a peer may send before we give it more credit: what a reader that stalls may be sent, and at most what is
- * under way on a long path. 4 MiB held a path of 50 ms at 230 Mbit/s.
+ * under way on a long path. What is granted takes three round trips to arrive, because the library cuts the congestion window of
+ * an association that runs dry: at 50 ms 4 MiB came to 230 Mbit/s.
  */
 export const RECEIVE_CREDIT_BYTES = 12 * MiB;
 /** Credit is renewed when this much was consumed: few messages, and the sender never waits a round trip. */
@@ -799,7 +800,10 @@ assert(
   STORE_GATHER_BYTES * 2 <= REQUEST_WINDOW_CHUNKS * CHUNK_BYTES,
   "half of a window must be on its way while a commit gathers",
 );
-assert(REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX, "a seeder must accept a whole window");
+assert(
+  TRANSFERS_ACTIVE_MAX * REQUEST_WINDOW_CHUNKS <= SEEDER_QUEUE_CHUNKS_MAX,
+  "a seeder must accept the windows of all that one downloader fetches",
+);
 assert(
   WAL_FINISH_PAGES < WAL_PASS_PAGES && WAL_PASS_PAGES < WAL_RESTART_PAGES && WAL_KEPT_PAGES < WAL_PAGES_MAX,
   "the writer copies least, and the limit is last",
@@ -811,7 +815,7 @@ assert(
 assert(WORK_BATCH_BYTES >= CHUNK_BYTES_LARGE, "a batch holds a chunk");
 assert(WRITE_PIECE_BYTES % CHUNK_BYTES_LARGE === 0, "a write is of whole chunks");
 assert(SEEDER_READ_AHEAD * WORK_BATCH_BYTES <= RECEIVE_CREDIT_BYTES, "reading ahead of the credit is useless");
-assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS, "a window fits one request");
+assert(REQUEST_INDICES_MAX >= REQUEST_WINDOW_CHUNKS / 4, "a quarter of a window fits one request");
 assert(LEAVES_PER_PAGE * 32 + 2048 <= LINK_MESSAGE_BYTES_MAX, "a page of leaves with its proof must fit one message");
 assert(RECEIVE_CREDIT_STEP_BYTES * 2 <= RECEIVE_CREDIT_BYTES, "credit must be renewed before it runs out");
 assert(

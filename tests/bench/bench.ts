@@ -7,7 +7,8 @@ import { follow, sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { type HeadlessProfile, pair } from "../../scripts/headless-process.ts";
 import { createWorld } from "../support/profiles.ts";
 import { measureActivity } from "./activity.ts";
-import { measureImpaired } from "./impaired.ts";
+import { measureFar } from "./far.ts";
+import { measureImpaired, NETWORKS, type Network } from "./impaired.ts";
 import { measureLinks } from "./links-latency.ts";
 import { cpuBetween, cpuSecondsOf, machine, memoryOf, mib } from "./proc.ts";
 import { measureSeeders } from "./seeders.ts";
@@ -15,8 +16,8 @@ import { measureServer } from "./server.ts";
 import { measureWebTorrent, type WebTorrentTimes } from "./webtorrent.ts";
 
 /**
- * `npm run bench [-- [transfer] [folder] [seeders] [webtorrent] [links] [impaired] [activity] [server] [--size MiB] [--runs N]]`:
- * JSON lines, of all without a name. Everything that is compared is measured in the same
+ * `npm run bench [-- [transfer] [folder] [seeders] [webtorrent] [links] [impaired] [far] [activity] [server] [--size MiB] [--runs N]
+ * [--network NAME]]`: JSON lines, of all without a name. Everything that is compared is measured in the same
  * run, because timings on a shared machine mean little by themselves.
  */
 const MiB = 1024 * 1024;
@@ -183,17 +184,27 @@ const webTorrentLine = async (sizeMiB: number) => {
 };
 
 const { values, positionals } = parseArgs({
-  options: { size: { type: "string", default: "256" }, runs: { type: "string", default: "3" } },
+  options: {
+    size: { type: "string", default: "256" },
+    runs: { type: "string", default: "3" },
+    /** Of `impaired` and `far`: one of them, which takes two minutes instead of six. */
+    network: { type: "string" },
+  },
   allowPositionals: true,
 });
 const sizeMiB = Number(values.size);
+const isNetwork = (name: string): name is Network => Object.hasOwn(NETWORKS, name);
+const networks = values.network === undefined ? Object.keys(NETWORKS) : [values.network];
+for (const name of networks)
+  if (!isNetwork(name)) throw new Error(`no network "${name}": there are ${Object.keys(NETWORKS).join("; ")}`);
 const benches = {
   transfer: () => transferLine(sizeMiB),
   folder: () => folderLine(Math.min(sizeMiB, FOLDER_MIB)),
   seeders: () => measureSeeders(sizeMiB),
   webtorrent: () => webTorrentLine(sizeMiB),
   links: measureLinks,
-  impaired: measureImpaired,
+  impaired: () => measureImpaired(networks.filter(isNetwork)),
+  far: () => measureFar(sizeMiB, networks.filter(isNetwork)),
   activity: measureActivity,
   server: measureServer,
 };

@@ -6,19 +6,22 @@ import { BULK_HEADER_BYTES, writeBulkHeader } from "#shared/wire/frame.ts";
 import { createRtcDriver } from "../../src-main/links/driver.ts";
 import type { LinkManager } from "../../src-main/links/links.ts";
 import { LinksWorld, untilConnected } from "../support/links-world.ts";
+import { ForkedRelay } from "../support/net/forked-relay.ts";
 import type { Impairment } from "../support/net/impairment.ts";
-import { TcpRelay } from "../support/net/tcp-impair.ts";
-import { throughRelay, UdpRelay } from "../support/net/udp-impair.ts";
+import { throughRelay } from "../support/net/udp-impair.ts";
 
 /**
  * Bulk frames over a link whose packets pass the seeded UDP relay, with one association and with as many as it opens by
- * itself, from one peer and from four, and TCP through the relay that paces like Reno on the same network. All in this process.
+ * itself, from one peer and from four, and TCP through the relay that paces like Reno on the same network. The ends
+ * are in this process, each relay in one of its own.
  */
-const NETWORKS = {
+export const NETWORKS = {
   "50 ms": { delayMs: 25 },
   "100 ms": { delayMs: 50 },
   "50 ms, 1 % lost": { delayMs: 25, lossRate: 0.01 },
 } satisfies Record<string, Partial<Impairment>>;
+
+export type Network = keyof typeof NETWORKS;
 
 /** Stripes are judged for some seconds each; what comes then counts. */
 const WARM_UP_MS = 16_000;
@@ -44,7 +47,7 @@ const rateOf = async (received: () => number): Promise<Rate> => {
 
 /** Each connection has a way of its own through the relay. */
 const overLinks = async (impairment: Partial<Impairment>, seeders: number, stripes: boolean): Promise<Rate> => {
-  await using relay = new UdpRelay({ seed: SEED, impairment });
+  await using relay = await ForkedRelay.open({ seed: SEED, impairment, target: null });
   using owned = new DisposableStack();
   const world = new LinksWorld();
   const join = (order: number) => {
@@ -95,12 +98,9 @@ const overTcp = async (impairment: Partial<Impairment>): Promise<Rate> => {
   await once(server.listen(0, "127.0.0.1"), "listening");
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("a TCP server has a port");
-  await using relay = await TcpRelay.open({
-    seed: SEED,
-    target: { host: "127.0.0.1", port: address.port },
-    impairment,
-  });
-  const socket = connect(relay.port, "127.0.0.1");
+  const target = { host: "127.0.0.1", port: address.port };
+  await using relay = await ForkedRelay.open({ seed: SEED, impairment, target });
+  const socket = connect(relay.port ?? 0, "127.0.0.1");
   socket.on("error", () => undefined);
   await once(socket, "connect");
   const block = new Uint8Array(FRAME_BYTES);
@@ -116,9 +116,10 @@ const overTcp = async (impairment: Partial<Impairment>): Promise<Rate> => {
 };
 
 /** Megabits a second. */
-export const measureImpaired = async (): Promise<Record<string, unknown>> => {
+export const measureImpaired = async (networks: readonly Network[]): Promise<Record<string, unknown>> => {
   const found: Record<string, unknown> = {};
-  for (const [network, impairment] of Object.entries(NETWORKS)) {
+  for (const network of networks) {
+    const impairment = NETWORKS[network];
     const one = await overLinks(impairment, 1, false);
     const striped = await overLinks(impairment, 1, true);
     const fourSeeders = await overLinks(impairment, 4, true);

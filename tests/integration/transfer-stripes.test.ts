@@ -6,11 +6,12 @@ import type { LinkView, TransferView } from "#shared/ipc/views.ts";
 import { sha256OfFile, writeRandomFile } from "../../scripts/demo.ts";
 import { pair } from "../../scripts/headless-process.ts";
 import { FAR_VARIABLE, type FarSettings } from "../support/net/far.ts";
+import type { Impairment } from "../support/net/impairment.ts";
 import { createWorld } from "../support/profiles.ts";
 import { expectInOrder } from "../support/transfer-order.ts";
 
 /** Long and lossy enough that one association cannot carry it. */
-const FAR = { delayMs: 20, lossRate: 0.004 };
+const FAR: Partial<Impairment> = { delayMs: 20, lossRate: 0.004 };
 const CHUNKS = 160;
 const FRAMES_BEFORE_THE_BREAK = 60;
 
@@ -20,7 +21,7 @@ test("a file on a long path goes over several associations, and on after one of 
   await using world = await createWorld();
   const log = join(world.dir, "frames");
   const settingsOf = (seed: number, breakAtFrame: number | null): NodeJS.ProcessEnv => ({
-    [FAR_VARIABLE]: JSON.stringify({ ...FAR, seed, breakAtFrame, log } satisfies FarSettings),
+    [FAR_VARIABLE]: JSON.stringify({ impairment: FAR, seed, breakAtFrame, log } satisfies FarSettings),
   });
   const entry = "tests/support/net/far-headless-process.ts";
   const [alice, bob] = await Promise.all([

@@ -60,6 +60,29 @@ test("sender and receiver never block each other for good, and never exceed the 
   );
 });
 
+test("the credit carries 333 Mbit/s although what it allows takes three round trips of 50 ms", () => {
+  const tripMs = 75;
+  const frame = 64 * 1024;
+  const gate = new SendGate();
+  const credit = new ReceiveCredit();
+  gate.credit(credit.open(), 0);
+  const frames = new Map<number, number>();
+  const grants = new Map<number, number>();
+  let received = 0;
+  const lastMs = 3000;
+  for (let nowMs = 0; nowMs < lastMs; nowMs += 1) {
+    gate.credit(grants.get(nowMs) ?? 0, 0);
+    const bytes = frames.get(nowMs) ?? 0;
+    expect(credit.take(bytes)).toBe(true);
+    received += bytes;
+    const granted = credit.release(bytes);
+    if (granted !== null) grants.set(nowMs + tripMs, granted);
+    // The way itself carries a frame each millisecond.
+    if (gate.admit(frame, 0) === "sent") frames.set(nowMs + tripMs, frame);
+  }
+  expect((received * 8) / 1000 / (lastMs - tripMs)).toBeGreaterThan(333);
+});
+
 test("more than the credit is told, and releasing more than came grants nothing extra", () => {
   const credit = new ReceiveCredit();
   expect(credit.take(1)).toBe(false);

@@ -1,7 +1,12 @@
 import * as v from "valibot";
 import { describe, expect, test } from "vitest";
 import { type FileId, type UserId, UserIdSchema } from "#shared/base/ids.ts";
-import { SEEDER_QUEUE_CHUNKS_MAX, SEEDER_SESSIONS_PER_PEER_MAX } from "#shared/base/limits.ts";
+import {
+  REQUEST_WINDOW_CHUNKS,
+  SEEDER_QUEUE_CHUNKS_MAX,
+  SEEDER_SESSIONS_PER_PEER_MAX,
+  TRANSFERS_ACTIVE_MAX,
+} from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
 import { BULK_HEADER_BYTES, bytesOf, decodeBulkFrame } from "#shared/wire/frame.ts";
 import { systemClock } from "../../src-main/env.ts";
@@ -49,7 +54,7 @@ const createWorld = (files: FileId[] = [freshFileId()]) => {
       control.filter(({ message }) => message.type === type).map(({ message }) => message),
   };
   const specOf = (fileId: FileId): FileSpec => ({
-    ...{ fileId, sizeBytes: 1000 * CHUNK, chunkBytes: CHUNK, chunkCount: 1000 },
+    ...{ fileId, sizeBytes: 4000 * CHUNK, chunkBytes: CHUNK, chunkCount: 4000 },
     ...{ root: new Uint8Array(32), key: freshKey() },
   });
   const answer = async <Name extends JobName>(name: Name, input: Jobs[Name]["input"]): Promise<JobResult<Name>> => {
@@ -200,6 +205,20 @@ describe("a seeder", () => {
     expect(late.world.of("refuse")).toEqual([{ type: "refuse", tag: 3, reason: "no_access" }]);
   });
 
+  test("queues the whole windows of all downloads that one peer may have", () => {
+    const files = Array.from({ length: TRANSFERS_ACTIVE_MAX }, freshFileId);
+    const { seeder, world } = createWorld(files);
+    world.room.set(BOB, 0);
+    for (const [tag, fileId] of files.entries()) {
+      seeder.onMessage(BOB, 1, { type: "open", fileId, tag });
+      for (let from = 0; from < REQUEST_WINDOW_CHUNKS; from += 32)
+        seeder.onMessage(BOB, 1, { type: "request", tag, indices: range(32, from) });
+    }
+    expect(world.of("refuse")).toEqual([]);
+    // Batches of the first one are being read already.
+    expect(seeder.queuedFor(BOB)).toBeGreaterThan((TRANSFERS_ACTIVE_MAX - 1) * REQUEST_WINDOW_CHUNKS);
+  });
+
   test("bounds what one peer may queue and open", () => {
     const files = Array.from({ length: SEEDER_SESSIONS_PER_PEER_MAX + 1 }, freshFileId);
     const { seeder, world, file } = createWorld(files);
@@ -292,8 +311,8 @@ describe("a seeder", () => {
     const { seeder, world, file } = createWorld();
     world.room.set(BOB, 0);
     seeder.onMessage(BOB, 1, { type: "open", fileId: file, tag: 1 });
-    seeder.onMessage(BOB, 1, { type: "request", tag: 1, indices: [1, 2, 3, 1000] });
-    expect(world.of("unavailable")).toEqual([{ type: "unavailable", tag: 1, indices: [1000] }]);
+    seeder.onMessage(BOB, 1, { type: "request", tag: 1, indices: [1, 2, 3, 4000] });
+    expect(world.of("unavailable")).toEqual([{ type: "unavailable", tag: 1, indices: [4000] }]);
     await world.settle();
     seeder.onMessage(BOB, 1, { type: "cancel", tag: 1, indices: [2] });
     world.room.set(BOB, 10);

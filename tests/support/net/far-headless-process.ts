@@ -2,23 +2,25 @@ import { appendFileSync } from "node:fs";
 import type { ForkEngine, FromEngine, ToEngine } from "../../../src-main/engine/engine-protocol.ts";
 import { forkEngine } from "../../../src-main/host/headless/fork-engine.ts";
 import { FAR_VARIABLE, type FarSettings } from "./far.ts";
-import { UdpRelay } from "./udp-impair.ts";
+import { ForkedRelay } from "./forked-relay.ts";
 
 /**
- * The headless host of somebody far away: whoever reaches it comes through a bad network in this process. It can lose one
+ * The headless host of somebody far away: whoever reaches it comes through a bad network in a process of its own. It can lose one
  * of its associations in the middle of a file, as when a router forgets one.
  */
 /** As in udp-impair.ts: whom the relay leads to counts as another machine of the local network. */
 const ELSEWHERE = "10.255.255.1";
 const settings = JSON.parse(process.env[FAR_VARIABLE] ?? "") as FarSettings;
-const { delayMs, lossRate, seed } = settings;
-const relay = new UdpRelay({ seed, impairment: { delayMs, lossRate } });
+const { impairment, seed } = settings;
+const relay = await ForkedRelay.open({ seed, impairment, target: null });
 
 const farEngine: ForkEngine = (listener) => {
   const open = new Set<number>();
   let frames = 0;
   let broken = false;
-  const note = (line: string): void => appendFileSync(settings.log, `${line}\n`);
+  const note = (line: string): void => {
+    if (settings.log !== null) appendFileSync(settings.log, `${line}\n`);
+  };
   const port = forkEngine({
     messages: (messages) => {
       const heard: FromEngine[] = [];

@@ -140,7 +140,7 @@ export class UdpRelay implements AsyncDisposable {
 }
 
 /** A driver whose connections can be reached through the relay only. Disposing it disposes `driver`, not the relay. */
-export const throughRelay = (driver: TransportDriver, relay: UdpRelay): TransportDriver => ({
+export const throughRelay = (driver: TransportDriver, relay: Pick<UdpRelay, "rewrite">): TransportDriver => ({
   open(options, onEvent) {
     let closed = false;
     const told = async (event: Extract<TransportEvent, { type: "localCandidate" }>): Promise<void> => {
