@@ -19,6 +19,7 @@ export default defineConfig({
           engine: "src-main/host/electron/engine-entry.ts",
           "chunk-worker": "src-main/transfer/chunk-worker.ts",
           "chunk-checkpointer": "src-main/transfer/chunk-checkpointer.ts",
+          "chunk-hasher": "src-main/transfer/chunk-hasher.ts",
         },
         output: { format: "es", entryFileNames: "[name].js", chunkFileNames: "shared-[hash].js" },
       },

@@ -24,7 +24,7 @@ import {
   workError,
 } from "./chunk-worker-protocol.ts";
 import { carryOver } from "./worker/carry-over.ts";
-import { assemble, drop, finish, openDownload, prepare, verify } from "./worker/download.ts";
+import { assemble, drop, finish, openDownload, prepare } from "./worker/download.ts";
 import { assembleFolder, finishFolder, listFolder, verifyFolder } from "./worker/folder-download.ts";
 import { FolderLists, isFolder } from "./worker/folder-lists.ts";
 import { FolderPlans } from "./worker/folder-plan.ts";
@@ -32,6 +32,7 @@ import { findSaved } from "./worker/folder-source.ts";
 import { FrameBuffers } from "./worker/frame-buffers.ts";
 import { Progress, WorkFailure } from "./worker/io.ts";
 import { KnownFiles } from "./worker/known-files.ts";
+import { hasherThread, ReadBacks } from "./worker/read-backs.ts";
 import { ChunkReceiver, type Stored, storeLeaves } from "./worker/receive.ts";
 import { isMarkedDamaged, markDamaged, salvage, setAsideIfDamaged } from "./worker/repair.ts";
 import { readChunks, readLeaves } from "./worker/serve.ts";
@@ -39,6 +40,7 @@ import { hashFile } from "./worker/share.ts";
 import { hashFolder, measureFolder } from "./worker/share-folder.ts";
 import { SourceFiles } from "./worker/source-files.ts";
 import { Orphans } from "./worker/sweep.ts";
+import { verify } from "./worker/verify.ts";
 import { checkpointThread, WalKeeper } from "./worker/wal-keeper.ts";
 
 /**
@@ -97,16 +99,18 @@ const databaseErrorOf = (error: unknown): WorkError | null => {
 
 const { db, isNew } = openDatabase();
 db.onDiskFull(() => post({ type: "diskFull" }));
-const checkpointerUrl = new URL(import.meta.url.replace(/chunk-worker(\.[jt]s)$/, "chunk-checkpointer$1"));
+/** The entry of another thread, which lies beside this one. */
+const besides = (name: string): URL => new URL(import.meta.url.replace(/chunk-worker(\.[jt]s)$/, `${name}$1`));
 const wal = new WalKeeper({
   ...{ db, clock: systemClock, log },
-  startThread: checkpointThread(checkpointerUrl, settings.databasePath, log),
+  startThread: checkpointThread(besides("chunk-checkpointer"), settings.databasePath, log),
 });
 const tables = new ChunkTables(db, () => wal.committed());
 const files = new KnownFiles(tables);
 const lists = new FolderLists(tables, files);
+const readBacks = new ReadBacks({ start: hasherThread(besides("chunk-hasher"), log), log });
 const tools = {
-  ...{ tables, files, lists, plans: new FolderPlans(lists) },
+  ...{ tables, files, lists, plans: new FolderPlans(lists), readBacks },
   ...{ native: loadNative(log), dataDirectory: dirname(settings.databasePath), shrinkWal: () => wal.shrink() },
 };
 const orphans = new Orphans(tools);
@@ -136,7 +140,8 @@ const handlers: JobHandlers = {
     receiver.flush();
     return isFolder(input.spec) ? assembleFolder(tools, input, context) : assemble(tools, input, context);
   },
-  verify: (input, context) => (isFolder(input.spec) ? verifyFolder(tools, input, context) : verify(input, context)),
+  verify: (input, context) =>
+    isFolder(input.spec) ? verifyFolder(tools, input, context) : verify(tools, input, context),
   finish: (input, context) => (isFolder(input.spec) ? finishFolder(tools, input, context) : finish(tools, input)),
   carryOver: (input, context) => {
     receiver.flush();
@@ -227,7 +232,7 @@ const end = async (): Promise<void> => {
   for (const { abort } of jobs) abort.abort();
   await Promise.allSettled(jobs.map(({ ended }) => ended));
   receiver.flush();
-  await Promise.all([serveTools.sources.dispose(), wal.dispose()]);
+  await Promise.all([serveTools.sources.dispose(), wal.dispose(), readBacks.dispose()]);
   const { frames, copied } = db.checkpoint("noop");
   if (frames - copied > WAL_CLOSE_PAGES_MAX) db.disposeWithoutCheckpoint();
   else db.dispose();

@@ -56,6 +56,7 @@ export const sha256OfFile = async (path: string): Promise<string> =>
     .digest("hex");
 
 export const workerUrl = new URL("../../src-main/transfer/chunk-worker.ts", import.meta.url);
+export const hasherUrl = new URL("../../src-main/transfer/chunk-hasher.ts", import.meta.url);
 export const checkpointerUrl = new URL("../../src-main/transfer/chunk-checkpointer.ts", import.meta.url);
 
 export const startWorker = (databasePath: string, env: Pick<Env, "log"> = realEnv): ChunkWorker =>

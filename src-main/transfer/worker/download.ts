@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, lstat, mkdir, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,7 +7,6 @@ import {
   DISK_RESERVE_BYTES,
   FILE_NAME_SUFFIX_MAX,
   WAL_PAGES_MAX,
-  WORK_BATCH_BYTES,
   WRITE_PIECE_BYTES,
 } from "#shared/base/limits.ts";
 import { err, ok } from "#shared/base/result.ts";
@@ -29,8 +27,9 @@ import { foldName, partName, safeFileName, withSuffix } from "../file-name.ts";
 import { selectedOf } from "../folder-selection.ts";
 import { type FolderLists, isFolder, type KnownList, type SpecOfFolder } from "./folder-lists.ts";
 import { chunksOfEntries, countsOf, type FolderPlans, hideUnwanted, listChunksOf } from "./folder-plan.ts";
-import { failWork, isCode, openPart, readWhole, WorkFailure, writeErrorOf, writeWhole, yieldTurn } from "./io.ts";
+import { failWork, isCode, openPart, WorkFailure, writeErrorOf, writeWhole, yieldTurn } from "./io.ts";
 import type { KnownFiles } from "./known-files.ts";
+import type { Follower, ReadBacks } from "./read-backs.ts";
 import { removeRows } from "./sweep.ts";
 
 /** The mark that operating systems keep on received files; it names the program, never the sender. */
@@ -43,6 +42,7 @@ export interface DownloadTools {
   readonly files: KnownFiles;
   readonly lists: FolderLists;
   readonly plans: FolderPlans;
+  readonly readBacks: ReadBacks;
   readonly native: NativeFs;
   /** Where chunks.db lies. */
   readonly dataDirectory: string;
@@ -228,14 +228,16 @@ export const assemble = async (
 ): Promise<JobResult<"assemble">> => {
   let file: FileHandle | undefined;
   try {
-    file = await openPart(partPath(directory, spec));
+    const path = partPath(directory, spec);
+    file = await openPart(path);
     tools.native.reserve(file.fd, spec.sizeBytes);
     await file.truncate(spec.sizeBytes);
     reached("assembleStart", spec.fileId);
-    await assembleInto(tools, file, spec, context);
+    await assembleInto(tools, file, spec, { context, follower: tools.readBacks.begin(spec, path) });
     reached("assembleEnd", spec.fileId);
     return ok(null);
   } catch (error) {
+    tools.readBacks.forget(spec.fileId);
     return err(writeErrorOf(error));
   } finally {
     await file?.close();
@@ -246,7 +248,7 @@ const assembleInto = async (
   { tables, files }: DownloadTools,
   file: FileHandle,
   spec: FileSpec,
-  context: JobContext,
+  { context, follower }: { context: JobContext; follower: Follower | null },
 ): Promise<void> => {
   const known = files.get(spec);
   const batchChunks = WRITE_PIECE_BYTES / spec.chunkBytes;
@@ -270,6 +272,7 @@ const assembleInto = async (
     for (const plaintext of written) freeNow(plaintext);
     written = plaintexts;
     if (corrupt.length === 0) {
+      follower?.written(first * spec.chunkBytes);
       writing = writeWhole(file, plaintexts, first * spec.chunkBytes);
       // Awaited in the next round; until then it must not count as unhandled.
       writing.catch(() => undefined);
@@ -286,6 +289,7 @@ const assembleInto = async (
     await yieldTurn(context.signal);
   }
   await writing;
+  if (corrupt.length === 0) follower?.written(spec.sizeBytes);
   await syncing;
   if (corrupt.length === 0) return;
   tables.transaction(() => {
@@ -296,50 +300,6 @@ const assembleInto = async (
     message: "Stored data was damaged on the disk. It is fetched again.",
     indices: corrupt,
   });
-};
-
-/** Reads the temporary file back and compares its SHA-256 with the one that the owner sent. */
-export const verify = async (
-  { spec, directory, sha256 }: Jobs["verify"]["input"],
-  context: JobContext,
-): Promise<JobResult<"verify">> => {
-  let file: FileHandle | undefined;
-  try {
-    file = await open(partPath(directory, spec), constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
-    const { size } = await file.stat();
-    const whole = size === spec.sizeBytes ? await hashWhole(file, size, context) : null;
-    if (whole === null || !bytesEqual(whole, sha256))
-      return failWork("checksum_mismatch", "The finished file is not the one that was shared. Try again.");
-    return ok(null);
-  } catch (error) {
-    return err(writeErrorOf(error));
-  } finally {
-    await file?.close();
-  }
-};
-
-const hashWhole = async (file: FileHandle, size: number, context: JobContext): Promise<Uint8Array | null> => {
-  const hash = createHash("sha256");
-  let ready = Buffer.allocUnsafeSlow(WORK_BATCH_BYTES);
-  let spare = Buffer.allocUnsafeSlow(WORK_BATCH_BYTES);
-  const read = async (target: Buffer, position: number): Promise<Uint8Array | null> => {
-    const batch = target.subarray(0, Math.min(target.length, size - position));
-    return (await readWhole(file, batch, position)) ? batch : null;
-  };
-  let reading = read(ready, 0);
-  for (let position = 0; position < size; ) {
-    const batch = await reading;
-    if (batch === null) return null;
-    position += batch.length;
-    [ready, spare] = [spare, ready];
-    reading = read(ready, position);
-    reading.catch(() => undefined);
-    hash.update(batch);
-    context.progress(position);
-    await yieldTurn(context.signal);
-  }
-  await reading;
-  return hash.digest();
 };
 
 /**
@@ -401,6 +361,7 @@ export const drop = async (
 ): Promise<JobResult<"drop">> => {
   try {
     tools.plans.forget(fileId);
+    tools.readBacks.forget(fileId);
     if (what === "everything") tools.lists.forget(fileId);
     if (what !== "part") await removeRows(tools, fileId, what, { signal: new AbortController().signal });
     if (what !== "part") reached("chunksDropped", fileId);
