@@ -72,16 +72,19 @@ const hashOpenFile = async (
   const whole = createHash("sha256");
   const sealed: Bytes = new Uint8Array(LEAF_PREFIX_BYTES + chunkBytes + CHUNK_TAG_BYTES);
 
-  /** Most of the time goes into two SHA-256 of everything, so one of them is made elsewhere meanwhile. */
+  let sealedChunks = 0;
+  let leaves: Promise<Bytes>[] = [];
+  /** Most of the time goes into two SHA-256 of everything, so one of them is made elsewhere, while the next batch is on. */
   const hashBatch = async (plaintext: Uint8Array): Promise<void> => {
-    const leaves: Promise<Bytes>[] = [];
+    const before = leaves;
+    leaves = [];
     for (let at = 0; at < plaintext.length; at += chunkBytes) {
       const chunk = plaintext.subarray(at, at + chunkBytes);
-      cipher.encryptInto(sealed.subarray(LEAF_PREFIX_BYTES), tree.leafCount + leaves.length, chunk);
+      cipher.encryptInto(sealed.subarray(LEAF_PREFIX_BYTES), sealedChunks++, chunk);
       leaves.push(leafHashSoon(sealed.subarray(0, LEAF_PREFIX_BYTES + chunk.length + CHUNK_TAG_BYTES)));
     }
     whole.update(plaintext);
-    for (const leaf of await Promise.all(leaves)) tree.push(leaf);
+    for (const leaf of await Promise.all(before)) tree.push(leaf);
   };
 
   // Two buffers: the next batch is read while this one is hashed.
@@ -106,6 +109,7 @@ const hashOpenFile = async (
     await yieldTurn(context.signal);
   }
   await reading;
+  for (const leaf of await Promise.all(leaves)) tree.push(leaf);
   assert(tree.leafCount === chunkCount, "every chunk has its leaf");
   return { sizeBytes, root: tree.finish(), sha256: new Uint8Array(whole.digest()) };
 };
