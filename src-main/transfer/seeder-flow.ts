@@ -20,6 +20,13 @@ export interface Flow {
   readonly sampleChunks: number;
   /** When it was asked while it owed nothing; null once something came. */
   readonly askedIdleAtMs: TimeMs | null;
+  /** What came since then, as long as no sample is complete; null after one. */
+  readonly round: Round | null;
+}
+interface Round {
+  readonly askedAtMs: TimeMs;
+  readonly chunks: number;
+  readonly lastCameMs: TimeMs;
 }
 
 export const freshFlow = (now: TimeMs): Flow => ({
@@ -29,20 +36,33 @@ export const freshFlow = (now: TimeMs): Flow => ({
   sampleStartMs: now,
   sampleChunks: 0,
   askedIdleAtMs: null,
+  round: null,
 });
 
-/** It was asked for chunks while it owed none: the time before says nothing about its speed. */
-export const askedIdle = (flow: Flow, now: TimeMs): Flow => ({
-  ...flow,
-  sampleStartMs: now,
-  sampleChunks: 0,
-  askedIdleAtMs: now,
-});
+/**
+ * It was asked for chunks while it owed none: the time before says nothing about its speed. All that it owed came before a
+ * sample was complete, so the window was what bounded it. What it delivered since it was asked is the least that it can; without
+ * that a window that is too small would never be measured, and stay.
+ */
+export const askedIdle = (flow: Flow, now: TimeMs): Flow => {
+  const { round, chunksPerMs } = flow;
+  const elapsedMs = round === null ? 0 : round.lastCameMs - round.askedAtMs;
+  const atLeast = round === null || elapsedMs === 0 ? 0 : round.chunks / elapsedMs;
+  return {
+    ...flow,
+    chunksPerMs: chunksPerMs === null ? null : Math.max(chunksPerMs, atLeast),
+    sampleStartMs: now,
+    sampleChunks: 0,
+    askedIdleAtMs: now,
+    round: { askedAtMs: now, chunks: 0, lastCameMs: now },
+  };
+};
 
 export const chunkCame = (flow: Flow, now: TimeMs): Flow => {
   const waited = flow.askedIdleAtMs === null ? null : now - flow.askedIdleAtMs;
   const delayMs = waited === null ? flow.delayMs : Math.min(waited, flow.delayMs ?? waited);
-  const came = { ...flow, delayMs, askedIdleAtMs: null, received: flow.received + 1 };
+  const round = flow.round === null ? null : { ...flow.round, chunks: flow.round.chunks + 1, lastCameMs: now };
+  const came = { ...flow, delayMs, askedIdleAtMs: null, received: flow.received + 1, round };
   // The first chunk after a pause ends the delay; the speed is that of those behind it.
   if (waited !== null) return { ...came, sampleStartMs: now, sampleChunks: 0 };
   const sampleChunks = flow.sampleChunks + 1;
@@ -50,7 +70,7 @@ export const chunkCame = (flow: Flow, now: TimeMs): Flow => {
   if (elapsedMs < FLOW_SAMPLE_MS) return { ...came, sampleChunks };
   const sample = sampleChunks / elapsedMs;
   const chunksPerMs = flow.chunksPerMs === null ? sample : (flow.chunksPerMs + sample) / 2;
-  return { ...came, chunksPerMs, sampleStartMs: now, sampleChunks: 0 };
+  return { ...came, chunksPerMs, sampleStartMs: now, sampleChunks: 0, round: null };
 };
 
 /**
