@@ -171,12 +171,14 @@ const folderLine = async (sizeMiB: number) => {
 
 /**
  * One file, sent by Weir and then by WebTorrent, plain and encrypted. Above 1: Weir was faster. `download`: from start to
- * complete. `all`: from choosing the file at one end until the other has it, with what both do before anything can be sent.
+ * WebTorrent's `done`, or Weir's complete, which is on the disk. `synced`: until both are on the disk. `all`: the same from
+ * choosing the file at the other end, with what both do before anything can be sent.
  */
 const webTorrentLine = async (sizeMiB: number) => {
   const { webTorrent, totalMs, shareMs, totalMBps } = await fullPath(sizeMiB, { besideWebTorrent: true });
   const ratios = (theirs: WebTorrentTimes | undefined) => ({
     download: Math.round(((theirs?.downloadMs ?? Number.NaN) / totalMs) * 100) / 100,
+    synced: Math.round(((theirs?.syncedMs ?? Number.NaN) / totalMs) * 100) / 100,
     all: Math.round(((theirs?.totalMs ?? Number.NaN) / (shareMs + totalMs)) * 100) / 100,
   });
   const [plain, encrypted] = [ratios(webTorrent?.plain), ratios(webTorrent?.encrypted)];
